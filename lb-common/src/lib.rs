@@ -1,0 +1,2 @@
+//! The contract between the data path and the agent.
+#![no_std]

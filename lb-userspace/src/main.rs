@@ -1,0 +1,2 @@
+//! `lb`, the command line.
+fn main() {}

@@ -1,1 +1,10 @@
-//! Placeholder while the workspace is laid out.
+//! The agent of `lb`, as a library: the binary only wires its parts together.
+#![deny(unsafe_code)]
+
+pub mod cluster;
+pub mod config;
+pub mod health;
+pub mod netlink;
+pub mod probe;
+pub mod ring;
+pub mod weights;

@@ -1,0 +1,3 @@
+//! The kernel shell: to come.
+#![no_std]
+#![no_main]

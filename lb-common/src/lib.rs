@@ -1,2 +1,44 @@
-//! The contract between the data path and the agent.
+//! The contract between the kernel's half of `lb` and the agent: map keys and values, port cells, reasons, limits.
+//!
+//! Both halves compile this crate, so a constant or a layout stands here once. It does no I/O and knows nothing of
+//! either half. Changing the layout of anything in [`abi`] or [`cell`] means raising [`ABI_VERSION`]: pinned maps of
+//! another version are never adopted.
 #![no_std]
+#![deny(unsafe_code)]
+
+pub mod abi;
+pub mod cell;
+pub mod endian;
+pub mod plain;
+pub mod ports;
+pub mod reason;
+pub mod time;
+
+pub use endian::{Be16, Be32};
+pub use reason::Reason;
+pub use time::Ticks;
+
+/// The layout that both halves agree on. It names the folder of the pins, so two layouts never meet in one map.
+pub const ABI_VERSION: u32 = 1;
+
+/// Services that one instance holds at most. Id 0 is nobody's: counters of packets without a service stand there.
+pub const MAX_SERVICES: u32 = 256;
+
+/// (service, backend) pairs that one instance holds at most. Id 0 is nobody's.
+pub const MAX_BACKENDS: u32 = 4096;
+
+/// Interfaces that one instance is attached to or sends through at most. Id 0 is nobody's.
+pub const MAX_INTERFACES: u32 = 256;
+
+/// Distinct (backend address, source address) pairs at most.
+pub const MAX_ENDPOINTS: u32 = 4096;
+
+/// Slots of all rings together.
+pub const RING_SLOTS: u32 = 1 << 20;
+
+/// A port that its server closed first is still in TIME_WAIT there; it rests this long while others are free.
+/// Linux: `TCP_TIMEWAIT_LEN`, include/net/tcp.h.
+pub const TIME_WAIT: Ticks = Ticks::from_millis(60_000);
+
+/// An embryonic connection younger than this is never displaced by another one.
+pub const EMBRYO_GRACE: Ticks = Ticks::from_millis(1_000);

@@ -1,0 +1,346 @@
+//! Port cells: who holds a source port towards an endpoint, and how far that connection has come.
+//!
+//! A cell's first word, [`Owner`], packs the client's address and port, a generation and the connection's phase. Every
+//! change of hands and every change of phase is one compare-and-swap of that word, by whichever CPU of the kernel or
+//! by the agent, which maps the array into its memory. Hence the rules that hold the accounts together:
+//!
+//! * who wins the swap into a live phase opens the backend's account, who wins the swap out of one closes it;
+//! * a flow entry that points at a cell exists only while the cell is its client's, live or closed. Who takes such a
+//!   cell away first makes it [`Phase::Busy`], then removes the entry, then writes the cell's body, then the new owner;
+//! * the body of a cell is valid in every phase but `Free` and `Busy`, and written only while `Busy`.
+
+use crate::{Be16, Be32, Ticks, abi::Hop};
+
+/// How far the connection that holds a port has come.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Never used.
+    Free = 0,
+    /// The client's SYN was forwarded.
+    Embryonic = 1,
+    /// The server's SYN-ACK was seen; its sequence number stands in the body.
+    Answered = 2,
+    /// The client acknowledged it.
+    Established = 3,
+    /// Both have sent a FIN, or one a RST. Late packets still find their way.
+    Closed = 4,
+    /// No connection; remembers when the last one ended.
+    Resting = 5,
+    /// Changing hands.
+    Busy = 6,
+}
+
+/// The first word of a cell.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Owner(pub u64);
+
+const PHASE: u64 = 0x07;
+const CLIENT_FIN: u64 = 0x08;
+const SERVER_FIN: u64 = 0x10;
+const SERVER_FIRST: u64 = 0x20;
+const RESET_BY_CLIENT: u64 = 0x40;
+const RESET_BY_SERVER: u64 = 0x80;
+const STATE: u64 = 0xff;
+const GENERATION: u64 = 0xff00;
+
+/// Who sent a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The client.
+    Client,
+    /// The server.
+    Server,
+}
+
+/// What a segment tells about its connection.
+#[expect(clippy::struct_excessive_bools, reason = "they are the bits of one header")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Signs {
+    /// SYN and ACK.
+    pub syn_ack: bool,
+    /// FIN.
+    pub fin: bool,
+    /// RST.
+    pub rst: bool,
+    /// It carries data.
+    pub data: bool,
+    /// It acknowledges the server's SYN (a client's only).
+    pub proves: bool,
+}
+
+impl Owner {
+    /// A client's hold on a port, in the given phase, one generation after `before`.
+    #[inline(always)]
+    pub const fn next(before: Self, client: Be32, port: Be16, phase: Phase) -> Self {
+        let generation = before.0.wrapping_add(0x100) & GENERATION;
+        Self((client.wire() as u64) << 32 | (port.wire() as u64) << 16 | generation | phase as u64)
+    }
+
+    /// The phase.
+    #[inline(always)]
+    pub const fn phase(self) -> Phase {
+        match self.0 & PHASE {
+            0 => Phase::Free,
+            1 => Phase::Embryonic,
+            2 => Phase::Answered,
+            3 => Phase::Established,
+            4 => Phase::Closed,
+            5 => Phase::Resting,
+            _ => Phase::Busy,
+        }
+    }
+
+    /// The same hold in another phase.
+    #[inline(always)]
+    pub const fn with_phase(self, phase: Phase) -> Self {
+        Self(self.0 & !PHASE | phase as u64)
+    }
+
+    /// The client's address.
+    #[inline(always)]
+    pub const fn client(self) -> Be32 {
+        Be32::from_wire((self.0 >> 32) as u32)
+    }
+
+    /// The client's port.
+    #[inline(always)]
+    pub const fn client_port(self) -> Be16 {
+        Be16::from_wire((self.0 >> 16) as u16)
+    }
+
+    /// Whether this is the client's hold.
+    #[inline(always)]
+    pub const fn belongs_to(self, client: Be32, port: Be16) -> bool {
+        self.0 >> 16 == (client.wire() as u64) << 16 | port.wire() as u64
+    }
+
+    /// Whether the connection counts as live.
+    #[inline(always)]
+    pub const fn is_live(self) -> bool {
+        matches!(self.phase(), Phase::Embryonic | Phase::Answered | Phase::Established)
+    }
+
+    /// Whether the handshake has not ended.
+    #[inline(always)]
+    pub const fn is_embryonic(self) -> bool {
+        matches!(self.phase(), Phase::Embryonic | Phase::Answered)
+    }
+
+    /// Whether one side has said that it will close: the shorter time-out applies.
+    #[inline(always)]
+    pub const fn is_closing(self) -> bool {
+        self.0 & (CLIENT_FIN | SERVER_FIN) != 0
+    }
+
+    /// Whether the server closed first and so keeps the tuple in TIME_WAIT.
+    #[inline(always)]
+    pub const fn server_waits(self) -> bool {
+        self.0 & SERVER_FIRST != 0
+    }
+
+    /// The owner word after a segment from `side`. Equal to `self` in the common case.
+    ///
+    /// A RST ends the connection, for nobody checks its window here; data after a client's RST, which anyone could
+    /// have forged, restores it. Once both sides have sent a FIN it stays closed.
+    #[inline(always)]
+    pub const fn after(self, side: Side, signs: Signs) -> Self {
+        let phase = self.phase();
+        let mut state = self.0 & STATE;
+        if self.is_live() {
+            if signs.rst {
+                let by = if matches!(side, Side::Client) { RESET_BY_CLIENT } else { RESET_BY_SERVER };
+                state = state & !PHASE | Phase::Closed as u64 | by;
+            } else if signs.fin {
+                state |= match side {
+                    Side::Client => CLIENT_FIN,
+                    Side::Server if state & CLIENT_FIN == 0 => SERVER_FIN | SERVER_FIRST,
+                    Side::Server => SERVER_FIN,
+                };
+                if state & (CLIENT_FIN | SERVER_FIN) == CLIENT_FIN | SERVER_FIN {
+                    state = state & !PHASE | Phase::Closed as u64;
+                }
+            } else if matches!(phase, Phase::Embryonic) && signs.syn_ack {
+                state = state & !PHASE | Phase::Answered as u64;
+            } else if matches!(phase, Phase::Answered) && signs.proves {
+                state = state & !PHASE | Phase::Established as u64;
+            }
+        } else if matches!(phase, Phase::Closed) && signs.data && !signs.rst && state & RESET_BY_CLIENT != 0 {
+            state = state & !(PHASE | RESET_BY_CLIENT) | Phase::Established as u64;
+        }
+        Self(self.0 & !STATE | state)
+    }
+}
+
+/// What a cell is worth to a newcomer: the greatest is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Worth(u32);
+
+impl Worth {
+    /// Held by a living connection, or changing hands.
+    pub const NONE: Self = Self(0);
+    /// Never used: nothing is better.
+    pub const FREE: Self = Self(u32::MAX);
+
+    const EMBRYO: u32 = 1;
+    const EARLY: u32 = 1 << 29;
+    const RESTED: u32 = 1 << 30;
+    const SPAN: u32 = (1 << 28) - 1;
+
+    /// Never used, then longest closed, then closed by a server whose TIME_WAIT lasts, then an embryo past its grace.
+    #[inline(always)]
+    pub const fn of(owner: Owner, age: Ticks) -> Self {
+        let span = if age.raw() > Self::SPAN { Self::SPAN } else { age.raw() };
+        match owner.phase() {
+            Phase::Free => Self::FREE,
+            Phase::Closed | Phase::Resting if owner.server_waits() && !age.at_least(crate::TIME_WAIT) => {
+                Self(Self::EARLY + span)
+            }
+            Phase::Closed | Phase::Resting => Self(Self::RESTED + span),
+            Phase::Embryonic | Phase::Answered if age.at_least(crate::EMBRYO_GRACE) => Self(Self::EMBRYO + span),
+            _ => Self::NONE,
+        }
+    }
+
+    /// Whether taking it may meet a TIME_WAIT at the server.
+    #[inline(always)]
+    pub const fn is_early(self) -> bool {
+        self.0 >= Self::EARLY && self.0 < Self::RESTED
+    }
+}
+
+/// One port of one endpoint and source address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PortCell {
+    /// Who holds it, and how far it has come.
+    pub owner: Owner,
+    /// The way back to the client: the MAC address and interface that its packets came in by.
+    pub hop: Hop,
+    /// Id of the (service, backend) pair.
+    pub backend: u32,
+    /// When the server last sent something, or when the connection ended, in [`Ticks`].
+    pub seen: u32,
+    /// The server's initial sequence number, host order.
+    pub server_isn: u32,
+    /// The port that the client connected to.
+    pub service_port: Be16,
+    /// Zero: room for a VLAN tag.
+    pub pad: u16,
+}
+
+const _: () = assert!(size_of::<PortCell>() == 32);
+
+impl PortCell {
+    /// When the server last sent something, or when the connection ended.
+    #[inline(always)]
+    pub const fn seen(&self) -> Ticks {
+        Ticks::from_raw(self.seen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLIENT: Be32 = Be32::from_host(0x0a4d_0101);
+    const PORT: Be16 = Be16::from_host(40000);
+    const NOTHING: Signs = Signs { syn_ack: false, fin: false, rst: false, data: false, proves: false };
+    const SYN_ACK: Signs = Signs { syn_ack: true, ..NOTHING };
+    const PROOF: Signs = Signs { proves: true, ..NOTHING };
+    const DATA: Signs = Signs { data: true, ..NOTHING };
+    const FIN: Signs = Signs { fin: true, ..NOTHING };
+    const RST: Signs = Signs { rst: true, ..NOTHING };
+
+    fn embryo() -> Owner {
+        Owner::next(Owner(0), CLIENT, PORT, Phase::Embryonic)
+    }
+
+    #[test]
+    fn phases_follow_the_segments() {
+        use Side::{Client, Server};
+        let table: &[(&str, &[(Side, Signs)], Phase, bool)] = &[
+            ("a SYN alone", &[], Phase::Embryonic, false),
+            ("an answer", &[(Server, SYN_ACK)], Phase::Answered, false),
+            ("a proof without an answer", &[(Client, PROOF)], Phase::Embryonic, false),
+            ("a handshake", &[(Server, SYN_ACK), (Client, PROOF)], Phase::Established, false),
+            ("one FIN", &[(Server, SYN_ACK), (Client, PROOF), (Client, FIN)], Phase::Established, false),
+            (
+                "the server closes first",
+                &[(Server, SYN_ACK), (Client, PROOF), (Server, FIN), (Client, FIN)],
+                Phase::Closed,
+                true,
+            ),
+            (
+                "the client closes first",
+                &[(Server, SYN_ACK), (Client, PROOF), (Client, FIN), (Server, FIN)],
+                Phase::Closed,
+                false,
+            ),
+            ("a refusal", &[(Server, RST)], Phase::Closed, false),
+            (
+                "data after a client's RST",
+                &[(Server, SYN_ACK), (Client, PROOF), (Client, RST), (Server, DATA)],
+                Phase::Established,
+                false,
+            ),
+            (
+                "data after a server's RST",
+                &[(Server, SYN_ACK), (Client, PROOF), (Server, RST), (Client, DATA)],
+                Phase::Closed,
+                false,
+            ),
+            (
+                "late data after both FINs",
+                &[(Server, SYN_ACK), (Client, PROOF), (Client, FIN), (Server, FIN), (Server, DATA)],
+                Phase::Closed,
+                false,
+            ),
+        ];
+        for (what, segments, phase, server_waits) in table {
+            let end = segments.iter().fold(embryo(), |owner, (side, signs)| owner.after(*side, *signs));
+            assert_eq!(end.phase(), *phase, "{what}");
+            assert_eq!(end.server_waits(), *server_waits, "{what}");
+            assert!(end.belongs_to(CLIENT, PORT), "{what}");
+            assert_eq!((end.client(), end.client_port()), (CLIENT, PORT), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_segment_never_touches_a_cell_that_is_free_resting_or_busy() {
+        for phase in [Phase::Free, Phase::Resting, Phase::Busy] {
+            for side in [Side::Client, Side::Server] {
+                for signs in [NOTHING, SYN_ACK, PROOF, DATA, FIN, RST] {
+                    let owner = embryo().with_phase(phase);
+                    assert_eq!(owner.after(side, signs), owner);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ports_are_taken_in_the_order_of_their_worth() {
+        let closed = embryo().with_phase(Phase::Closed);
+        let waiting = [(Side::Server, SYN_ACK), (Side::Client, PROOF), (Side::Server, FIN), (Side::Client, FIN)]
+            .iter()
+            .fold(embryo(), |owner, (side, signs)| owner.after(*side, *signs));
+        let old = Ticks::from_millis(3_600_000);
+        let order = [
+            Worth::of(Owner(0), Ticks::from_raw(0)),
+            Worth::of(closed.with_phase(Phase::Resting), old),
+            Worth::of(waiting, Ticks::from_millis(61_000)),
+            Worth::of(closed, Ticks::from_millis(1_000)),
+            Worth::of(waiting, Ticks::from_millis(59_000)),
+            Worth::of(waiting, Ticks::from_millis(1_000)),
+            Worth::of(embryo(), Ticks::from_millis(9_000)),
+            Worth::of(embryo(), Ticks::from_millis(2_000)),
+            Worth::of(embryo(), Ticks::from_millis(500)),
+        ];
+        assert!(order.is_sorted_by(|a, b| a > b), "{order:?}");
+        assert_eq!(order[8], Worth::NONE);
+        assert_eq!(Worth::of(embryo().with_phase(Phase::Established), old), Worth::NONE);
+        assert_eq!(Worth::of(embryo().with_phase(Phase::Busy), old), Worth::NONE);
+        assert!(order.iter().filter(|worth| worth.is_early()).count() == 2);
+    }
+}

@@ -1,0 +1,59 @@
+//! Types that any bytes make a valid value of: what may be loaded from a packet, and what may stand in a map.
+#![expect(unsafe_code, reason = "the markers below are promises about memory; this file is where they are made")]
+
+use network_types::{eth::EthHdr, ip::Ipv4Hdr};
+
+/// A type that may be loaded from and stored into a packet as it stands in memory.
+///
+/// # Safety
+/// Every sequence of `size_of::<Self>()` bytes must be a valid value, and the type must have no padding.
+pub unsafe trait Plain: Copy {}
+
+// SAFETY: integers without padding; every bit pattern is a value.
+unsafe impl Plain for u8 {}
+// SAFETY: as above.
+unsafe impl Plain for u16 {}
+// SAFETY: as above.
+unsafe impl Plain for u32 {}
+// SAFETY: as above.
+unsafe impl Plain for u64 {}
+// SAFETY: transparent over an integer.
+unsafe impl Plain for crate::Be16 {}
+// SAFETY: transparent over an integer.
+unsafe impl Plain for crate::Be32 {}
+// SAFETY: an array of a plain type has no padding between its elements.
+unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
+// SAFETY: `repr(C)`, 6 + 6 + 2 bytes of integers, 14 in all: no padding.
+unsafe impl Plain for EthHdr {}
+// SAFETY: `repr(C)` over bytes and arrays of bytes, 20 in all: no padding.
+unsafe impl Plain for Ipv4Hdr {}
+
+const _: () = assert!(size_of::<EthHdr>() == 14 && size_of::<Ipv4Hdr>() == 20);
+
+#[cfg(feature = "agent")]
+mod agent {
+    //! `aya::Pod` for what stands in maps: all `repr(C)`, fixed-size integers only, padding explicit and zero.
+    use crate::{abi, cell, ports};
+
+    macro_rules! pod {
+        ($($name:ty),* $(,)?) => {$(
+            // SAFETY: `repr(C)` over integers with explicit padding; sizes are asserted in `abi`.
+            unsafe impl aya::Pod for $name {}
+        )*};
+    }
+    pod!(
+        abi::ServiceKey,
+        abi::Service,
+        abi::Backend,
+        abi::Account,
+        abi::Traffic,
+        abi::Interface,
+        abi::EndpointKey,
+        abi::Endpoint,
+        abi::FlowKey,
+        abi::Flow,
+        abi::ProgramConfig,
+        cell::PortCell,
+        ports::PortRanges,
+    );
+}

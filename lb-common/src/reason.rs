@@ -1,0 +1,118 @@
+//! Why a packet was not simply forwarded: one enum is the counter's index, the metric's label and the documentation.
+
+/// A named outcome, counted by service (id 0 where no service is known).
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// Shorter than its headers say, or headers that contradict each other; passed to the host.
+    Malformed = 0,
+    /// A fragment for a service's address; passed to the host.
+    Fragment,
+    /// TTL 1 or 0 on a packet that would be routed; dropped.
+    TtlExceeded,
+    /// TCP without a flow, no SYN; answered with a RST.
+    NoFlow,
+    /// A RST without a flow; dropped, for a RST is never answered (RFC 9293, 3.10.7.1).
+    RstWithoutFlow,
+    /// A flow whose backend is gone; answered with a RST.
+    BackendGone,
+    /// A SYN while no backend can serve; answered with a RST.
+    NoBackendReset,
+    /// A SYN while no backend can serve, within `hold`; dropped, for the client will retry.
+    NoBackendHold,
+    /// A SYN while no backend can serve, by policy; dropped.
+    NoBackendDrop,
+    /// No free source port among those probed; answered with a RST.
+    PortsExhausted,
+    /// The flow table is full; answered with a RST.
+    FlowTableFull,
+    /// The backend's next hop has no MAC address yet; dropped.
+    NextHopUnresolved,
+    /// A backend's answer to a port that is changing hands this very moment; dropped.
+    PortBusy,
+    /// A backend's answer to a port that no connection has any more; dropped.
+    ReplyWithoutFlow,
+    /// The packet could not be rewritten in place; dropped.
+    RewriteFailed,
+    /// A source port given away before its TIME_WAIT at the backend had ended; forwarded.
+    PortReusedEarly,
+    /// A checksum that its local sender had left to hardware, made whole; forwarded.
+    ChecksumCompleted,
+    /// A SYN on the tuple of an older connection, judged afresh; forwarded.
+    SynOnOldFlow,
+    /// A source port taken from a handshake that did not end in its first second; forwarded.
+    EmbryoDisplaced,
+}
+
+impl Reason {
+    /// All reasons, in the order of their counters.
+    pub const ALL: [Self; 19] = [
+        Self::Malformed,
+        Self::Fragment,
+        Self::TtlExceeded,
+        Self::NoFlow,
+        Self::RstWithoutFlow,
+        Self::BackendGone,
+        Self::NoBackendReset,
+        Self::NoBackendHold,
+        Self::NoBackendDrop,
+        Self::PortsExhausted,
+        Self::FlowTableFull,
+        Self::NextHopUnresolved,
+        Self::PortBusy,
+        Self::ReplyWithoutFlow,
+        Self::RewriteFailed,
+        Self::PortReusedEarly,
+        Self::ChecksumCompleted,
+        Self::SynOnOldFlow,
+        Self::EmbryoDisplaced,
+    ];
+
+    /// Counters that one service owns; a power of two, so that there is room for more without a new layout.
+    pub const SLOTS: u32 = 64;
+
+    /// The name in `lb status`, metrics and documents.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Malformed => "malformed",
+            Self::Fragment => "fragment",
+            Self::TtlExceeded => "ttl-exceeded",
+            Self::NoFlow => "no-flow",
+            Self::RstWithoutFlow => "rst-without-flow",
+            Self::BackendGone => "backend-gone",
+            Self::NoBackendReset => "no-backend-reset",
+            Self::NoBackendHold => "no-backend-hold",
+            Self::NoBackendDrop => "no-backend-drop",
+            Self::PortsExhausted => "ports-exhausted",
+            Self::FlowTableFull => "flow-table-full",
+            Self::NextHopUnresolved => "next-hop-unresolved",
+            Self::PortBusy => "port-busy",
+            Self::ReplyWithoutFlow => "reply-without-flow",
+            Self::RewriteFailed => "rewrite-failed",
+            Self::PortReusedEarly => "port-reused-early",
+            Self::ChecksumCompleted => "checksum-completed",
+            Self::SynOnOldFlow => "syn-on-old-flow",
+            Self::EmbryoDisplaced => "embryo-displaced",
+        }
+    }
+
+    /// The place of this reason's counter for a service in the map of reasons.
+    #[inline(always)]
+    pub const fn counter(self, service: u32) -> u32 {
+        service * Self::SLOTS + self as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_stands_at_its_own_index_under_its_own_name() {
+        for (index, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+            assert!(Reason::ALL.iter().filter(|other| other.name() == reason.name()).count() == 1);
+        }
+        assert!(Reason::ALL.len() <= Reason::SLOTS as usize);
+    }
+}

@@ -1,0 +1,150 @@
+//! Stage 3, for a new connection: a source port of its own, and an entry in the flow table.
+
+use lb_common::{
+    Be16, Reason, Ticks,
+    abi::{Flow, FlowKey, Hop},
+    cell::{Owner, Phase, PortCell, Worth},
+};
+
+use crate::{Tables, select::Candidate, tables::Inserted};
+
+/// Cells that are looked at before the ports count as exhausted: with nine of ten held for long, one search in 800
+/// misses a free one.
+const PROBES: u32 = 64;
+
+/// Tries when other CPUs win the same cell.
+const TRIES: u32 = 2;
+
+struct Pick {
+    index: u32,
+    place: u32,
+    cell: PortCell,
+    worth: Worth,
+}
+
+/// Claim a source port towards `candidate` for the client of `key`, and record the flow.
+#[inline(always)]
+pub fn claim<T: Tables>(key: &FlowKey, hop: Hop, candidate: &Candidate, tables: &T) -> Result<Flow, Reason> {
+    let now = tables.now();
+    for _ in 0..TRIES {
+        let pick = find(key, candidate, now, tables).ok_or(Reason::PortsExhausted)?;
+        let owner = Owner::next(pick.cell.owner, key.client, key.client_port, Phase::Busy);
+        if !tables.swap_owner(pick.index, pick.cell.owner, owner) {
+            continue;
+        }
+        tables.open_account(candidate.id);
+        displace(&pick, key.service, tables);
+        let owner = owner.with_phase(Phase::Embryonic);
+        let body = PortCell {
+            owner,
+            hop,
+            backend: candidate.id,
+            seen: now.raw(),
+            server_isn: 0,
+            service_port: key.service_port,
+            pad: 0,
+        };
+        tables.fill_cell(pick.index, &body);
+        let flow = Flow {
+            backend: candidate.id,
+            cell: pick.index,
+            source: candidate.backend.source,
+            source_port: Be16::from_host(tables.config().ports.port(pick.place)),
+            marks: 0,
+            seen: now.raw(),
+            pad: 0,
+        };
+        return match tables.insert_flow(key, &flow) {
+            Inserted::Done => Ok(flow),
+            failed => {
+                release(pick.index, owner, candidate.id, tables);
+                Err(if failed == Inserted::Full { Reason::FlowTableFull } else { Reason::PortBusy })
+            }
+        };
+    }
+    Err(Reason::PortsExhausted)
+}
+
+/// End a connection whose flow entry is gone or never was: its port rests, its account is closed.
+#[inline(always)]
+fn release<T: Tables>(index: u32, owner: Owner, backend: u32, tables: &T) {
+    if tables.swap_owner(index, owner, owner.with_phase(Phase::Resting)) {
+        tables.close_account(backend);
+    }
+}
+
+/// Settle what the former holder of a port leaves behind: its account, if it still counted, and its flow entry.
+#[inline(always)]
+fn displace<T: Tables>(pick: &Pick, service: u32, tables: &T) {
+    let former = pick.cell.owner;
+    if former.is_live() {
+        tables.close_account(pick.cell.backend);
+        tables.count(service, Reason::EmbryoDisplaced);
+    }
+    if pick.worth.is_early() {
+        tables.count(service, Reason::PortReusedEarly);
+    }
+    if former.is_live() || former.phase() == Phase::Closed {
+        if let Some(key) = key_of(&pick.cell, tables) {
+            tables.remove_flow(&key);
+        }
+    }
+}
+
+/// The flow key of a cell's holder.
+#[inline(always)]
+pub fn key_of<T: Tables>(cell: &PortCell, tables: &T) -> Option<FlowKey> {
+    Some(FlowKey {
+        client: cell.owner.client(),
+        client_port: cell.owner.client_port(),
+        service_port: cell.service_port,
+        service: tables.backend(cell.backend)?.service,
+        pad: 0,
+    })
+}
+
+/// The most worthy of the cells after the client's own place in the block.
+#[inline(always)]
+fn find<T: Tables>(key: &FlowKey, candidate: &Candidate, now: Ticks, tables: &T) -> Option<Pick> {
+    let config = tables.config();
+    let count = config.ports.count();
+    if count == 0 {
+        return None;
+    }
+    let hash = mix(key.client.wire(), key.client_port.wire(), config.seed);
+    let mut place = ((u64::from(hash) * u64::from(count)) >> 32) as u32;
+    let mut best: Option<(u32, Worth)> = None;
+    for _ in 0..PROBES {
+        if let Some(cell) = tables.cell(candidate.backend.cells.wrapping_add(place)) {
+            let worth = Worth::of(cell.owner, now.since(cell.seen()));
+            if worth > best.map_or(Worth::NONE, |(_, worth)| worth) {
+                best = Some((place, worth));
+                if worth == Worth::FREE {
+                    break;
+                }
+            }
+        }
+        place += 1;
+        if place >= count {
+            place = 0;
+        }
+    }
+    let (place, worth) = best?;
+    let index = candidate.backend.cells.wrapping_add(place);
+    let cell = tables.cell(index)?;
+    // Between the two looks the cell may have been taken.
+    if Worth::of(cell.owner, now.since(cell.seen())) == Worth::NONE {
+        return None;
+    }
+    Some(Pick { index, place, cell, worth })
+}
+
+/// A keyed hash of a client's address and port: two rounds of multiply and fold.
+#[inline(always)]
+const fn mix(client: u32, port: u16, seed: u64) -> u32 {
+    let mut x = ((client as u64) << 16 | port as u64) ^ seed;
+    x = x.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    x ^= x >> 32;
+    x = x.wrapping_mul(0xd6e8_feb8_6659_fd93);
+    (x >> 32) as u32
+}

@@ -59,7 +59,7 @@ fn agent(text: &mut String, status: &Status, zone: &TimeZone) {
             interface.program_id.to_string(),
         ]
     });
-    table(text, columns, rows);
+    table(text, &columns, rows);
 }
 
 fn service(text: &mut String, service: &ServiceStatus, now: Timestamp) {
@@ -89,7 +89,7 @@ fn service(text: &mut String, service: &ServiceStatus, now: Timestamp) {
         left("NEXT HOP"),
         left("REASON"),
     ];
-    table(text, columns, service.backends.iter().map(|backend| backend_row(backend, now)));
+    table(text, &columns, service.backends.iter().map(|backend| backend_row(backend, now)));
 }
 
 fn backend_row(backend: &BackendStatus, now: Timestamp) -> [String; 12] {
@@ -123,7 +123,7 @@ fn cluster(text: &mut String, cluster: &ClusterStatus, now: Timestamp) {
         right("QUEUE"),
         left("REASON"),
     ];
-    table(text, columns, cluster.nodes.iter().map(node_row));
+    table(text, &columns, cluster.nodes.iter().map(node_row));
 }
 
 fn node_row(node: &NodeStatus) -> [String; 7] {
@@ -147,7 +147,7 @@ fn counters(text: &mut String, status: &Status) {
     }
     text.push('\n');
     let rows = moved.into_iter().map(|(reason, count)| [reason.clone(), count.to_string()]);
-    table(text, [left("PACKETS BY REASON"), right("COUNT")], rows);
+    table(text, &[left("PACKETS BY REASON"), right("COUNT")], rows);
 }
 
 /// A time span in at most two units: `12s`, `3m05s`, `2h07m`, `4d03h`.
@@ -176,7 +176,7 @@ fn right(title: &'static str) -> Column {
 }
 
 /// Rows under their titles, indented by two, each column as wide as its widest cell.
-fn table<const N: usize>(text: &mut String, columns: [Column; N], rows: impl Iterator<Item = [String; N]>) {
+fn table<const N: usize>(text: &mut String, columns: &[Column; N], rows: impl Iterator<Item = [String; N]>) {
     let rows: Vec<[String; N]> = rows.collect();
     if rows.is_empty() {
         return;
@@ -187,7 +187,7 @@ fn table<const N: usize>(text: &mut String, columns: [Column; N], rows: impl Ite
     });
     for row in [&titles].into_iter().chain(&rows) {
         let mut cells = String::new();
-        for ((cell, width), column) in row.iter().zip(widths).zip(&columns) {
+        for ((cell, width), column) in row.iter().zip(widths).zip(columns) {
             // Writing to a string does not fail.
             let _ = if column.right {
                 write!(cells, "  {cell:>width$}")

@@ -1,0 +1,85 @@
+//! The client's side: one command, one answer.
+
+use std::{path::Path, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use tokio::{net::UnixStream, time::timeout};
+
+use super::{ApiError, Command, DoneBody, ErrorBody, REPLY_WITHIN, Refusal, RefusalKind, Reply};
+
+/// The longest answer that is read, in bytes: a status of ten thousand backends fits.
+const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
+/// Longer than the agent takes to say that it is busy.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5 + REPLY_WITHIN.as_secs());
+
+/// Sends a command to the agent on that socket and waits for the answer, at most 15 s.
+///
+/// A [`Reply::Refused`] comes as [`ApiError::Refused`], so that a reply is always good news.
+pub async fn call(socket: &Path, command: Command) -> Result<Reply, ApiError> {
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|source| ApiError::NotReached { socket: socket.to_owned(), source })?;
+    let answered = timeout(ANSWER_WITHIN, exchange(stream, &command)).await;
+    let reason = match answered {
+        Ok(Ok((code, body))) => match reply_of(&command, code, &body) {
+            Ok(Reply::Refused(refusal)) => return Err(refusal.into()),
+            Ok(reply) => return Ok(reply),
+            Err(error) => format!("its answer is not understood: {error}"),
+        },
+        Ok(Err(reason)) => reason,
+        Err(_elapsed) => format!("nothing within {} s", ANSWER_WITHIN.as_secs()),
+    };
+    Err(ApiError::NoAnswer { socket: socket.to_owned(), reason })
+}
+
+/// One request over a fresh connection: the answer's code and body, or what went wrong.
+async fn exchange(stream: UnixStream, command: &Command) -> Result<(u16, Bytes), String> {
+    let request = request_of(command)?;
+    let text = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
+    let whole = async {
+        let response = sender.send_request(request).await.map_err(text)?;
+        let code = response.status().as_u16();
+        let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
+        Ok((code, body.map_err(|error| error.to_string())?.to_bytes()))
+    };
+    let mut whole = std::pin::pin!(whole);
+    tokio::select! {
+        answered = &mut whole => answered,
+        // The connection ends once the answer is in its buffers, which may be before it was read from them.
+        _ended = connection => whole.await,
+    }
+}
+
+fn request_of(command: &Command) -> Result<hyper::Request<Full<Bytes>>, String> {
+    let (method, path, body) = match command {
+        Command::Status => (Method::GET, "/status", Ok(Vec::new())),
+        Command::Drain(drain) => (Method::POST, "/drain", serde_json::to_vec(drain)),
+        Command::Ready(ready) => (Method::POST, "/ready", serde_json::to_vec(ready)),
+        Command::Confirm => (Method::POST, "/confirm", Ok(Vec::new())),
+        Command::Detach => (Method::POST, "/detach", Ok(Vec::new())),
+    };
+    let body = body.map_err(|error| error.to_string())?;
+    hyper::Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "lb")
+        .header(header::CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)))
+        .map_err(|error| error.to_string())
+}
+
+fn reply_of(command: &Command, code: u16, body: &[u8]) -> Result<Reply, serde_json::Error> {
+    if code != 200 {
+        let ErrorBody { error, hint } = serde_json::from_slice(body)?;
+        return Ok(Reply::Refused(Refusal { kind: RefusalKind::from_status_code(code), error, hint }));
+    }
+    if *command == Command::Status {
+        return Ok(Reply::Status(Box::new(serde_json::from_slice(body)?)));
+    }
+    let DoneBody { message } = serde_json::from_slice(body)?;
+    Ok(Reply::Done { message })
+}

@@ -1,0 +1,232 @@
+//! The agent's local interface: HTTP/1.1 with JSON over a Unix socket.
+//!
+//! The server knows nothing about what the agent does: it turns a request into a [`Command`], hands it to
+//! whoever owns the state, and turns the [`Reply`] into an answer. The client in this module is what the
+//! command line uses; `curl --unix-socket /run/lb/lb.sock http://lb/status` works as well.
+//!
+//! | request | body | answer |
+//! | --- | --- | --- |
+//! | `GET /status` | – | [`Status`] |
+//! | `POST /drain` | `{"name": "web/web1", "deadline_ms": 60000}` | `{"message": …}` |
+//! | `POST /ready` | `{"name": "web/web1"}` | `{"message": …}` |
+//! | `POST /confirm` | – | `{"message": …}` |
+//! | `POST /detach` | – | `{"message": …}` |
+//!
+//! Every error is `{"error": what is wrong, "hint": what to do}` with a fitting status code.
+
+mod client;
+mod render;
+mod sentence;
+mod server;
+mod socket;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+pub use self::{
+    client::call,
+    render::render,
+    sentence::sentence,
+    server::serve,
+    socket::Socket,
+    status::{
+        AgentStatus, BackendState, BackendStatus, ClusterStatus, InterfaceStatus, NodeReadiness, NodeStatus,
+        ServiceStatus, Status, Timestamp,
+    },
+};
+
+/// The longest request body and the longest request head, in bytes.
+const REQUEST_LIMIT: usize = 64 * 1024;
+/// How many clients are served at once; more wait in the socket's backlog.
+const CONNECTION_LIMIT: usize = 64;
+/// A client has this long to send its request.
+const REQUEST_WITHIN: Duration = Duration::from_secs(5);
+/// The owner of the state has this long to answer.
+const REPLY_WITHIN: Duration = Duration::from_secs(10);
+
+/// What a client may ask of the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Everything that `lb status` shows.
+    Status,
+    /// Give the backend no new connections.
+    Drain(Drain),
+    /// Take a drained backend back.
+    Ready(Ready),
+    /// Stay attached: the operator still has access to the host.
+    Confirm,
+    /// Take program, maps and pins away.
+    Detach,
+}
+
+/// The backend to drain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Drain {
+    /// SERVICE/BACKEND or CLUSTER/NODE.
+    pub name: String,
+    /// After how many milliseconds the rest is given up; without it, existing connections may take forever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// The backend to take back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ready {
+    /// SERVICE/BACKEND or CLUSTER/NODE.
+    pub name: String,
+}
+
+/// A command on its way to the owner of the state, who answers by `reply`.
+#[derive(Debug)]
+pub struct Request {
+    /// What is asked.
+    pub command: Command,
+    /// Where the answer goes; gone if the client is.
+    pub reply: oneshot::Sender<Reply>,
+}
+
+/// The agent's answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// To [`Command::Status`].
+    Status(Box<Status>),
+    /// The command was carried out; one sentence for people.
+    Done {
+        /// What was done.
+        message: String,
+    },
+    /// The command was not carried out.
+    Refused(Refusal),
+}
+
+/// Why a command was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{error}{}{hint}", if hint.is_empty() { "" } else { "; " })]
+pub struct Refusal {
+    /// Of what kind it is.
+    pub kind: RefusalKind,
+    /// What is wrong.
+    pub error: String,
+    /// What to do about it; may be empty.
+    pub hint: String,
+}
+
+/// Kinds of refusal, each an HTTP status code and an exit code of the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// The request makes no sense.
+    BadInput,
+    /// What it names does not exist.
+    NotFound,
+    /// It makes no sense as things are now.
+    Conflict,
+    /// A deadline passed before it was carried out.
+    DeadlinePassed,
+    /// The agent tried and failed.
+    Failed,
+}
+
+impl RefusalKind {
+    const CODES: [(Self, u16); 5] = [
+        (Self::BadInput, 400),
+        (Self::NotFound, 404),
+        (Self::Conflict, 409),
+        (Self::DeadlinePassed, 504),
+        (Self::Failed, 500),
+    ];
+
+    /// The HTTP status code.
+    fn status_code(self) -> u16 {
+        Self::CODES.iter().find(|(kind, _)| *kind == self).map_or(500, |(_, code)| *code)
+    }
+
+    /// The kind that an HTTP status code stands for: other 4xx are bad input, other 5xx a failure.
+    fn from_status_code(code: u16) -> Self {
+        let known = Self::CODES.iter().find(|(_, known)| *known == code).map(|(kind, _)| *kind);
+        known.unwrap_or(if (400..500).contains(&code) { Self::BadInput } else { Self::Failed })
+    }
+}
+
+/// Why the agent's socket cannot be opened or a command has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// Nobody answers on the socket.
+    #[error("no lb agent answers on {}: {source}; start it with `lb run`", socket.display())]
+    NotReached {
+        /// The socket's path.
+        socket: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// Somebody took the connection and does not answer.
+    #[error("the agent on {} does not answer: {reason}", socket.display())]
+    NoAnswer {
+        /// The socket's path.
+        socket: PathBuf,
+        /// What happened instead.
+        reason: String,
+    },
+    /// The agent refused the command.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// A living agent owns the socket already.
+    #[error("another lb agent (instance {instance}) is running on {}; stop it or give this one another --instance", socket.display())]
+    AnotherAgent {
+        /// The instance that this agent was to be.
+        instance: String,
+        /// The socket's path.
+        socket: PathBuf,
+    },
+    /// Something that is no socket stands where the socket belongs.
+    #[error("{} exists and is not a socket; move it away", path.display())]
+    NotASocket {
+        /// What stands in the way.
+        path: PathBuf,
+    },
+    /// The socket or its folder cannot be made.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On which path.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+}
+
+impl ApiError {
+    /// The command line's exit code: 1 failed, 2 bad input, 3 agent not reached, 4 deadline passed.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotReached { .. } | Self::NoAnswer { .. } => 3,
+            Self::Refused(refusal) => match refusal.kind {
+                RefusalKind::BadInput | RefusalKind::NotFound => 2,
+                RefusalKind::DeadlinePassed => 4,
+                RefusalKind::Conflict | RefusalKind::Failed => 1,
+            },
+            Self::AnotherAgent { .. } | Self::NotASocket { .. } | Self::Io { .. } => 1,
+        }
+    }
+}
+
+/// A reply without data, as JSON.
+#[derive(Debug, Serialize, Deserialize)]
+struct DoneBody {
+    message: String,
+}
+
+/// A refusal, as JSON.
+#[derive(Debug, Serialize, Deserialize)]
+struct ErrorBody {
+    error: String,
+    #[serde(default)]
+    hint: String,
+}

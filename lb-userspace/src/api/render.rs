@@ -1,0 +1,200 @@
+//! `lb status` for people: the sentence, then aligned tables.
+
+use std::fmt::Write;
+
+use jiff::tz::TimeZone;
+
+use super::{
+    sentence::headline,
+    status::{BackendStatus, ClusterStatus, NodeStatus, ServiceStatus, Status, Timestamp},
+};
+
+/// The whole status as text that ends with a newline; opens with the sentence that says what matters first.
+pub fn render(status: &Status) -> String {
+    render_in(status, &TimeZone::system())
+}
+
+pub(super) fn render_in(status: &Status, zone: &TimeZone) -> String {
+    let mut text = headline(status, zone);
+    text.push('\n');
+    for alarm in &status.alarms {
+        line(&mut text, &format!("ALARM: {alarm}"));
+    }
+    text.push('\n');
+    agent(&mut text, status, zone);
+    for service in &status.services {
+        text.push('\n');
+        self::service(&mut text, service, status.agent.now);
+    }
+    for cluster in &status.clusters {
+        text.push('\n');
+        self::cluster(&mut text, cluster, status.agent.now);
+    }
+    counters(&mut text, status);
+    text
+}
+
+fn line(text: &mut String, line: &str) {
+    text.push_str(line.trim_end());
+    text.push('\n');
+}
+
+fn agent(text: &mut String, status: &Status, zone: &TimeZone) {
+    let agent = &status.agent;
+    let since = agent.since.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S").to_string();
+    let up = age(agent.since, agent.now);
+    line(
+        text,
+        &format!(
+            "lb {}, instance {}, pid {}, since {since} ({up})",
+            agent.version, agent.instance, agent.pid
+        ),
+    );
+    let columns = [left("INTERFACE"), left("MODE"), left("EXIT"), right("PROGRAM")];
+    let rows = status.interfaces.iter().map(|interface| {
+        [
+            interface.name.clone(),
+            interface.mode.clone(),
+            interface.exit.clone(),
+            interface.program_id.to_string(),
+        ]
+    });
+    table(text, &columns, rows);
+}
+
+fn service(text: &mut String, service: &ServiceStatus, now: Timestamp) {
+    let ServiceStatus { name, address, mode, algorithm, no_backend, .. } = service;
+    line(text, &format!("{name}  {address}  {mode}, {algorithm}, no backend: {no_backend}"));
+    if !service.state.is_empty() {
+        line(text, &format!("  {}", service.state));
+    }
+    let mut counts =
+        format!("  {} live, {} opened, {:.1} new/s", service.live, service.opened, service.new_per_second);
+    for (reason, count) in service.drops.iter().filter(|(_, count)| **count > 0) {
+        // Writing to a string does not fail.
+        let _ = write!(counts, ", dropped {count} {reason}");
+    }
+    line(text, &counts);
+    let columns = [
+        left("BACKEND"),
+        left("ADDRESS"),
+        left("STATE"),
+        right("FOR"),
+        right("WEIGHT"),
+        right("NOW"),
+        right("LOAD"),
+        right("LIVE"),
+        right("OPENED"),
+        right("SHARE"),
+        left("NEXT HOP"),
+        left("REASON"),
+    ];
+    table(text, &columns, service.backends.iter().map(|backend| backend_row(backend, now)));
+}
+
+fn backend_row(backend: &BackendStatus, now: Timestamp) -> [String; 12] {
+    [
+        backend.name.clone(),
+        backend.address.clone(),
+        backend.state.to_string(),
+        age(backend.since, now),
+        backend.weight_configured.to_string(),
+        format!("{:.1}", backend.weight_effective),
+        backend.load.map_or_else(|| "-".to_owned(), |load| format!("{load:.2}")),
+        backend.live.to_string(),
+        backend.opened.to_string(),
+        format!("{:.0} %", backend.share * 100.0),
+        backend.next_hop.clone(),
+        backend.reason.clone(),
+    ]
+}
+
+fn cluster(text: &mut String, cluster: &ClusterStatus, now: Timestamp) {
+    let writer =
+        cluster.writer.as_ref().map_or_else(|| "no writer".to_owned(), |name| format!("writer {name}"));
+    let since = age(cluster.since, now);
+    line(text, &format!("cluster {}: {writer} for {since}, epoch {}", cluster.name, cluster.epoch));
+    let columns = [
+        left("NODE"),
+        left("ADDRESS"),
+        left("READINESS"),
+        left("STATE"),
+        right("CONF ID"),
+        right("QUEUE"),
+        left("REASON"),
+    ];
+    table(text, &columns, cluster.nodes.iter().map(node_row));
+}
+
+fn node_row(node: &NodeStatus) -> [String; 7] {
+    let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+    [
+        node.name.clone(),
+        node.address.clone(),
+        node.readiness.to_string(),
+        node.state_comment.clone().unwrap_or_else(|| "-".to_owned()),
+        number(node.conf_id),
+        number(node.recv_queue),
+        node.reason.clone(),
+    ]
+}
+
+/// Counters that never moved only hide those that did.
+fn counters(text: &mut String, status: &Status) {
+    let moved: Vec<_> = status.counters.iter().filter(|(_, count)| **count > 0).collect();
+    if moved.is_empty() {
+        return;
+    }
+    text.push('\n');
+    let rows = moved.into_iter().map(|(reason, count)| [reason.clone(), count.to_string()]);
+    table(text, &[left("PACKETS BY REASON"), right("COUNT")], rows);
+}
+
+/// A time span in at most two units: `12s`, `3m05s`, `2h07m`, `4d03h`.
+fn age(since: Timestamp, now: Timestamp) -> String {
+    let seconds = now.as_second().saturating_sub(since.as_second()).max(0);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3_600 % 24),
+    }
+}
+
+/// A column's title and on which side its cells align.
+struct Column {
+    title: &'static str,
+    right: bool,
+}
+
+fn left(title: &'static str) -> Column {
+    Column { title, right: false }
+}
+
+fn right(title: &'static str) -> Column {
+    Column { title, right: true }
+}
+
+/// Rows under their titles, indented by two, each column as wide as its widest cell.
+fn table<const N: usize>(text: &mut String, columns: &[Column; N], rows: impl Iterator<Item = [String; N]>) {
+    let rows: Vec<[String; N]> = rows.collect();
+    if rows.is_empty() {
+        return;
+    }
+    let titles = columns.each_ref().map(|column| column.title.to_owned());
+    let widths: [usize; N] = std::array::from_fn(|at| {
+        rows.iter().chain([&titles]).map(|row| row[at].chars().count()).max().unwrap_or(0)
+    });
+    for row in [&titles].into_iter().chain(&rows) {
+        let mut cells = String::new();
+        for ((cell, width), column) in row.iter().zip(widths).zip(columns) {
+            // Writing to a string does not fail.
+            let _ = if column.right {
+                write!(cells, "  {cell:>width$}")
+            } else {
+                write!(cells, "  {cell:<width$}")
+            };
+        }
+        line(text, &cells);
+    }
+}

@@ -1,0 +1,222 @@
+//! The server: one request a connection, bounded in size, time and number.
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::{Method, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use log::{debug, warn};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{Semaphore, mpsc, oneshot},
+    task::JoinSet,
+    time::timeout,
+};
+
+use super::{
+    CONNECTION_LIMIT, Command, DoneBody, ErrorBody, REPLY_WITHIN, REQUEST_LIMIT, REQUEST_WITHIN, Refusal,
+    RefusalKind, Reply, Request,
+};
+
+/// How long answers under way may take once the agent ends: the one to `detach` is among them.
+const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
+/// A pause after a failed `accept`, which fails again at once when file descriptors are short.
+const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Serves clients until `shutdown` completes, then lets the answers under way finish for a second.
+pub async fn serve(
+    listener: UnixListener,
+    handler: mpsc::Sender<Request>,
+    shutdown: impl Future<Output = ()>,
+) {
+    let permits = Arc::new(Semaphore::new(CONNECTION_LIMIT));
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            accepted = accept(&listener, &permits) => accepted,
+            Some(_ended) = connections.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, permit)) => {
+                let handler = handler.clone();
+                connections.spawn(async move {
+                    answer(stream, handler).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                warn!("cannot accept a client on the agent's socket: {error}");
+                tokio::time::sleep(ACCEPT_AGAIN_AFTER).await;
+            }
+        }
+    }
+    let _ended_or_late = timeout(LAST_ANSWERS_WITHIN, connections.join_all()).await;
+}
+
+/// The next client, as soon as there is room for it.
+async fn accept(
+    listener: &UnixListener,
+    permits: &Arc<Semaphore>,
+) -> io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
+    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((stream, permit))
+}
+
+async fn answer(stream: UnixStream, handler: mpsc::Sender<Request>) {
+    let service = service_fn(move |request| {
+        let handler = handler.clone();
+        async move { Ok::<_, std::convert::Infallible>(response(handle(request, &handler).await)) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_WITHIN)
+        .max_buf_size(REQUEST_LIMIT)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    // Whatever the client does not do, such as reading its answer, ends here.
+    match timeout(2 * REQUEST_WITHIN + REPLY_WITHIN, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!("a client of the agent's socket went wrong: {error}"),
+        Err(_elapsed) => debug!("a client of the agent's socket took too long"),
+    }
+}
+
+/// A refusal with the status code that HTTP has for it.
+struct Rejection {
+    code: StatusCode,
+    body: ErrorBody,
+}
+
+impl Rejection {
+    fn new(code: StatusCode, error: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code, body: ErrorBody { error: error.into(), hint: hint.into() } }
+    }
+}
+
+impl From<Refusal> for Rejection {
+    fn from(refusal: Refusal) -> Self {
+        let code = StatusCode::from_u16(refusal.kind.status_code());
+        Self::new(code.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), refusal.error, refusal.hint)
+    }
+}
+
+async fn handle(
+    request: hyper::Request<Incoming>,
+    handler: &mpsc::Sender<Request>,
+) -> Result<Reply, Rejection> {
+    let command = command_of(request).await?;
+    let (reply, answer) = oneshot::channel();
+    let ending = || {
+        let code = StatusCode::SERVICE_UNAVAILABLE;
+        Rejection::new(code, "the agent is ending and takes no more commands", "try again when it is back")
+    };
+    let asked = async {
+        handler.send(Request { command, reply }).await.map_err(|_closed| ending())?;
+        answer.await.map_err(|_dropped| ending())
+    };
+    match timeout(REPLY_WITHIN, asked).await {
+        Ok(Ok(Reply::Refused(refusal))) => Err(refusal.into()),
+        Ok(result) => result,
+        Err(_elapsed) => Err(Rejection::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("the agent has not answered within {} s", REPLY_WITHIN.as_secs()),
+            "its log says what it is busy with",
+        )),
+    }
+}
+
+const ROUTES: [(&str, Method); 5] = [
+    ("/status", Method::GET),
+    ("/drain", Method::POST),
+    ("/ready", Method::POST),
+    ("/confirm", Method::POST),
+    ("/detach", Method::POST),
+];
+
+async fn command_of(request: hyper::Request<Incoming>) -> Result<Command, Rejection> {
+    let path = request.uri().path().to_owned();
+    let Some((_, method)) = ROUTES.iter().find(|(route, _)| *route == path) else {
+        let known = ROUTES.map(|(route, _)| route).join(", ");
+        return Err(Refusal {
+            kind: RefusalKind::NotFound,
+            error: format!("there is no {path}"),
+            hint: format!("there are {known}"),
+        }
+        .into());
+    };
+    if request.method() != method {
+        let error = format!("{path} does not take {}", request.method());
+        return Err(Rejection::new(StatusCode::METHOD_NOT_ALLOWED, error, format!("use {method}")));
+    }
+    let body = body_of(request.into_body()).await?;
+    match path.as_str() {
+        "/status" => Ok(Command::Status),
+        "/drain" => Ok(Command::Drain(parse(&body, r#"{"name": "web/web1", "deadline_ms": 60000}"#)?)),
+        "/ready" => Ok(Command::Ready(parse(&body, r#"{"name": "web/web1"}"#)?)),
+        "/confirm" => Ok(Command::Confirm),
+        _ => Ok(Command::Detach),
+    }
+}
+
+async fn body_of(body: Incoming) -> Result<Bytes, Rejection> {
+    match timeout(REQUEST_WITHIN, Limited::new(body, REQUEST_LIMIT).collect()).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Rejection::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("the request's body is longer than {REQUEST_LIMIT} bytes"),
+            "no command needs that much",
+        )),
+        Ok(Err(error)) => {
+            let error = format!("the request's body cannot be read: {error}");
+            Err(Rejection::new(StatusCode::BAD_REQUEST, error, ""))
+        }
+        Err(_elapsed) => Err(Rejection::new(
+            StatusCode::REQUEST_TIMEOUT,
+            format!("the request was not complete within {} s", REQUEST_WITHIN.as_secs()),
+            "send it in one piece",
+        )),
+    }
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8], example: &str) -> Result<T, Rejection> {
+    serde_json::from_slice(body).map_err(|error| {
+        Refusal {
+            kind: RefusalKind::BadInput,
+            error: format!("the request's body is not what is expected here: {error}"),
+            hint: format!("send {example}"),
+        }
+        .into()
+    })
+}
+
+fn response(result: Result<Reply, Rejection>) -> Response<Full<Bytes>> {
+    match result {
+        Ok(Reply::Status(status)) => json(StatusCode::OK, &status),
+        Ok(Reply::Done { message }) => json(StatusCode::OK, &DoneBody { message }),
+        Ok(Reply::Refused(refusal)) => response(Err(refusal.into())),
+        Err(Rejection { code, body }) => json(code, &body),
+    }
+}
+
+fn json(code: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+    let (code, text) = match serde_json::to_vec(body) {
+        Ok(text) => (code, text),
+        Err(error) => {
+            warn!("an answer cannot be written as JSON: {error}");
+            (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                br#"{"error":"the answer cannot be written as JSON"}"#.to_vec(),
+            )
+        }
+    };
+    let mut response = Response::new(Full::new(Bytes::from(text)));
+    *response.status_mut() = code;
+    let value = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, value);
+    response
+}

@@ -58,6 +58,10 @@ pub const fn fold(sum: u32) -> u16 {
 #[inline(always)]
 pub const fn pseudo_header(source: Be32, destination: Be32, length: u16) -> u32 {
     let (s, d) = (source.wire(), destination.wire());
-    (s & 0xffff) + (s >> 16) + (d & 0xffff) + (d >> 16) + Be16::from_host(TCP as u16).wire() as u32
+    (s & 0xffff)
+        + (s >> 16)
+        + (d & 0xffff)
+        + (d >> 16)
+        + Be16::from_host(TCP as u16).wire() as u32
         + Be16::from_host(length).wire() as u32
 }

@@ -21,6 +21,12 @@ pub mod tables;
 pub mod verdict;
 
 use lb_common::{Reason, plain::Plain};
+use lookup::{Direction, look_up};
+use parse::{Parsed, parse};
+use reply::to_client;
+use request::to_backend;
+use reset::reset;
+use rewrite::{Step, rewrite};
 
 pub use tables::{Found, Tables};
 pub use verdict::Verdict;
@@ -37,17 +43,22 @@ pub trait Frame {
     fn truncate(&mut self, length: usize) -> Option<()>;
 }
 
-/// The whole way of a packet: parse, look up, and follow its direction.
+/// The whole way of a packet: parse, look up, find its route, rewrite.
 #[inline(always)]
 pub fn balance<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
-    let packet = match parse::parse(frame) {
-        parse::Parsed::Tcp(packet) => packet,
-        parse::Parsed::Other => return Verdict::Pass,
-        parse::Parsed::Malformed => return Verdict::Note(0, Reason::Malformed),
+    let packet = match parse(frame) {
+        Parsed::Tcp(packet) => packet,
+        Parsed::Other => return Verdict::Pass,
+        Parsed::Malformed => return Verdict::Note(0, Reason::Malformed),
     };
-    match lookup::look_up(&packet, tables) {
-        lookup::Direction::Reply(cell) => reply::to_client(frame, &packet, cell, tables),
-        lookup::Direction::Request(service) => request::to_backend(frame, &packet, &service, tables),
-        lookup::Direction::Neither => Verdict::Pass,
+    let step = match look_up(&packet, tables) {
+        Direction::Reply(held) => to_client(&packet, &held, tables),
+        Direction::Request(service) => to_backend(&packet, &service, tables),
+        Direction::Neither => return Verdict::Pass,
+    };
+    match step {
+        Step::Onward(route) => rewrite(frame, &packet, &route, tables),
+        Step::Reset(service, reason) => reset(frame, &packet, service, reason, tables),
+        Step::Drop(service, reason) => Verdict::Drop(service, reason),
     }
 }

@@ -35,7 +35,8 @@ pub fn look_up<T: Tables>(packet: &Packet, tables: &T) -> Direction {
     if let Some(held) = reply_cell(packet, tables) {
         return Direction::Reply(held);
     }
-    let key = ServiceKey { address: packet.destination(), port: packet.destination_port(), protocol: TCP, pad: 0 };
+    let key =
+        ServiceKey { address: packet.destination(), port: packet.destination_port(), protocol: TCP, pad: 0 };
     match tables.service(&key) {
         Some(service) => Direction::Request(service),
         None => Direction::Neither,

@@ -3,7 +3,7 @@
 //! | map | key → value | writes | reads |
 //! | --- | --- | --- | --- |
 //! | `SERVICES` | address, port, protocol → service | agent | kernel |
-//! | `RING` | slot → backend id | agent | kernel |
+//! | `RING` | slot → backend id; mapped by the agent | agent | kernel |
 //! | `TICKETS` | service id → next ticket of the round robin | kernel | kernel |
 //! | `BACKENDS` | backend id → backend | agent | kernel |
 //! | `INTERFACES` | interface id → interface | agent | kernel |
@@ -33,16 +33,12 @@ use lb_common::{
     },
     cell::{Owner, PortCell},
 };
-use lb_ebpf::{
-    Found, Tables,
-    tables::Inserted,
-    verdict::Way,
-};
+use lb_ebpf::{Found, Tables, tables::Inserted, verdict::Way};
 
 #[map]
 static SERVICES: HashMap<ServiceKey, Service> = HashMap::with_max_entries(MAX_SERVICES, 0);
 #[map]
-static RING: Array<u32> = Array::with_max_entries(RING_SLOTS, 0);
+static RING: Array<u32> = Array::with_max_entries(RING_SLOTS, BPF_F_MMAPABLE);
 #[map]
 static TICKETS: Array<u64> = Array::with_max_entries(MAX_SERVICES, 0);
 #[map]

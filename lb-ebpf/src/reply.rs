@@ -6,23 +6,21 @@ use lb_common::{
 };
 
 use crate::{
-    Frame, Tables, Verdict,
+    Tables,
     lookup::Held,
     parse::Packet,
     request::settle,
-    rewrite::{Rewrite, rewrite},
+    rewrite::{Route, Step},
     verdict::Way,
 };
 
-/// Send a backend's packet back to the client that holds the port.
+/// The way of a backend's packet back to the client that holds the port.
 #[inline(always)]
-pub fn to_client<F: Frame, T: Tables>(frame: &mut F, packet: &Packet, held: Held, tables: &T) -> Verdict {
-    let Held { index, cell } = held;
-    let Some(backend) = tables.backend(cell.backend) else {
-        return Verdict::Drop(0, Reason::ReplyWithoutFlow);
-    };
+pub fn to_client<T: Tables>(packet: &Packet, held: &Held, tables: &T) -> Step {
+    let Held { index, cell } = *held;
+    let Some(backend) = tables.backend(cell.backend) else { return Step::Drop(0, Reason::ReplyWithoutFlow) };
     if cell.owner.phase() == Phase::Busy {
-        return Verdict::Drop(backend.service, Reason::PortBusy);
+        return Step::Drop(backend.service, Reason::PortBusy);
     }
     let signs = packet.signs(None);
     if cell.owner.phase() == Phase::Embryonic && signs.syn_ack {
@@ -33,23 +31,17 @@ pub fn to_client<F: Frame, T: Tables>(frame: &mut F, packet: &Packet, held: Held
         settle(cell.owner.is_live(), after.is_live(), cell.backend, tables);
     }
     let now = tables.now();
-    if after.is_live() && now != cell.seen() || after != cell.owner {
+    if after != cell.owner || after.is_live() && now != cell.seen() {
         tables.touch_cell(index, now);
     }
-    let change = Rewrite {
+    Step::Onward(Route {
+        service: backend.service,
+        backend: cell.backend,
+        way: Way::Out,
         source: backend.service_address,
         source_port: cell.service_port,
         destination: cell.owner.client(),
         destination_port: cell.owner.client_port(),
         hop: cell.hop,
-    };
-    match rewrite(frame, packet, &change, backend.service, tables) {
-        Ok(()) => Verdict::Forward {
-            backend: cell.backend,
-            interface: cell.hop.interface,
-            bytes: packet.ip_length(),
-            way: Way::Out,
-        },
-        Err(reason) => Verdict::Drop(backend.service, reason),
-    }
+    })
 }

@@ -7,18 +7,23 @@ use lb_common::{
 };
 
 use crate::{
-    Frame, Found, Tables, Verdict,
+    Found, Tables,
     claim::claim,
     parse::{Packet, flag},
-    reset,
-    rewrite::{Rewrite, rewrite},
+    rewrite::{Route, Step},
     select::select,
     verdict::Way,
 };
 
-/// Send a client's packet on to its backend.
+/// Why a packet goes no further.
+enum Refusal {
+    Reset(Reason),
+    Drop(Reason),
+}
+
+/// The way of a client's packet to its backend.
 #[inline(always)]
-pub fn to_backend<F: Frame, T: Tables>(frame: &mut F, packet: &Packet, service: &Service, tables: &T) -> Verdict {
+pub fn to_backend<T: Tables>(packet: &Packet, service: &Service, tables: &T) -> Step {
     let key = FlowKey {
         client: packet.source(),
         client_port: packet.source_port(),
@@ -26,54 +31,56 @@ pub fn to_backend<F: Frame, T: Tables>(frame: &mut F, packet: &Packet, service: 
         service: service.id,
         pad: 0,
     };
-    match tables.flow(&key) {
-        Some(found) if packet.is_syn() => again(frame, packet, service, &key, &found, tables),
-        Some(found) => established(frame, packet, service, &found, tables),
-        None if packet.is_syn() => begin(frame, packet, service, &key, tables),
-        None if packet.flags() & flag::RST != 0 => Verdict::Drop(service.id, Reason::RstWithoutFlow),
-        None => reset::answer(frame, packet, service.id, Reason::NoFlow, tables),
+    let found = tables.flow(&key);
+    let onward = match found {
+        found if packet.is_syn() => connect(packet, service, &key, found, tables),
+        Some(found) => follow(packet, &found, tables),
+        None if packet.flags() & flag::RST != 0 => Err(Refusal::Drop(Reason::RstWithoutFlow)),
+        None => Err(Refusal::Reset(Reason::NoFlow)),
+    };
+    match onward {
+        Ok((flow, backend)) => Step::Onward(route(service, &flow, &backend)),
+        Err(Refusal::Reset(reason)) => Step::Reset(service.id, reason),
+        Err(Refusal::Drop(reason)) => Step::Drop(service.id, reason),
     }
 }
 
-/// A packet of a known flow.
+/// A packet of a known flow: it stays with its backend, whatever the weights do.
 #[inline(always)]
-fn established<F: Frame, T: Tables>(
-    frame: &mut F,
+fn follow<T: Tables>(
     packet: &Packet,
-    service: &Service,
     found: &Found<T::Entry>,
     tables: &T,
-) -> Verdict {
-    let backend = match tables.backend(found.flow.backend) {
+) -> Result<(Flow, Backend), Refusal> {
+    let flow = found.flow;
+    let backend = match tables.backend(flow.backend) {
         Some(backend) if backend.state != backend_state::ABSENT => backend,
-        _ => return reset::answer(frame, packet, service.id, Reason::BackendGone, tables),
+        _ => return Err(Refusal::Reset(Reason::BackendGone)),
     };
-    let mut marks = found.flow.marks;
     // The port cell, another cache line, is looked at only where the connection's phase may change.
-    if marks != mark::PROVEN || packet.flags() & (flag::FIN | flag::RST) != 0 {
-        marks = follow(packet, found, tables);
-    }
+    let changes = flow.marks != mark::PROVEN || packet.flags() & (flag::FIN | flag::RST) != 0;
+    let marks = if changes { advance(packet, &flow, tables) } else { flow.marks };
     let now = tables.now();
-    if now != found.flow.seen() || marks != found.flow.marks {
+    if now != flow.seen() || marks != flow.marks {
         tables.touch_flow(found.entry, now, marks);
     }
-    send(frame, packet, service, &found.flow, &backend, tables)
+    Ok((flow, backend))
 }
 
 /// Move the connection's phase by a client's segment; the flow's new marks.
 #[inline(always)]
-fn follow<T: Tables>(packet: &Packet, found: &Found<T::Entry>, tables: &T) -> u16 {
-    let mut marks = found.flow.marks;
-    let Some(cell) = tables.cell(found.flow.cell) else { return marks };
+fn advance<T: Tables>(packet: &Packet, flow: &Flow, tables: &T) -> u16 {
+    let mut marks = flow.marks;
+    let Some(cell) = tables.cell(flow.cell) else { return marks };
     if !cell.owner.belongs_to(packet.source(), packet.source_port()) {
         return marks;
     }
     let signs = packet.signs(Some(cell.server_isn));
     let after = cell.owner.after(Side::Client, signs);
-    if after != cell.owner && tables.swap_owner(found.flow.cell, cell.owner, after) {
+    if after != cell.owner && tables.swap_owner(flow.cell, cell.owner, after) {
         settle(cell.owner.is_live(), after.is_live(), cell.backend, tables);
         if !after.is_live() {
-            tables.touch_cell(found.flow.cell, tables.now());
+            tables.touch_cell(flow.cell, tables.now());
         }
     }
     if after.phase() == Phase::Established {
@@ -95,95 +102,84 @@ pub fn settle<T: Tables>(was_live: bool, is_live: bool, backend: u32, tables: &T
     }
 }
 
-/// A SYN on the tuple of a flow that is still recorded: a retransmission follows it; otherwise it is judged afresh.
+/// A SYN: a retransmission follows its flow; any other begins one.
 #[inline(always)]
-fn again<F: Frame, T: Tables>(
-    frame: &mut F,
+fn connect<T: Tables>(
     packet: &Packet,
     service: &Service,
+    key: &FlowKey,
+    found: Option<Found<T::Entry>>,
+    tables: &T,
+) -> Result<(Flow, Backend), Refusal> {
+    if let Some(found) = found {
+        if let Some(backend) = judge_afresh(key, &found, tables)? {
+            return Ok((found.flow, backend));
+        }
+        tables.count(service.id, Reason::SynOnOldFlow);
+    }
+    let Some(candidate) = select(service, tables) else { return Err(nobody(service, tables)) };
+    let hop = Hop { mac: packet.ethernet.src_addr, interface: tables.config().interface };
+    match claim(key, hop, &candidate, tables) {
+        Ok(flow) => Ok((flow, candidate.backend)),
+        Err(Reason::PortBusy) => Err(Refusal::Drop(Reason::PortBusy)),
+        Err(reason) => Err(Refusal::Reset(reason)),
+    }
+}
+
+/// What a SYN finds of an older connection on its tuple: `Some` backend to follow while that connection lives and its
+/// backend takes new ones; otherwise the old one is ended here, and the SYN is not made to wait for it.
+#[inline(always)]
+fn judge_afresh<T: Tables>(
     key: &FlowKey,
     found: &Found<T::Entry>,
     tables: &T,
-) -> Verdict {
-    let cell = tables.cell(found.flow.cell);
-    let held = cell.filter(|cell| cell.owner.belongs_to(key.client, key.client_port));
-    let backend = tables.backend(found.flow.backend);
-    if let Some(cell) = held {
-        if let Some(backend) = backend.filter(|backend| backend.state == backend_state::ACTIVE) {
-            if cell.owner.is_live() {
-                tables.touch_flow(found.entry, tables.now(), found.flow.marks);
-                return send(frame, packet, service, &found.flow, &backend, tables);
-            }
-        }
-        if cell.owner.phase() != Phase::Resting {
-            let busy = cell.owner.with_phase(Phase::Busy);
-            if cell.owner.phase() == Phase::Busy || !tables.swap_owner(found.flow.cell, cell.owner, busy) {
-                return Verdict::Drop(service.id, Reason::PortBusy);
-            }
-            settle(cell.owner.is_live(), false, cell.backend, tables);
-            tables.touch_cell(found.flow.cell, tables.now());
-            tables.remove_flow(key);
-            let _ = tables.swap_owner(found.flow.cell, busy, busy.with_phase(Phase::Resting));
-        }
-    } else {
+) -> Result<Option<Backend>, Refusal> {
+    let index = found.flow.cell;
+    let held = tables.cell(index).filter(|cell| cell.owner.belongs_to(key.client, key.client_port));
+    let Some(cell) = held else {
         tables.remove_flow(key);
+        return Ok(None);
+    };
+    let backend = tables.backend(found.flow.backend).filter(|backend| backend.state == backend_state::ACTIVE);
+    if cell.owner.is_live() && backend.is_some() {
+        tables.touch_flow(found.entry, tables.now(), found.flow.marks);
+        return Ok(backend);
     }
-    tables.count(service.id, Reason::SynOnOldFlow);
-    begin(frame, packet, service, key, tables)
-}
-
-/// A SYN without a flow.
-#[inline(always)]
-fn begin<F: Frame, T: Tables>(
-    frame: &mut F,
-    packet: &Packet,
-    service: &Service,
-    key: &FlowKey,
-    tables: &T,
-) -> Verdict {
-    let Some(candidate) = select(service, tables) else { return nobody(frame, packet, service, tables) };
-    let hop = Hop { mac: packet.ethernet.src_addr, interface: tables.config().interface };
-    match claim(key, hop, &candidate, tables) {
-        Ok(flow) => send(frame, packet, service, &flow, &candidate.backend, tables),
-        Err(Reason::PortBusy) => Verdict::Drop(service.id, Reason::PortBusy),
-        Err(reason) => reset::answer(frame, packet, service.id, reason, tables),
+    let busy = cell.owner.with_phase(Phase::Busy);
+    if cell.owner.phase() == Phase::Busy || !tables.swap_owner(index, cell.owner, busy) {
+        return Err(Refusal::Drop(Reason::PortBusy));
     }
+    settle(cell.owner.is_live(), false, cell.backend, tables);
+    if cell.owner.is_live() {
+        tables.touch_cell(index, tables.now());
+    }
+    tables.remove_flow(key);
+    // Nobody else moves a busy cell.
+    let _ = tables.swap_owner(index, busy, busy.with_phase(Phase::Resting));
+    Ok(None)
 }
 
 /// Nobody can serve: as the service's policy says.
 #[inline(always)]
-fn nobody<F: Frame, T: Tables>(frame: &mut F, packet: &Packet, service: &Service, tables: &T) -> Verdict {
+fn nobody<T: Tables>(service: &Service, tables: &T) -> Refusal {
     let empty = tables.now().raw().wrapping_sub(service.empty_since);
     match service.no_backend {
-        no_backend::DROP => Verdict::Drop(service.id, Reason::NoBackendDrop),
-        no_backend::HOLD if empty < service.hold => Verdict::Drop(service.id, Reason::NoBackendHold),
-        _ => reset::answer(frame, packet, service.id, Reason::NoBackendReset, tables),
+        no_backend::DROP => Refusal::Drop(Reason::NoBackendDrop),
+        no_backend::HOLD if empty < service.hold => Refusal::Drop(Reason::NoBackendHold),
+        _ => Refusal::Reset(Reason::NoBackendReset),
     }
 }
 
 #[inline(always)]
-fn send<F: Frame, T: Tables>(
-    frame: &mut F,
-    packet: &Packet,
-    service: &Service,
-    flow: &Flow,
-    backend: &Backend,
-    tables: &T,
-) -> Verdict {
-    let change = Rewrite {
+fn route(service: &Service, flow: &Flow, backend: &Backend) -> Route {
+    Route {
+        service: service.id,
+        backend: flow.backend,
+        way: Way::In,
         source: flow.source,
         source_port: flow.source_port,
         destination: backend.address,
         destination_port: backend.port,
         hop: backend.hop,
-    };
-    match rewrite(frame, packet, &change, service.id, tables) {
-        Ok(()) => Verdict::Forward {
-            backend: flow.backend,
-            interface: backend.hop.interface,
-            bytes: packet.ip_length(),
-            way: Way::In,
-        },
-        Err(reason) => Verdict::Drop(service.id, reason),
     }
 }

@@ -20,7 +20,7 @@ const TTL: u8 = 64;
 
 /// Turn `packet` into a RST to its sender, with sequence numbers that the sender accepts.
 #[inline(always)]
-pub fn answer<F: Frame, T: Tables>(
+pub fn reset<F: Frame, T: Tables>(
     frame: &mut F,
     packet: &Packet,
     service: u32,

@@ -7,17 +7,24 @@ use lb_common::{
 use network_types::{eth::EthHdr, ip::Ipv4Hdr};
 
 use crate::{
-    Frame, Tables,
+    Frame, Tables, Verdict,
     checksum::{Change, fold, pseudo_header},
     parse::{ETHERNET, Packet},
+    verdict::Way,
 };
 
 /// Where the checksum stands in a TCP header.
 const TCP_CHECKSUM: usize = 16;
 
-/// What a packet is changed to.
+/// Where a packet goes, and what it is changed to.
 #[derive(Clone, Copy)]
-pub struct Rewrite {
+pub struct Route {
+    /// The service's id.
+    pub service: u32,
+    /// The (service, backend) pair.
+    pub backend: u32,
+    /// Which way.
+    pub way: Way,
     /// Source address.
     pub source: Be32,
     /// Source port.
@@ -30,23 +37,39 @@ pub struct Rewrite {
     pub hop: Hop,
 }
 
-/// Rewrite a packet in place. On an error it is as it was, or is to be dropped.
+/// What is to be done with a packet of ours.
+pub enum Step {
+    /// It goes on.
+    Onward(Route),
+    /// Its sender gets a RST (service, reason).
+    Reset(u32, Reason),
+    /// It is dropped (service, reason).
+    Drop(u32, Reason),
+}
+
+/// Rewrite a packet in place for its route.
 #[inline(always)]
-pub fn rewrite<F: Frame, T: Tables>(
-    frame: &mut F,
-    packet: &Packet,
-    to: &Rewrite,
-    service: u32,
-    tables: &T,
-) -> Result<(), Reason> {
+pub fn rewrite<F: Frame, T: Tables>(frame: &mut F, packet: &Packet, to: &Route, tables: &T) -> Verdict {
+    match apply(frame, packet, to, tables) {
+        Ok(()) => Verdict::Forward {
+            backend: to.backend,
+            interface: to.hop.interface,
+            bytes: packet.ip_length(),
+            way: to.way,
+        },
+        Err(reason) => Verdict::Drop(to.service, reason),
+    }
+}
+
+#[inline(always)]
+fn apply<F: Frame, T: Tables>(frame: &mut F, packet: &Packet, to: &Route, tables: &T) -> Result<(), Reason> {
     if packet.ip.ttl <= 1 {
         return Err(Reason::TtlExceeded);
     }
     let Some(leaving) = tables.interface(to.hop.interface).filter(|_| to.hop.is_resolved()) else {
         return Err(Reason::NextHopUnresolved);
     };
-    let addresses =
-        Change::NONE.long(packet.source(), to.source).long(packet.destination(), to.destination);
+    let addresses = Change::NONE.long(packet.source(), to.source).long(packet.destination(), to.destination);
     let ports = addresses
         .word(packet.source_port(), to.source_port)
         .word(packet.destination_port(), to.destination_port);
@@ -75,14 +98,14 @@ pub fn rewrite<F: Frame, T: Tables>(
         let sum = frame.sum(packet.tcp_offset, segment as usize).ok_or(failed)?;
         let whole = !fold(fold(sum) as u32 + pseudo_header(to.source, to.destination, segment));
         frame.store(packet.tcp_offset + TCP_CHECKSUM, Be16::from_wire(whole)).ok_or(failed)?;
-        tables.count(service, Reason::ChecksumCompleted);
+        tables.count(to.service, Reason::ChecksumCompleted);
     }
     Ok(())
 }
 
 /// The IPv4 header with new addresses and one hop less to live.
 #[inline(always)]
-fn ip_header(before: &Ipv4Hdr, to: &Rewrite, addresses: Change) -> Ipv4Hdr {
+fn ip_header(before: &Ipv4Hdr, to: &Route, addresses: Change) -> Ipv4Hdr {
     let ttl = before.ttl - 1;
     let change = addresses.word(
         Be16::from_wire(u16::from_ne_bytes([before.ttl, before.proto])),

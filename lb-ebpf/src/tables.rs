@@ -2,7 +2,9 @@
 
 use lb_common::{
     Reason, Ticks,
-    abi::{Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, ProgramConfig, Service, ServiceKey},
+    abi::{
+        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, ProgramConfig, Service, ServiceKey,
+    },
     cell::{Owner, PortCell},
 };
 

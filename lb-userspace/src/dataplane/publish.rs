@@ -1,0 +1,342 @@
+//! From what is wanted to what stands in the maps: beside the old state, then one update.
+//!
+//! The order of writes is what makes a publication whole. A new backend and its endpoint are written before any ring
+//! names them; a ring is laid out in a free region before its service points there; the service's entry is replaced by
+//! one update; the old region is reused only after [`REST`], when no CPU can still be walking it.
+
+use std::{collections::BTreeMap, net::SocketAddrV4, time::Duration};
+
+use lb_common::{
+    Be16, Be32, Ticks,
+    abi::{Backend, Endpoint, EndpointKey, Hop, Interface, Service, ServiceKey, TCP, backend_state},
+};
+
+use super::{Dataplane, DataplaneError, now};
+use crate::ring;
+
+/// How long a ring's old region is left alone after a publication.
+const REST: Ticks = Ticks::from_millis(1_000);
+
+/// What the kernel's half is to do: everything, each time; the differences are found here.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    /// All services.
+    pub services: Vec<DesiredService>,
+}
+
+/// A service as it is to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DesiredService {
+    /// Where clients connect to.
+    pub address: SocketAddrV4,
+    /// One of `abi::algorithm`.
+    pub algorithm: u8,
+    /// One of `abi::no_backend`.
+    pub no_backend: u8,
+    /// How long SYNs are held back while nobody can serve.
+    pub hold: Duration,
+    /// Time-outs of its connections.
+    pub timeouts: Timeouts,
+    /// Its backends.
+    pub backends: Vec<DesiredBackend>,
+}
+
+/// How long a silent connection is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// After its handshake.
+    pub established: Ticks,
+    /// Before it.
+    pub embryonic: Ticks,
+    /// After one side's FIN.
+    pub closing: Ticks,
+}
+
+/// A backend as it is to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DesiredBackend {
+    /// Where it listens.
+    pub address: SocketAddrV4,
+    /// Effective weight in steps of 1/1024 of a configured one; 0: no new connections.
+    pub weight: u32,
+    /// Its next hop: MAC, index of the interface, that interface's own MAC, our source address. `None`: not known.
+    pub way: Option<Way>,
+}
+
+/// How a backend is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// MAC of the next hop.
+    pub mac: [u8; 6],
+    /// Index of the interface.
+    pub interface: u32,
+    /// That interface's MAC.
+    pub interface_mac: [u8; 6],
+    /// One of `abi::exit`.
+    pub exit: u8,
+    /// The address that the backend sees.
+    pub source: std::net::Ipv4Addr,
+}
+
+/// What the agent knows of a service in the maps.
+#[derive(Clone, Debug)]
+pub(super) struct KnownService {
+    pub(super) entry: Service,
+    pub(super) timeouts: Timeouts,
+    ring: Vec<(u32, u32)>,
+}
+
+impl KnownService {
+    /// One that an earlier agent published; its ring is laid out anew at the first publication.
+    pub(super) fn adopted(entry: Service) -> Self {
+        let timeouts = Timeouts {
+            established: Ticks::from_millis(9 * 3_600_000),
+            embryonic: Ticks::from_millis(10_000),
+            closing: Ticks::from_millis(60_000),
+        };
+        Self { entry, timeouts, ring: Vec::new() }
+    }
+}
+
+/// A ring's region that is to be freed.
+pub(super) struct Resting {
+    pub(super) offset: u32,
+    pub(super) length: u32,
+    pub(super) since: Ticks,
+}
+
+/// Key of a service in the maps.
+pub(super) fn service_key(address: SocketAddrV4) -> ServiceKey {
+    ServiceKey { address: (*address.ip()).into(), port: Be16::from_host(address.port()), protocol: TCP, pad: 0 }
+}
+
+impl Dataplane {
+    /// Make the maps say what is wanted.
+    pub fn publish(&mut self, desired: &Desired) -> Result<(), DataplaneError> {
+        self.free_rested();
+        for service in &desired.services {
+            self.publish_service(service)?;
+        }
+        let wanted: Vec<ServiceKey> = desired.services.iter().map(|service| service_key(service.address)).collect();
+        let gone: Vec<ServiceKey> = self.services.keys().filter(|key| !wanted.contains(key)).copied().collect();
+        for key in gone {
+            self.withdraw(&key)?;
+        }
+        Ok(())
+    }
+
+    fn publish_service(&mut self, wanted: &DesiredService) -> Result<(), DataplaneError> {
+        let key = service_key(wanted.address);
+        let id = self.service_id(&key)?;
+        let mut ring = Vec::with_capacity(wanted.backends.len());
+        let mut present = BTreeMap::new();
+        for backend in &wanted.backends {
+            let number = self.publish_backend(&key, id, backend)?;
+            present.insert(number, ());
+            if backend.weight > 0 && backend.way.is_some() {
+                ring.push((number, backend.weight));
+            }
+        }
+        self.publish_ring(&key, id, wanted, ring)?;
+        let gone: Vec<u32> = self
+            .backends
+            .iter()
+            .filter(|(number, known)| known.service == id && !present.contains_key(number))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in gone {
+            self.set_state(number, backend_state::ABSENT)?;
+        }
+        Ok(())
+    }
+
+    fn publish_backend(
+        &mut self,
+        key: &ServiceKey,
+        service: u32,
+        wanted: &DesiredBackend,
+    ) -> Result<u32, DataplaneError> {
+        let address: Be32 = (*wanted.address.ip()).into();
+        let port = Be16::from_host(wanted.address.port());
+        let number = self.backend_id(service, address, port)?;
+        let before = self.backends.get(&number).copied().unwrap_or_default();
+        // While the way is unknown the last one stands: a next hop that is being resolved again is still the best guess.
+        let (hop, source, cells) = match wanted.way {
+            Some(way) => {
+                let interface = self.interface_id(&way)?;
+                let source: Be32 = way.source.into();
+                let cells = self.block(EndpointKey { address, source, port, protocol: TCP, pad: 0 })?;
+                (Hop { mac: way.mac, interface }, source, cells)
+            }
+            None => (before.hop, before.source, before.cells),
+        };
+        let open = wanted.weight > 0 && wanted.way.is_some();
+        let entry = Backend {
+            address,
+            port,
+            state: if open { backend_state::ACTIVE } else { backend_state::CLOSED_TO_NEW },
+            pad: 0,
+            hop,
+            service_address: key.address,
+            service,
+            source,
+            cells,
+            weight: wanted.weight,
+            pad2: 0,
+        };
+        if entry != before {
+            self.maps.backends.set(number, entry, 0).map_err(DataplaneError::write("BACKENDS"))?;
+            self.backends.insert(number, entry);
+        }
+        Ok(number)
+    }
+
+    fn publish_ring(
+        &mut self,
+        key: &ServiceKey,
+        id: u32,
+        wanted: &DesiredService,
+        ring: Vec<(u32, u32)>,
+    ) -> Result<(), DataplaneError> {
+        let before = self.services.get(key).cloned();
+        let old = before.as_ref().map_or_else(Service::default, |known| known.entry);
+        let same_ring = before.as_ref().is_some_and(|known| known.ring == ring);
+        let (ring_offset, ring_length) = if ring.is_empty() {
+            (0, 0)
+        } else if same_ring {
+            (old.ring_offset, old.ring_length)
+        } else {
+            let length = ring::length(ring.len());
+            let offset = self.regions.allocate(length).ok_or(DataplaneError::RingsFull)?;
+            self.maps.slots.write(offset, &ring::build(&ring, length));
+            (offset, length)
+        };
+        let empty_since = if ring_length > 0 {
+            0
+        } else if old.ring_length == 0 && before.is_some() {
+            old.empty_since
+        } else {
+            now().raw()
+        };
+        let entry = Service {
+            id,
+            ring_offset,
+            ring_length,
+            empty_since,
+            hold: Ticks::from_millis(wanted.hold.as_millis() as u64).raw(),
+            algorithm: wanted.algorithm,
+            no_backend: wanted.no_backend,
+            pad: [0; 2],
+        };
+        if before.is_none() || entry != old {
+            self.maps.services.insert(key, entry, 0).map_err(DataplaneError::write("SERVICES"))?;
+        }
+        if old.ring_length > 0 && (old.ring_offset, old.ring_length) != (ring_offset, ring_length) {
+            self.resting.push(Resting { offset: old.ring_offset, length: old.ring_length, since: now() });
+        }
+        self.services.insert(*key, KnownService { entry, timeouts: wanted.timeouts, ring });
+        Ok(())
+    }
+
+    /// Take a service off the wire; its connections end with the next sweep.
+    fn withdraw(&mut self, key: &ServiceKey) -> Result<(), DataplaneError> {
+        self.maps.services.remove(key).map_err(DataplaneError::write("SERVICES"))?;
+        if let Some(known) = self.services.remove(key) {
+            if known.entry.ring_length > 0 {
+                let Service { ring_offset: offset, ring_length: length, .. } = known.entry;
+                self.resting.push(Resting { offset, length, since: now() });
+            }
+            let orphans: Vec<u32> = self
+                .backends
+                .iter()
+                .filter(|(_, backend)| backend.service == known.entry.id)
+                .map(|(number, _)| *number)
+                .collect();
+            for number in orphans {
+                self.set_state(number, backend_state::ABSENT)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn set_state(&mut self, number: u32, state: u8) -> Result<(), DataplaneError> {
+        let Some(known) = self.backends.get_mut(&number) else { return Ok(()) };
+        if known.state != state {
+            known.state = state;
+            self.maps.backends.set(number, *known, 0).map_err(DataplaneError::write("BACKENDS"))?;
+        }
+        Ok(())
+    }
+
+    fn free_rested(&mut self) {
+        let now = now();
+        let regions = &mut self.regions;
+        self.resting.retain(|region| {
+            let rested = now.since(region.since).at_least(REST);
+            if rested {
+                regions.free(region.offset, region.length);
+            }
+            !rested
+        });
+    }
+
+    fn service_id(&self, key: &ServiceKey) -> Result<u32, DataplaneError> {
+        if let Some(known) = self.services.get(key) {
+            return Ok(known.entry.id);
+        }
+        // An id whose backends still have connections to end is not free yet: flow keys name it.
+        let taken = |id: u32| {
+            self.services.values().any(|known| known.entry.id == id)
+                || self.backends.values().any(|backend| backend.service == id)
+        };
+        (1..lb_common::MAX_SERVICES).find(|id| !taken(*id)).ok_or(DataplaneError::TooMany { what: "services" })
+    }
+
+    fn backend_id(&self, service: u32, address: Be32, port: Be16) -> Result<u32, DataplaneError> {
+        let known = self.backends.iter().find(|(_, backend)| {
+            backend.service == service && backend.address == address && backend.port == port
+        });
+        if let Some((number, _)) = known {
+            return Ok(*number);
+        }
+        (1..lb_common::MAX_BACKENDS)
+            .find(|number| !self.backends.contains_key(number))
+            .ok_or(DataplaneError::TooMany { what: "backends" })
+    }
+
+    /// The id of the interface that a way leads out of, in the map of interfaces.
+    pub(super) fn interface_id(&mut self, way: &Way) -> Result<u16, DataplaneError> {
+        let entry = Interface { index: way.interface, mac: way.interface_mac, exit: way.exit, pad: [0; 5] };
+        let known = self.interfaces.iter().position(|known| known.index == way.interface);
+        let id = match known {
+            Some(id) if self.interfaces[id] == entry => return Ok(id as u16),
+            Some(id) => id,
+            None if self.interfaces.len() < lb_common::MAX_INTERFACES as usize => {
+                self.interfaces.push(entry);
+                self.interfaces.len() - 1
+            }
+            None => return Err(DataplaneError::TooMany { what: "interfaces" }),
+        };
+        self.interfaces[id] = entry;
+        self.maps.interfaces.set(id as u32, entry, 0).map_err(DataplaneError::write("INTERFACES"))?;
+        Ok(id as u16)
+    }
+
+    /// The first cell of an endpoint's block; a block is taken at the first use.
+    fn block(&mut self, key: EndpointKey) -> Result<u32, DataplaneError> {
+        if let Some(cells) = self.endpoints.get(&key) {
+            return Ok(*cells);
+        }
+        let ports = self.layout.ports.count();
+        let cells = (0..self.layout.blocks)
+            .map(|block| block * ports)
+            .find(|cells| !self.endpoints.values().any(|taken| taken == cells))
+            .ok_or(DataplaneError::TooMany { what: "endpoints (restart with `lb detach` and `lb run` for more)" })?;
+        self.maps
+            .endpoints
+            .insert(key, Endpoint { cells, pad: 0 }, 0)
+            .map_err(DataplaneError::write("ENDPOINTS"))?;
+        self.endpoints.insert(key, cells);
+        Ok(cells)
+    }
+}

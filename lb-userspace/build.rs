@@ -58,7 +58,7 @@ fn build() -> Result<(), String> {
     };
     let mut cargo = build.cargo("build");
     cargo.args(["--package", "lb-ebpf", "--bin", "lb-xdp", "--features", "kernel", "--profile", "bpf"]);
-    run(cargo.current_dir(&workspace))?;
+    run(cargo.arg("--quiet").current_dir(&workspace))?;
     let object = build.target_dir.join(build.target()).join("bpf/lb-xdp");
     copy_if_changed(&object, &out_dir.join("lb-xdp"))
 }
@@ -76,14 +76,13 @@ fn run(cargo: &mut Command) -> Result<(), String> {
         .map_err(|error| format!("{} does not start: {error}", cargo.get_program().display()))?;
     let messages = String::from_utf8_lossy(&output.stderr);
     if !output.status.success() {
-        return Err(format!("building the kernel program failed ({}):\n{cargo:?}\n{messages}", output.status));
+        return Err(format!(
+            "building the kernel program failed ({}):\n{cargo:?}\n{messages}",
+            output.status
+        ));
     }
-    let mut in_warning = false;
     for line in messages.lines() {
-        in_warning = line.starts_with("warning") || (in_warning && !line.trim().is_empty());
-        if in_warning {
-            println!("cargo:warning={line}");
-        }
+        println!("cargo:warning={line}");
     }
     Ok(())
 }

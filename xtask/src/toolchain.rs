@@ -365,7 +365,8 @@ mod tests {
         for name in ["RUSTC", "CARGO", "CARGO_PKG_NAME", "CARGO_TARGET_DIR", "CARGO_CFG_UNIX", "RUSTFLAGS"] {
             assert!(describes_outer_build(name), "{name}");
         }
-        for name in ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_REGISTRIES_X_INDEX", "PATH", "CARGO_MAKEFLAGS"] {
+        for name in ["CARGO_HOME", "CARGO_NET_OFFLINE", "CARGO_REGISTRIES_X_INDEX", "PATH", "CARGO_MAKEFLAGS"]
+        {
             assert!(!describes_outer_build(name), "{name}");
         }
     }

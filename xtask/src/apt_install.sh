@@ -28,6 +28,8 @@ disable_new() {
             continue
         fi
         unit=$(basename "$link")
+        # Where systemd itself is new, its own units stay: they serve nobody, and a machine boots by them.
+        case $(dpkg-query -S "$(readlink "$link")" 2>/dev/null) in systemd:*) continue ;; esac
         case $link in
             /etc/rc?.d/*) update-rc.d "${unit#S??}" disable >/dev/null 2>&1 || rm -f "$link"; continue ;;
             *.wants/* | *.requires/*) ;;

@@ -14,8 +14,8 @@ use crate::{
     toolchain::{self, KernelBuild, Linker, Toolchain},
 };
 
-/// The version of bpf-linker that is built from source, and the LLVM majors that it has features for.
-const KNOWN: (&str, std::ops::RangeInclusive<u32>) = ("0.13", 21..=23);
+/// The versions of bpf-linker that are built from source, and the LLVM majors that they have features for.
+const KNOWN: (&str, std::ops::RangeInclusive<u32>) = ("^0.13", 21..=23);
 
 /// Where the project publishes programs that bring their own LLVM.
 const RELEASES: &str = "https://github.com/aya-rs/bpf-linker/releases/latest/download";

@@ -9,6 +9,9 @@ mod bpf_linker;
 mod packages;
 mod process;
 mod setup;
+mod summary;
+mod tee;
+mod test;
 mod toolchain;
 
 /// Set-up and tests of `lb`.
@@ -27,11 +30,14 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Run every check: set-up, format, lints, unit tests, tests in the kernel and end to end.
+    Test(test::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Task::Setup { check } => setup::setup(check),
+        Task::Test(options) => test::test(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

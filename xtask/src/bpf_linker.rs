@@ -22,7 +22,7 @@ const RELEASES: &str = "https://github.com/aya-rs/bpf-linker/releases/latest/dow
 
 /// The program that the proof links: it uses `core`, a loop and a panic, and needs no map.
 const TRIAL: &str = "#![no_std]\n#![no_main]\n\
-    #[unsafe(no_mangle)]\npub extern \"C\" fn sum(until: u64) -> u64 {\n    (0..until).fold(0, u64::wrapping_add)\n}\n\
+    #[unsafe(no_mangle)]\npub extern \"C\" fn sum(until: u64) -> u64 {\n    (0..until).fold(0, |sum, number| sum ^ number)\n}\n\
     #[panic_handler]\nfn panic(_: &core::panic::PanicInfo<'_>) -> ! {\n    loop {}\n}\n";
 
 /// Whether an LLVM of this major to build a linker with is installed, or can be.
@@ -49,17 +49,17 @@ pub fn unproven(toolchain: &Toolchain, linker: &Linker) -> Option<String> {
 }
 
 /// Installs a linker for `toolchain` unless one is there, and links a trial object with it.
-pub fn install_and_prove(toolchain: &Toolchain, mut apt: Option<&mut Apt>) -> Result<()> {
-    if fitting(toolchain).is_none() {
-        install(toolchain, apt.as_deref_mut())?;
-    }
-    let linker = fitting(toolchain).context("bpf-linker was installed, but is not found")?;
-    if let Err(error) = prove(toolchain, &linker) {
-        println!("   {} does not link ({error:#}); installing another", linker.path.display());
+pub fn install_and_prove(toolchain: &Toolchain, apt: Option<&mut Apt>) -> Result<()> {
+    // One that does not even start has lost the library that it was built with.
+    if !fitting(toolchain).is_some_and(|linker| starts(&linker)) {
         install(toolchain, apt)?;
-        prove(toolchain, &fitting(toolchain).context("bpf-linker was installed, but is not found")?)?;
     }
-    Ok(())
+    prove(toolchain, &fitting(toolchain).context("bpf-linker was installed, but is not found")?)
+}
+
+/// Whether the program runs at all.
+fn starts(linker: &Linker) -> bool {
+    Command::new(&linker.path).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
 /// An installed linker that reads what `toolchain` writes.

@@ -138,6 +138,10 @@ fn install_toolchain(mut apt: Option<&mut Apt>) -> Result<Toolchain> {
             return Ok(toolchain);
         }
     }
+    // The project's released linker may serve where none can be built.
+    if let Some(newest) = toolchain::with_source(&toolchain::installed()).first() {
+        return Ok((*newest).clone());
+    }
     let (major, minor, _) = toolchain::OLDEST_RUSTC;
     bail!(
         "no compiler for the kernel program could be had. It takes Rust {major}.{minor} or newer with its sources: \
@@ -148,7 +152,7 @@ fn install_toolchain(mut apt: Option<&mut Apt>) -> Result<Toolchain> {
 }
 
 /// The best toolchain with sources: one whose bitcode an installed linker reads, else one for whose LLVM a linker
-/// can be built, else the newest (for which a released linker may serve).
+/// can be built.
 fn obtainable(mut apt: Option<&mut Apt>) -> Result<Option<Toolchain>> {
     let toolchains = toolchain::installed();
     if let Some((toolchain, _)) = toolchain::choose(&toolchains, &toolchain::linkers()) {
@@ -160,7 +164,7 @@ fn obtainable(mut apt: Option<&mut Apt>) -> Result<Option<Toolchain>> {
             return Ok(Some((*toolchain).clone()));
         }
     }
-    Ok(usable.first().map(|toolchain| (*toolchain).clone()))
+    Ok(None)
 }
 
 /// The ways to sources through rustup, the lightest first: for a toolchain that is there, then a nightly one.

@@ -1,2 +1,49 @@
-//! Orchestration.
-fn main() {}
+//! `cargo xtask …`: orchestration, one file per subcommand. Everything here runs other programs; nothing here knows
+//! how they do their work.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bpf_linker;
+mod packages;
+mod process;
+mod setup;
+mod summary;
+mod tee;
+mod test;
+mod toolchain;
+
+/// Set-up and tests of `lb`.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Find or install all that building, demo and tests need.
+    Setup {
+        /// Only say what is missing, and fail if anything is.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Run every check: set-up, format, lints, unit tests, tests in the kernel and end to end.
+    Test(test::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Task::Setup { check } => setup::setup(check),
+        Task::Test(options) => test::test(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -73,7 +73,7 @@ fn node<'a>(
     let section = Section::new(report, "a node", table.at, table.value, NODE_KEYS);
     let name = section.required("name", r#""db1""#, parse_name);
     let address = section.required("address", r#""10.0.1.1:3306""#, endpoint);
-    let priority = section.integer("priority", i64::from(i32::MIN)..=i64::from(i32::MAX)).unwrap_or(PRIORITY);
+    let priority = section.integer("priority", -1000..=1000).unwrap_or(PRIORITY);
     if let Some(name) = &name {
         claim(report, names, name, "node name", "names of a cluster's nodes differ");
     }
@@ -120,7 +120,10 @@ fn password(section: &Section<'_>, secrets: &dyn SecretSource) -> Option<Secret>
         return variable.map(|secret| secret.value);
     }
     if !section.has("password") && !section.meant("password-env") {
-        section.require("password-file", r#"password-file = "/etc/lb/db.pw""#);
+        section.require(
+            "password-file",
+            r#"password-file = "/etc/lb/db.pw", or password-env = "LB_DB_PASSWORD""#,
+        );
     }
     let file = section.parsed("password-file", r#""/etc/lb/db.pw""#, |path| {
         let unreadable = |error| {

@@ -1,6 +1,6 @@
 //! The configuration: one TOML file, typed at the door.
 //!
-//! The text is read as a document in which every key and value knows its place ([`table`](self)), not through serde:
+//! The text is read as a document in which every key and value knows its place, not through serde:
 //! serde stops at the first error, and the operator is owed all of them at once, each with line and column. A value
 //! that passes is a type that cannot be wrong (a port that is not zero, a check whose time-out fits its interval),
 //! so nothing behind this module checks again. What does not exist yet is refused as unknown, with what is accepted.

@@ -276,6 +276,7 @@ pub struct Node {
     pub name: String,
     /// Where it listens for clients.
     pub address: SocketAddrV4,
-    /// The lowest that is not negative is preferred as writer, then the order of the file; negative: never.
+    /// -1000 to 1000. The lowest that is not negative is preferred as writer, then the order of the file;
+    /// negative: never.
     pub priority: i32,
 }

@@ -17,7 +17,7 @@ const HOLD: Duration = Duration::from_secs(3);
 const ESTABLISHED: Duration = Duration::from_hours(1);
 /// An hour more than MySQL's `wait_timeout`, so that the server is the one who ends a sleeping session.
 const ESTABLISHED_DATABASE: Duration = Duration::from_hours(9);
-const CLOSING: Duration = Duration::from_secs(60);
+const CLOSING: Duration = Duration::from_mins(1);
 const EMBRYONIC: Duration = Duration::from_secs(10);
 const WEIGHT: u16 = 100;
 

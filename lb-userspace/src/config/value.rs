@@ -33,7 +33,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, Fault> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     if unit.is_empty() && digits > 0 {
-        return Err(Fault::new(format!("`{text}` has no unit"), DURATION_FORM));
+        return Err(Fault::new(format!("`{}` has no unit", text.escape_debug()), DURATION_FORM));
     }
     let millis_per_unit: u64 = match unit {
         "ms" => 1,
@@ -44,16 +44,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, Fault> {
         _ => 0,
     };
     if digits == 0 || millis_per_unit == 0 {
-        return Err(Fault::new(format!("`{text}` is no time"), DURATION_FORM));
+        return Err(Fault::new(format!("`{}` is no time", text.escape_debug()), DURATION_FORM));
     }
     // Digits that do not fit 64 bits are as much too long as those that do and exceed the limit.
     let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(millis_per_unit));
     match millis.map(Duration::from_millis) {
-        Some(Duration::ZERO) => {
-            Err(Fault::new(format!("`{text}` is no time at all"), r#"the shortest is "1ms""#))
-        }
+        Some(Duration::ZERO) => Err(Fault::new(
+            format!("`{}` is no time at all", text.escape_debug()),
+            r#"the shortest is "1ms""#,
+        )),
         Some(duration) if duration <= LONGEST => Ok(duration),
-        _ => Err(Fault::new(format!("`{text}` is too long"), r#"the longest is "30d""#)),
+        _ => Err(Fault::new(format!("`{}` is too long", text.escape_debug()), r#"the longest is "30d""#)),
     }
 }
 
@@ -77,7 +78,7 @@ pub fn parse_name(text: &str) -> Result<String, Fault> {
         return Ok(text.to_owned());
     }
     let right = "use a-z, 0-9, `.`, `_` and `-`, a letter or digit first, at most 32 characters";
-    Err(Fault::new(format!("`{text}` is no name"), right))
+    Err(Fault::new(format!("`{}` is no name", text.escape_debug()), right))
 }
 
 /// The name of a network interface, by the kernel's rules (`dev_valid_name`, net/core/dev.c).
@@ -85,36 +86,45 @@ pub(super) fn interface(text: &str) -> Result<String, Fault> {
     let bad = |c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control();
     if text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.contains(bad) {
         let right = "write it as `ip link` shows it, at most 15 bytes";
-        return Err(Fault::new(format!("`{text}` is no name of an interface"), right));
+        return Err(Fault::new(format!("`{}` is no name of an interface", text.escape_debug()), right));
     }
     Ok(text.to_owned())
 }
 
 /// `ADDRESS:PORT/tcp`.
 pub(super) fn service_address(text: &str) -> Result<SocketAddrV4, Fault> {
+    const FORM: &str = r#"write an IPv4 address, a port and the protocol: "203.0.113.10:80/tcp""#;
     let Some((address, protocol)) = text.split_once('/') else {
-        let address = endpoint(text)?;
-        return Err(Fault::new(format!("`{text}` names no protocol"), format!(r#"write "{address}/tcp""#)));
+        let address = address_and_port(text, FORM)?;
+        return Err(Fault::new(
+            format!("`{}` names no protocol", text.escape_debug()),
+            format!(r#"write "{address}/tcp""#),
+        ));
     };
+    let address = address_and_port(address, FORM)?;
     if protocol != "tcp" {
-        let right = format!(r#"accepted is tcp: "{address}/tcp""#);
-        return Err(Fault::new(format!("protocol `{protocol}` does not exist"), right));
+        let wrong = format!("protocol `{}` does not exist", protocol.escape_debug());
+        return Err(Fault::new(wrong, format!(r#"accepted is tcp: "{address}/tcp""#)));
     }
-    endpoint(address)
+    Ok(address)
 }
 
 /// `ADDRESS:PORT` of a server.
 pub(super) fn endpoint(text: &str) -> Result<SocketAddrV4, Fault> {
-    const FORM: &str = r#"write an IPv4 address and a port: "10.0.0.11:80""#;
     if let Some((address, _)) = text.split_once('/') {
-        let right = format!(r#"write "{address}", the protocol is the service's"#);
-        return Err(Fault::new(format!("`{text}` names a protocol"), right));
+        let right = format!(r#"write "{}", the protocol is the service's"#, address.escape_debug());
+        return Err(Fault::new(format!("`{}` names a protocol", text.escape_debug()), right));
     }
+    address_and_port(text, r#"write an IPv4 address and a port: "10.0.0.11:80""#)
+}
+
+fn address_and_port(text: &str, form: &str) -> Result<SocketAddrV4, Fault> {
     if text.starts_with('[') || text.matches(':').count() > 1 {
-        return Err(Fault::new(format!("`{text}` is no IPv4 address and port"), FORM));
+        let wrong = format!("`{}` is no IPv4 address and port", text.escape_debug());
+        return Err(Fault::new(wrong, form));
     }
-    let Some((host, port)) = text.rsplit_once(':') else {
-        return Err(Fault::new(format!("`{text}` names no port"), FORM));
+    let Some((host, port)) = text.split_once(':') else {
+        return Err(Fault::new(format!("`{}` names no port", text.escape_debug()), form));
     };
     let address = host_address(host)?;
     Ok(SocketAddrV4::new(address, parse_port(port)?))
@@ -123,7 +133,7 @@ pub(super) fn endpoint(text: &str) -> Result<SocketAddrV4, Fault> {
 fn host_address(text: &str) -> Result<Ipv4Addr, Fault> {
     let address: Ipv4Addr = text.parse().map_err(|_| {
         let right = r#"write its number: "10.0.0.11" (names are not resolved)"#;
-        Fault::new(format!("`{text}` is no IPv4 address"), right)
+        Fault::new(format!("`{}` is no IPv4 address", text.escape_debug()), right)
     })?;
     if address.is_unspecified() || address.is_broadcast() || address.is_multicast() {
         return Err(Fault::new(format!("{address} is no host's address"), "write the address of one host"));
@@ -135,7 +145,7 @@ fn parse_port(text: &str) -> Result<u16, Fault> {
     match text.parse::<u16>() {
         // `parse` would take a leading plus sign.
         Ok(port) if port > 0 && !text.starts_with('+') => Ok(port),
-        _ => Err(Fault::new(format!("`{text}` is no port"), "ports are 1 to 65535")),
+        _ => Err(Fault::new(format!("`{}` is no port", text.escape_debug()), "ports are 1 to 65535")),
     }
 }
 
@@ -145,7 +155,7 @@ pub(super) fn source_ports(text: &str) -> Result<SourcePorts, Fault> {
     let (first, last) = text
         .split_once('-')
         .and_then(|(first, last)| Some((parse_port(first).ok()?, parse_port(last).ok()?)))
-        .ok_or_else(|| Fault::new(format!("`{text}` is no range of ports"), FORM))?;
+        .ok_or_else(|| Fault::new(format!("`{}` is no range of ports", text.escape_debug()), FORM))?;
     if first < 1024 || first > last {
         return Err(Fault::new(format!("the range {first} to {last} cannot be used"), FORM));
     }
@@ -163,7 +173,7 @@ pub(super) fn status_range(text: &str) -> Result<StatusRange, Fault> {
         (Some(first), Some(last)) if first <= last => Ok(StatusRange { first, last }),
         _ => {
             let right = r#"write one code or a range within 100 to 599: "200", "200-399""#;
-            Err(Fault::new(format!("`{text}` is no range of status codes"), right))
+            Err(Fault::new(format!("`{}` is no range of status codes", text.escape_debug()), right))
         }
     }
 }
@@ -247,15 +257,15 @@ pub(super) fn fpm_url(text: &str) -> Result<FpmUrl, Fault> {
     } else if let Some(rest) = text.strip_prefix("http://") {
         (FpmScheme::Http, 80, rest)
     } else {
-        return Err(Fault::new(format!("`{text}` is no URL of a status page"), FORM));
+        return Err(Fault::new(format!("`{}` is no URL of a status page", text.escape_debug()), FORM));
     };
     let Some(slash) = rest.find('/') else {
-        return Err(Fault::new(format!("`{text}` names no path"), FORM));
+        return Err(Fault::new(format!("`{}` names no path", text.escape_debug()), FORM));
     };
     let (authority, path) = rest.split_at(slash);
     if path.contains(['?', '#']) {
         let right = "end it before `?` or `#`: the agent asks for the format that it wants";
-        return Err(Fault::new(format!("`{text}` has a query"), right));
+        return Err(Fault::new(format!("`{}` has a query", text.escape_debug()), right));
     }
     let (host, port) = authority.split_once(':').unwrap_or((authority, ""));
     Ok(FpmUrl {

@@ -2,8 +2,10 @@
 #![deny(unsafe_code)]
 
 pub mod api;
+pub mod cli;
 pub mod cluster;
 pub mod config;
+pub mod dataplane;
 pub mod health;
 pub mod netlink;
 pub mod probe;

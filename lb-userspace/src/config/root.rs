@@ -1,0 +1,74 @@
+//! The top of the file.
+
+use std::collections::BTreeMap;
+
+use toml::de::DeTable;
+
+use super::cross::{Seen, claim};
+use super::model::{Cluster, Config, Service, XdpMode};
+use super::report::Report;
+use super::secret::SecretSource;
+use super::table::{Marked, Section};
+use super::value::{Fault, interface, source_ports};
+use super::{cluster, service};
+
+const KEYS: &[&str] = &["interfaces", "xdp-mode", "max-flows", "source-ports", "service", "cluster"];
+const INTERFACES_EXAMPLE: &str = r#"["eth0"]"#;
+const XDP_MODES: [(&str, XdpMode); 3] =
+    [("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
+
+/// Reads the whole document. The result is only worth something if nothing has been reported.
+pub(super) fn read<'a>(
+    report: &'a Report<'a>,
+    document: &'a DeTable<'a>,
+    secrets: &dyn SecretSource,
+) -> Config {
+    let section = Section::new(report, "a configuration", 0, document, KEYS);
+    let interfaces = interfaces(&section);
+    let xdp_mode = section.choice("xdp-mode", &XDP_MODES).unwrap_or_default();
+    let max_flows = section.integer("max-flows", 1_024..=16_777_216);
+    let source_ports = section.parsed("source-ports", r#""1024-65535""#, source_ports);
+    let mut seen = Seen::default();
+    let clusters = clusters(&section, secrets, &mut seen);
+    let services = services(&section, &mut seen);
+    seen.check_servers(report);
+    let source_ports = source_ports.map(|ports| ports.value);
+    Config { interfaces, xdp_mode, max_flows, source_ports, services, clusters }
+}
+
+fn interfaces(section: &Section<'_>) -> Vec<String> {
+    section.require("interfaces", &format!("interfaces = {INTERFACES_EXAMPLE}"));
+    if section.is_empty_list("interfaces") {
+        let wrong = "interfaces: at least one is needed";
+        section.add("interfaces", Fault::new(wrong, format!("write interfaces = {INTERFACES_EXAMPLE}")));
+    }
+    let mut taken = BTreeMap::new();
+    let mut names = Vec::new();
+    for Marked { value, at } in section.texts("interfaces", INTERFACES_EXAMPLE) {
+        match interface(value) {
+            Ok(value) => {
+                let name = Marked { value, at };
+                claim(section.report(), &mut taken, &name, "interface", "list it once");
+                names.push(name.value);
+            }
+            Err(Fault { wrong, right }) => {
+                section.report().add(at, Fault::new(format!("interfaces: {wrong}"), right));
+            }
+        }
+    }
+    names
+}
+
+fn clusters(section: &Section<'_>, secrets: &dyn SecretSource, seen: &mut Seen) -> Vec<Cluster> {
+    let tables = section.tables("cluster", "[[cluster]]");
+    tables.into_iter().filter_map(|table| cluster::read(section.report(), table, secrets, seen)).collect()
+}
+
+fn services(section: &Section<'_>, seen: &mut Seen) -> Vec<Service> {
+    let mut services = Vec::new();
+    for table in section.tables("service", "[[service]]") {
+        seen.count_service(section.report(), table.at);
+        services.extend(service::read(section.report(), table, seen));
+    }
+    services
+}

@@ -1,0 +1,303 @@
+//! What is right becomes exactly these types.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use super::*;
+use crate::config::{
+    Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, DonorPolicy, FpmScheme, FpmUrl, Load,
+    LoadKind, Mode, Monitor, NoBackend, Node, Role, Secret, Service, SourcePorts, StatusRange, Target,
+    Timeouts, XdpMode, parse_duration, parse_name,
+};
+
+const MINUTE: Duration = Duration::from_mins(1);
+const SECOND: Duration = Duration::from_secs(1);
+const QUARTER: Duration = Duration::from_millis(250);
+
+fn address(text: &str) -> SocketAddrV4 {
+    text.parse().unwrap()
+}
+
+fn backend(name: &str, at: &str, weight: u16) -> Backend {
+    Backend { name: name.to_owned(), address: address(at), weight }
+}
+
+fn node(name: &str, at: &str, priority: i32) -> Node {
+    Node { name: name.to_owned(), address: address(at), priority }
+}
+
+fn fpm(text: &str) -> FpmUrl {
+    let (scheme, rest) = match text.strip_prefix("fcgi://:") {
+        Some(rest) => (FpmScheme::Fcgi, rest),
+        None => (FpmScheme::Http, text.strip_prefix("http://:").unwrap()),
+    };
+    let (port, path) = rest.split_once('/').unwrap();
+    FpmUrl { scheme, host: None, port: port.parse().unwrap(), path: format!("/{path}") }
+}
+
+fn timeouts(established: Duration) -> Timeouts {
+    Timeouts { established, closing: MINUTE, embryonic: 10 * SECOND }
+}
+
+/// The example of the documentation, spelt with inline tables.
+const EXAMPLE: &str = r#"
+interfaces = ["eth0"]
+
+[[service]]
+name = "web"
+address = "203.0.113.10:80/tcp"
+check = { type = "http", path = "/ping", interval = "1s", timeout = "250ms" }
+load = { type = "php-fpm", url = "fcgi://:9001/status", max-children = 20 }
+backends = [
+  { name = "web1", address = "10.0.0.11:80", weight = 100 },
+  { name = "web2", address = "10.0.0.12:80" },
+]
+
+[[cluster]]
+name = "db"
+type = "galera"
+monitor = { user = "lb", password-file = "/etc/lb/db.pw" }
+nodes = [
+  { name = "db1", address = "10.0.1.1:3306", priority = 1 },
+  { name = "db2", address = "10.0.1.2:3306", priority = 2 },
+]
+
+[[service]]
+name = "db-write"
+address = "203.0.113.20:3306/tcp"
+cluster = "db"
+role = "writer"
+"#;
+
+/// The same with tables of their own.
+const EXAMPLE_IN_TABLES: &str = r#"
+interfaces = ["eth0"]
+[[service]]
+name = "web"
+address = "203.0.113.10:80/tcp"
+check.type = "http"
+check.path = "/ping"
+[service.load]
+type = "php-fpm"
+url = "fcgi://:9001/status"
+max-children = 20
+[[service.backends]]
+name = "web1"
+address = "10.0.0.11:80"
+[[service.backends]]
+name = "web2"
+address = "10.0.0.12:80"
+[[service]]
+name = "db-write"
+address = "203.0.113.20:3306/tcp"
+cluster = "db"
+role = "writer"
+[[cluster]]
+name = "db"
+type = "galera"
+monitor.user = "lb"
+monitor.password-env = "LB_PW"
+[[cluster.nodes]]
+name = "db1"
+address = "10.0.1.1:3306"
+priority = 1
+[[cluster.nodes]]
+name = "db2"
+address = "10.0.1.2:3306"
+priority = 2
+"#;
+
+fn example() -> Config {
+    let path = "/ping".to_owned();
+    let status = StatusRange { first: 200, last: 399 };
+    let kind = LoadKind::PhpFpm { url: fpm("fcgi://:9001/status"), max_children: Some(20) };
+    let web = Service {
+        name: "web".to_owned(),
+        address: address("203.0.113.10:80"),
+        mode: Mode::Snat,
+        algorithm: Algorithm::LeastLoad,
+        no_backend: NoBackend::Reset,
+        timeouts: timeouts(60 * MINUTE),
+        target: Target::Backends {
+            backends: vec![backend("web1", "10.0.0.11:80", 100), backend("web2", "10.0.0.12:80", 100)],
+            check: Check {
+                kind: CheckKind::Http { path, host: None, status, port: None },
+                interval: SECOND,
+                timeout: QUARTER,
+                rise: 2,
+                fall: 3,
+            },
+            load: Some(Load { kind, interval: SECOND, timeout: QUARTER }),
+        },
+    };
+    let write = Service {
+        name: "db-write".to_owned(),
+        address: address("203.0.113.20:3306"),
+        mode: Mode::Snat,
+        algorithm: Algorithm::LeastLoad,
+        no_backend: NoBackend::Hold(3 * SECOND),
+        timeouts: timeouts(9 * 60 * MINUTE),
+        target: Target::Cluster { cluster: "db".to_owned(), role: Role::Writer },
+    };
+    let monitor = Monitor {
+        user: "lb".to_owned(),
+        password: Secret::new("hunter2"),
+        interval: SECOND,
+        timeout: SECOND,
+    };
+    Config {
+        interfaces: vec!["eth0".to_owned()],
+        xdp_mode: XdpMode::Auto,
+        max_flows: None,
+        source_ports: None,
+        services: vec![web, write],
+        clusters: vec![Cluster {
+            name: "db".to_owned(),
+            kind: ClusterKind::Galera,
+            monitor,
+            donor: DonorPolicy::LastResort,
+            nodes: vec![node("db1", "10.0.1.1:3306", 1), node("db2", "10.0.1.2:3306", 2)],
+        }],
+    }
+}
+
+#[test]
+fn the_documented_example_means_what_it_says_however_tables_are_spelt() {
+    assert_eq!(accepted(EXAMPLE), example());
+    assert_eq!(accepted(EXAMPLE_IN_TABLES), example());
+}
+
+#[test]
+fn a_file_of_a_real_shop_is_read_whole() {
+    let config = accepted(include_str!("sample.toml"));
+    assert_eq!(config.interfaces, ["enp5s0f0", "enp5s0f1.210", "br-apps"]);
+    assert_eq!((config.xdp_mode, config.max_flows), (XdpMode::Native, Some(500_000)));
+    assert_eq!(config.source_ports, Some(SourcePorts { first: 10_000, last: 59_999 }));
+    let names: Vec<&str> = config.services.iter().map(|service| service.name.as_str()).collect();
+    assert_eq!(names, ["shop", "shop-tls", "api", "admin", "legacy", "shop-db", "reports-db"]);
+    let [shop, tls, api, admin, legacy, shop_db, reports_db] = &config.services[..] else {
+        panic!("seven services");
+    };
+    let backends = |service: &Service| match &service.target {
+        Target::Backends { backends, .. } => backends.clone(),
+        Target::Cluster { .. } => panic!("{} lists its backends", service.name),
+    };
+    let numbers = [shop, tls, api, admin, legacy].map(|service| backends(service).len());
+    assert_eq!(numbers, [6, 6, 4, 2, 1]);
+    assert_eq!(backends(shop)[5], backend("php6", "10.20.0.16:80", 50));
+    assert_eq!(backends(legacy)[0], backend("old.box_1", "10.20.9.9:8080", 0));
+    assert_eq!((tls.algorithm, tls.no_backend), (Algorithm::RoundRobin, NoBackend::Drop));
+    assert_eq!(api.no_backend, NoBackend::Hold(Duration::from_millis(1500)));
+    let day = 24 * 60 * MINUTE;
+    let long = Timeouts { established: day, closing: 30 * SECOND, embryonic: 5 * SECOND };
+    assert_eq!((admin.timeouts, tls.timeouts), (long, timeouts(60 * MINUTE)));
+    assert_eq!((shop_db.no_backend, reports_db.no_backend), (NoBackend::Hold(5 * SECOND), NoBackend::Reset));
+    let clusters: Vec<_> =
+        config.clusters.iter().map(|c| (c.name.as_str(), c.donor, c.nodes.len())).collect();
+    assert_eq!(clusters, [("shop-galera", DonorPolicy::LastResort, 3), ("reports", DonorPolicy::Avoid, 2)]);
+    assert_eq!(config.clusters[0].nodes[2], node("sql3", "10.20.1.3:3306", -1));
+    assert_eq!(config.clusters[1].nodes[1], node("rep2", "10.20.2.2:3307", 100));
+}
+
+#[test]
+fn every_kind_of_check_is_read() {
+    let port = Some(8080);
+    let http = |path: &str, host: Option<&str>, first, last, port| CheckKind::Http {
+        path: path.to_owned(),
+        host: host.map(str::to_owned),
+        status: StatusRange { first, last },
+        port,
+    };
+    let table = [
+        (r#"type = "tcp""#, CheckKind::Tcp { port: None }),
+        (r#"type = "tcp", port = 8080"#, CheckKind::Tcp { port }),
+        (r#"type = "http""#, http("/", None, 200, 399, None)),
+        (r#"type = "http", path = "/a?b=%20", status = "204""#, http("/a?b=%20", None, 204, 204, None)),
+        (
+            r#"type = "http", host = "shop.example:81", status = "200-299", port = 8080"#,
+            http("/", Some("shop.example:81"), 200, 299, port),
+        ),
+        (r#"type = "php-fpm", url = "fcgi://:9001/s""#, CheckKind::PhpFpm { url: fpm("fcgi://:9001/s") }),
+    ];
+    for (text, kind) in table {
+        let text = EXAMPLE.replace(r#"type = "http", path = "/ping""#, text);
+        let config = accepted(&text);
+        let Target::Backends { check, .. } = &config.services[0].target else { panic!("{text}") };
+        assert_eq!(check.kind, kind, "{text}");
+    }
+}
+
+#[test]
+fn a_service_without_check_is_probed_by_tcp_and_a_short_interval_shortens_the_timeout() {
+    let line = EXAMPLE.lines().find(|line| line.starts_with("check")).unwrap();
+    for (text, interval, timeout) in [
+        ("", SECOND, QUARTER),
+        (r#"check = { type = "tcp", interval = "100ms" }"#, SECOND / 10, SECOND / 10),
+        (r#"check = { type = "tcp", interval = "2s", timeout = "2s" }"#, 2 * SECOND, 2 * SECOND),
+    ] {
+        let config = accepted(&EXAMPLE.replace(line, text));
+        let Target::Backends { check, .. } = &config.services[0].target else { panic!("{text}") };
+        let kind = CheckKind::Tcp { port: None };
+        assert_eq!(*check, Check { kind, interval, timeout, rise: 2, fall: 3 }, "{text}");
+    }
+}
+
+#[test]
+fn a_status_page_is_where_its_url_says() {
+    let backend = Ipv4Addr::new(10, 0, 0, 11);
+    for (text, endpoint, spelt) in [
+        ("fcgi://:9001/status", "10.0.0.11:9001", "fcgi://:9001/status"),
+        ("fcgi:///status", "10.0.0.11:9000", "fcgi://:9000/status"),
+        ("http:///fpm-status", "10.0.0.11:80", "http://:80/fpm-status"),
+        ("http://10.9.9.9:8080/a/b", "10.9.9.9:8080", "http://10.9.9.9:8080/a/b"),
+    ] {
+        let config = accepted(&EXAMPLE.replace("fcgi://:9001/status", text));
+        let Target::Backends { load: Some(load), .. } = &config.services[0].target else { panic!("{text}") };
+        let LoadKind::PhpFpm { url, .. } = &load.kind;
+        assert_eq!((url.endpoint(backend), url.to_string()), (address(endpoint), spelt.to_owned()), "{text}");
+    }
+}
+
+#[test]
+fn times_are_what_their_units_say() {
+    let table = [
+        ("1ms", 1),
+        ("250ms", 250),
+        ("1s", 1_000),
+        ("5m", 300_000),
+        ("9h", 32_400_000),
+        ("30d", 2_592_000_000),
+    ];
+    for (text, millis) in table {
+        assert_eq!(parse_duration(text), Ok(Duration::from_millis(millis)), "{text}");
+    }
+    for text in [
+        "",
+        "s",
+        "1",
+        "0s",
+        "-1s",
+        "+1s",
+        "1.5s",
+        "1S",
+        " 1s",
+        "1s ",
+        "1h30m",
+        "31d",
+        "99999999999999999999d",
+    ] {
+        assert!(parse_duration(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn names_are_what_labels_and_paths_can_hold() {
+    for text in ["a", "0", "web-1", "db.example_2", "abcdefghijabcdefghijabcdefghijab"] {
+        assert_eq!(parse_name(text).as_deref(), Ok(text));
+    }
+    for text in
+        ["", ".", "..", "-a", "_a", "A", "ä", "a b", "a/b", "a\n", "abcdefghijabcdefghijabcdefghijabc"]
+    {
+        assert!(parse_name(text).is_err(), "{text:?}");
+    }
+}

@@ -8,9 +8,10 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::mysql::{Rows, Session};
+use super::peer::Peer;
 use super::{Failure, FailureKind};
 
 mod sample;
@@ -99,15 +100,15 @@ impl Monitor {
     /// is no evidence yet: the sample is taken once more on a new one. After a failure, and if this future is dropped
     /// half-way, the connection is given up.
     pub async fn sample(&mut self) -> Result<Sample, Failure> {
-        let deadline = Instant::now() + self.timeout;
+        let peer = Peer::new(self.addr, self.timeout);
         if let Some(link) = self.link.take() {
-            match self.sample_on(link, deadline).await {
+            match self.sample_on(link, &peer).await {
                 Err(failure) if failure.kind == FailureKind::Closed => {}
                 answer => return answer,
             }
         }
-        let link = self.connect(deadline).await?;
-        self.sample_on(link, deadline).await
+        let link = self.connect(&peer).await?;
+        self.sample_on(link, &peer).await
     }
 
     /// The server's version, while connected.
@@ -115,12 +116,12 @@ impl Monitor {
         self.link.as_ref().map(|link| link.session.version())
     }
 
-    async fn connect(&self, deadline: Instant) -> Result<Link, Failure> {
+    async fn connect(&self, peer: &Peer) -> Result<Link, Failure> {
         let mut session =
-            Session::connect(self.addr, &self.user, &self.password, left(deadline)).await?;
+            Session::connect_by(peer, &self.user, &self.password).await?;
         // With causal reads on, SHOW would wait for the very backlog that it shall report.
         match session
-            .query("SET SESSION wsrep_sync_wait=0", left(deadline))
+            .query_by(peer, "SET SESSION wsrep_sync_wait=0")
             .await
         {
             Err(failure) if failure.kind != UNKNOWN_VARIABLE => return Err(failure),
@@ -131,12 +132,12 @@ impl Monitor {
             known: Vec::new(),
             provider_options: None,
         };
-        link.learn(deadline).await?;
+        link.learn(peer).await?;
         Ok(link)
     }
 
-    async fn sample_on(&mut self, mut link: Link, deadline: Instant) -> Result<Sample, Failure> {
-        let values = link.read(deadline).await?;
+    async fn sample_on(&mut self, mut link: Link, peer: &Peer) -> Result<Sample, Failure> {
+        let values = link.read(peer).await?;
         let sample = Sample::from_values(&values, link.provider_options.as_deref())
             .map_err(|what| Failure::new(FailureKind::BadAnswer, format!("{} {what}", self.addr)))?;
         self.link = Some(link);
@@ -146,13 +147,13 @@ impl Monitor {
 
 impl Link {
     /// Finds out which variables the server knows, so that no sample runs into error 1193.
-    async fn learn(&mut self, deadline: Instant) -> Result<(), Failure> {
+    async fn learn(&mut self, peer: &Peer) -> Result<(), Failure> {
         let names = VARIABLES.iter().chain([&PROVIDER_OPTIONS]);
         let sql = format!(
             "SHOW GLOBAL VARIABLES WHERE Variable_name IN ({})",
             quoted(names.copied())
         );
-        let found = pairs(self.session.query(&sql, left(deadline)).await?);
+        let found = pairs(self.session.query_by(peer, &sql).await?);
         self.known = VARIABLES
             .into_iter()
             .filter(|name| found.contains_key(*name))
@@ -161,24 +162,24 @@ impl Link {
         if found.contains_key(PROVIDER_OPTIONS) {
             // SHOW cuts values at 2,048 characters, and the options are longer.
             let sql = format!("SELECT @@global.{PROVIDER_OPTIONS}");
-            let rows = self.session.query(&sql, left(deadline)).await?;
+            let rows = self.session.query_by(peer, &sql).await?;
             self.provider_options = rows.rows.into_iter().flatten().next().flatten();
         }
         Ok(())
     }
 
     /// The two queries of a sample.
-    async fn read(&mut self, deadline: Instant) -> Result<Values, Failure> {
+    async fn read(&mut self, peer: &Peer) -> Result<Values, Failure> {
         let sql = format!(
             "SHOW GLOBAL STATUS WHERE Variable_name IN ({})",
             quoted(STATUS.into_iter().chain([READY]))
         );
-        let mut values = pairs(self.session.query(&sql, left(deadline)).await?);
-        let variables = match self.variables(deadline).await {
+        let mut values = pairs(self.session.query_by(peer, &sql).await?);
+        let variables = match self.variables(peer).await {
             // The set of variables changed under a living session: a plugin was unloaded.
             Err(failure) if failure.kind == UNKNOWN_VARIABLE => {
-                self.learn(deadline).await?;
-                self.variables(deadline).await
+                self.learn(peer).await?;
+                self.variables(peer).await
             }
             answer => answer,
         }?;
@@ -186,7 +187,7 @@ impl Link {
         Ok(values)
     }
 
-    async fn variables(&mut self, deadline: Instant) -> Result<Values, Failure> {
+    async fn variables(&mut self, peer: &Peer) -> Result<Values, Failure> {
         if self.known.is_empty() {
             return Ok(Values::new());
         }
@@ -196,17 +197,13 @@ impl Link {
             .map(|name| format!("@@global.{name}"))
             .collect();
         let sql = format!("SELECT {}", columns.join(", "));
-        let rows = self.session.query(&sql, left(deadline)).await?;
+        let rows = self.session.query_by(peer, &sql).await?;
         let row = rows.rows.into_iter().next().unwrap_or_default();
         let named = self.known.iter().zip(row);
         Ok(named
             .filter_map(|(name, value)| Some(((*name).to_owned(), value?)))
             .collect())
     }
-}
-
-fn left(deadline: Instant) -> Duration {
-    deadline.saturating_duration_since(Instant::now())
 }
 
 fn quoted(names: impl Iterator<Item = &'static str>) -> String {

@@ -60,7 +60,15 @@ impl Session {
         password: &str,
         timeout: Duration,
     ) -> Result<Self, Failure> {
-        let peer = Peer::new(addr, timeout);
+        Self::connect_by(&Peer::new(addr, timeout), user, password).await
+    }
+
+    /// [`Session::connect`] with a deadline that goes on to other steps.
+    pub(super) async fn connect_by(
+        peer: &Peer,
+        user: &str,
+        password: &str,
+    ) -> Result<Self, Failure> {
         let stream = peer.connect().await?;
         let host = stream
             .local_addr()
@@ -71,10 +79,10 @@ impl Session {
             password,
             host: &host,
         };
-        let version = login::log_in(&mut wire, &peer, &account).await?;
+        let version = login::log_in(&mut wire, peer, &account).await?;
         Ok(Self {
             wire,
-            addr,
+            addr: peer.addr,
             version,
         })
     }
@@ -86,7 +94,12 @@ impl Session {
 
     /// Runs one statement and reads its whole answer within `timeout`.
     pub async fn query(&mut self, sql: &str, timeout: Duration) -> Result<Rows, Failure> {
-        query(&mut self.wire, &Peer::new(self.addr, timeout), sql).await
+        self.query_by(&Peer::new(self.addr, timeout), sql).await
+    }
+
+    /// [`Session::query`] with a deadline that goes on to other steps.
+    pub(super) async fn query_by(&mut self, peer: &Peer, sql: &str) -> Result<Rows, Failure> {
+        query(&mut self.wire, peer, sql).await
     }
 
     /// Asks whether the server is alive; runs no query.

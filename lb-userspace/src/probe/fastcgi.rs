@@ -36,18 +36,14 @@ pub struct Answer {
 /// Asks for `path` (with its query, if any) and reads the whole answer.
 pub async fn get(addr: SocketAddr, path: &str, timeout: Duration) -> Result<Answer, Failure> {
     let peer = Peer::new(addr, timeout);
-    let request = request(path).ok_or_else(|| {
-        peer.failure(FailureKind::Local, "was not asked: the path is too long")
-    })?;
+    let request = request(path)
+        .ok_or_else(|| peer.failure(FailureKind::Local, "was not asked: the path is too long"))?;
     let mut stream = peer.connect().await?;
-    peer.step("it did not take the request", stream.write_all(&request))
-        .await?;
+    peer.step("it did not take the request", stream.write_all(&request)).await?;
     let mut raw = Vec::new();
     let mut records = Records::default();
     loop {
-        let done = records
-            .advance(&raw)
-            .map_err(|what| bad_answer(&peer, what))?;
+        let done = records.advance(&raw).map_err(|what| bad_answer(&peer, what))?;
         if done {
             break;
         }
@@ -60,19 +56,11 @@ pub async fn get(addr: SocketAddr, path: &str, timeout: Duration) -> Result<Answ
         }
     }
     let (status, body) = split_cgi(&records.stdout).map_err(|what| bad_answer(&peer, what))?;
-    Ok(Answer {
-        status,
-        body,
-        errors: printable(&records.stderr),
-        elapsed: peer.elapsed(),
-    })
+    Ok(Answer { status, body, errors: printable(&records.stderr), elapsed: peer.elapsed() })
 }
 
 fn bad_answer(peer: &Peer, what: &str) -> Failure {
-    peer.failure(
-        FailureKind::BadAnswer,
-        format!("does not speak FastCGI as expected: {what}"),
-    )
+    peer.failure(FailureKind::BadAnswer, format!("does not speak FastCGI as expected: {what}"))
 }
 
 /// The whole request as bytes; `None` if the path does not fit into one record.
@@ -176,14 +164,11 @@ fn end_of_request(content: &[u8]) -> Result<(), &'static str> {
 /// Splits the CGI header (RFC 3875, 6) off.
 fn split_cgi(stdout: &[u8]) -> Result<(u16, Vec<u8>), &'static str> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let Ok(httparse::Status::Complete((length, headers))) =
-        httparse::parse_headers(stdout, &mut headers)
+    let Ok(httparse::Status::Complete((length, headers))) = httparse::parse_headers(stdout, &mut headers)
     else {
         return Err("its answer has no CGI header");
     };
-    let status = headers
-        .iter()
-        .find(|header| header.name.eq_ignore_ascii_case("status"));
+    let status = headers.iter().find(|header| header.name.eq_ignore_ascii_case("status"));
     let code = match status {
         None => 200,
         Some(header) => std::str::from_utf8(header.value)

@@ -85,13 +85,7 @@ impl Monitor {
         password: impl Into<String>,
         timeout: Duration,
     ) -> Self {
-        Self {
-            addr,
-            user: user.into(),
-            password: password.into(),
-            timeout,
-            link: None,
-        }
+        Self { addr, user: user.into(), password: password.into(), timeout, link: None }
     }
 
     /// Takes one sample.
@@ -117,21 +111,13 @@ impl Monitor {
     }
 
     async fn connect(&self, peer: &Peer) -> Result<Link, Failure> {
-        let mut session =
-            Session::connect_by(peer, &self.user, &self.password).await?;
+        let mut session = Session::connect_by(peer, &self.user, &self.password).await?;
         // With causal reads on, SHOW would wait for the very backlog that it shall report.
-        match session
-            .query_by(peer, "SET SESSION wsrep_sync_wait=0")
-            .await
-        {
+        match session.query_by(peer, "SET SESSION wsrep_sync_wait=0").await {
             Err(failure) if failure.kind != UNKNOWN_VARIABLE => return Err(failure),
             _ => {}
         }
-        let mut link = Link {
-            session,
-            known: Vec::new(),
-            provider_options: None,
-        };
+        let mut link = Link { session, known: Vec::new(), provider_options: None };
         link.learn(peer).await?;
         Ok(link)
     }
@@ -149,15 +135,9 @@ impl Link {
     /// Finds out which variables the server knows, so that no sample runs into error 1193.
     async fn learn(&mut self, peer: &Peer) -> Result<(), Failure> {
         let names = VARIABLES.iter().chain([&PROVIDER_OPTIONS]);
-        let sql = format!(
-            "SHOW GLOBAL VARIABLES WHERE Variable_name IN ({})",
-            quoted(names.copied())
-        );
+        let sql = format!("SHOW GLOBAL VARIABLES WHERE Variable_name IN ({})", quoted(names.copied()));
         let found = pairs(self.session.query_by(peer, &sql).await?);
-        self.known = VARIABLES
-            .into_iter()
-            .filter(|name| found.contains_key(*name))
-            .collect();
+        self.known = VARIABLES.into_iter().filter(|name| found.contains_key(*name)).collect();
         self.provider_options = None;
         if found.contains_key(PROVIDER_OPTIONS) {
             // SHOW cuts values at 2,048 characters, and the options are longer.
@@ -191,18 +171,12 @@ impl Link {
         if self.known.is_empty() {
             return Ok(Values::new());
         }
-        let columns: Vec<String> = self
-            .known
-            .iter()
-            .map(|name| format!("@@global.{name}"))
-            .collect();
+        let columns: Vec<String> = self.known.iter().map(|name| format!("@@global.{name}")).collect();
         let sql = format!("SELECT {}", columns.join(", "));
         let rows = self.session.query_by(peer, &sql).await?;
         let row = rows.rows.into_iter().next().unwrap_or_default();
         let named = self.known.iter().zip(row);
-        Ok(named
-            .filter_map(|(name, value)| Some(((*name).to_owned(), value?)))
-            .collect())
+        Ok(named.filter_map(|(name, value)| Some(((*name).to_owned(), value?))).collect())
     }
 }
 

@@ -57,12 +57,7 @@ impl Target {
         if host.is_empty() || !printable(&host) {
             return Err(InvalidTarget::Host { host });
         }
-        Ok(Self {
-            addr,
-            path,
-            host,
-            status,
-        })
+        Ok(Self { addr, path, host, status })
     }
 
     pub(super) fn addr(&self) -> SocketAddr {
@@ -71,10 +66,7 @@ impl Target {
 
     /// The same target with one more word in its query. `word` must be plain (`json`).
     pub(super) fn with_query(&self, word: &str) -> Self {
-        Self {
-            path: add_query(&self.path, word),
-            ..self.clone()
-        }
+        Self { path: add_query(&self.path, word), ..self.clone() }
     }
 }
 
@@ -114,27 +106,17 @@ pub async fn probe(target: &Target, timeout: Duration) -> Result<Answer, Failure
         let (from, to) = (target.status.start(), target.status.end());
         return Err(peer.failure(
             FailureKind::BadStatus,
-            format!(
-                "answered {} with HTTP status {status}, not {from} to {to}",
-                target.path
-            ),
+            format!("answered {} with HTTP status {status}, not {from} to {to}", target.path),
         ));
     }
-    Ok(Answer {
-        status,
-        elapsed: peer.elapsed(),
-    })
+    Ok(Answer { status, elapsed: peer.elapsed() })
 }
 
 /// Asks once and returns the page, whatever its status. A page longer than [`LIMIT`] is a failure.
 pub async fn get(target: &Target, timeout: Duration) -> Result<Page, Failure> {
     let peer = Peer::new(target.addr, timeout);
     let (status, body) = exchange(&peer, target, Excess::Refused).await?;
-    Ok(Page {
-        status,
-        body,
-        elapsed: peer.elapsed(),
-    })
+    Ok(Page { status, body, elapsed: peer.elapsed() })
 }
 
 /// What to do with an answer that is longer than the limit.
@@ -144,11 +126,7 @@ enum Excess {
     Refused,
 }
 
-async fn exchange(
-    peer: &Peer,
-    target: &Target,
-    excess: Excess,
-) -> Result<(u16, Vec<u8>), Failure> {
+async fn exchange(peer: &Peer, target: &Target, excess: Excess) -> Result<(u16, Vec<u8>), Failure> {
     let mut stream = peer.connect().await?;
     let request = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: lb/{}\r\nAccept: */*\r\nConnection: close\r\n\r\n",
@@ -156,11 +134,7 @@ async fn exchange(
         target.host,
         env!("CARGO_PKG_VERSION")
     );
-    peer.step(
-        "it did not take the request",
-        stream.write_all(request.as_bytes()),
-    )
-    .await?;
+    peer.step("it did not take the request", stream.write_all(request.as_bytes())).await?;
     let mut raw = Vec::new();
     let head = read_head(peer, &mut stream, &mut raw).await?;
     let mut body = Body::new(head);
@@ -190,9 +164,7 @@ async fn read_head(
     loop {
         // A header can only become whole with a line's end; a server that drips bytes costs no parsing.
         if raw[seen..].contains(&b'\n') {
-            while let Some(head) =
-                parse_head(raw, start).map_err(|what| bad_answer(peer, what))?
-            {
+            while let Some(head) = parse_head(raw, start).map_err(|what| bad_answer(peer, what))? {
                 if head.status >= 200 || head.status == 101 {
                     return Ok(head);
                 }
@@ -211,10 +183,7 @@ async fn read_head(
 }
 
 fn bad_answer(peer: &Peer, what: impl AsRef<str>) -> Failure {
-    peer.failure(
-        FailureKind::BadAnswer,
-        format!("does not speak HTTP: {}", what.as_ref()),
-    )
+    peer.failure(FailureKind::BadAnswer, format!("does not speak HTTP: {}", what.as_ref()))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -263,11 +232,7 @@ fn parse_head(raw: &[u8], start: usize) -> Result<Option<Head>, String> {
     if status < 200 || status == 204 || status == 304 {
         framing = Framing::Length(0);
     }
-    Ok(Some(Head {
-        status,
-        framing,
-        end: start + length,
-    }))
+    Ok(Some(Head { status, framing, end: start + length }))
 }
 
 /// Decodes a body as it arrives; each byte is looked at once.
@@ -282,12 +247,7 @@ struct Body {
 
 impl Body {
     fn new(head: Head) -> Self {
-        Self {
-            framing: head.framing,
-            start: head.end,
-            position: head.end,
-            decoded: Vec::new(),
-        }
+        Self { framing: head.framing, start: head.end, position: head.end, decoded: Vec::new() }
     }
 
     /// Takes in what is new in `raw`; true when the body is whole.

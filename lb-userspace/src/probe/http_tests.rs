@@ -85,7 +85,9 @@ async fn a_hundred_megabytes_are_a_status_to_the_probe_and_too_large_as_a_page()
 #[test]
 fn targets_that_would_forge_a_request_are_refused() {
     let addr = refusing_address();
-    for (path, host) in [("ping", "h"), ("/a b", "h"), ("/a\r\nX: y", "h"), ("/", ""), ("/", "a\r\nb"), ("/ä", "h")] {
+    for (path, host) in
+        [("ping", "h"), ("/a b", "h"), ("/a\r\nX: y", "h"), ("/", ""), ("/", "a\r\nb"), ("/ä", "h")]
+    {
         assert!(Target::new(addr, path, host, 200..=299).is_err(), "{path:?} {host:?}");
     }
     let target = target(addr);

@@ -86,11 +86,9 @@ impl FailureKind {
             | Self::TooLarge
             | Self::BadStatus
             | Self::Server(_) => Evidence::Doubtful,
-            Self::NoSample
-            | Self::Saturated
-            | Self::MonitorDenied
-            | Self::Offline
-            | Self::Local => Evidence::Nothing,
+            Self::NoSample | Self::Saturated | Self::MonitorDenied | Self::Offline | Self::Local => {
+                Evidence::Nothing
+            }
         }
     }
 
@@ -123,10 +121,7 @@ impl fmt::Display for FailureKind {
 
 impl Failure {
     pub(crate) fn new(kind: FailureKind, detail: impl Into<String>) -> Self {
-        Self {
-            kind,
-            detail: detail.into(),
-        }
+        Self { kind, detail: detail.into() }
     }
 
     /// True for a time-out, a broken connection or a bad answer: a panic threshold may overrule these, never the
@@ -140,11 +135,7 @@ impl Failure {
 pub(crate) fn printable(bytes: &[u8]) -> String {
     const MOST: usize = 200;
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(4 * MOST)]);
-    let mut out: String = text
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(MOST)
-        .collect();
+    let mut out: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MOST).collect();
     if text.chars().nth(MOST).is_some() {
         out.push('…');
     }
@@ -175,15 +166,9 @@ mod tests {
         for kind in [K::TimedOut, K::Closed, K::BadAnswer, K::TooLarge, K::BadStatus] {
             assert!(Failure::new(kind, "").doubtful(), "{kind}");
         }
-        for kind in [
-            K::Refused,
-            K::Unreachable,
-            K::NotReady,
-            K::Saturated,
-            K::MonitorDenied,
-            K::NoSample,
-            K::Local,
-        ] {
+        for kind in
+            [K::Refused, K::Unreachable, K::NotReady, K::Saturated, K::MonitorDenied, K::NoSample, K::Local]
+        {
             assert!(!Failure::new(kind, "").doubtful(), "{kind}");
         }
     }

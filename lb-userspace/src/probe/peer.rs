@@ -21,11 +21,7 @@ pub(super) struct Peer {
 
 impl Peer {
     pub fn new(addr: SocketAddr, timeout: Duration) -> Self {
-        Self {
-            addr,
-            started: Instant::now(),
-            timeout,
-        }
+        Self { addr, started: Instant::now(), timeout }
     }
 
     pub fn elapsed(&self) -> Duration {
@@ -47,9 +43,7 @@ impl Peer {
 
     /// A TCP connection without Nagle's delay: probes write one small request and wait.
     pub async fn connect(&self) -> Result<TcpStream, Failure> {
-        let stream = self
-            .step("no connection was established", TcpStream::connect(self.addr))
-            .await?;
+        let stream = self.step("no connection was established", TcpStream::connect(self.addr)).await?;
         // Only a delay is at stake, and a socket that died meanwhile says so at its first read.
         let _ = stream.set_nodelay(true);
         Ok(stream)
@@ -63,14 +57,12 @@ impl Peer {
     ) -> Result<usize, Failure> {
         let room = LIMIT.saturating_sub(buffer.len());
         if room == 0 {
-            return Err(self.failure(
-                FailureKind::TooLarge,
-                format!("sent more than {LIMIT} bytes for one answer"),
-            ));
+            return Err(
+                self.failure(FailureKind::TooLarge, format!("sent more than {LIMIT} bytes for one answer"))
+            );
         }
         let mut chunk = stream.take(room.min(8192) as u64);
-        self.step("its answer is not complete", chunk.read_buf(buffer))
-            .await
+        self.step("its answer is not complete", chunk.read_buf(buffer)).await
     }
 
     /// `what` completes the sentence that begins with the address.
@@ -79,17 +71,11 @@ impl Peer {
     }
 
     pub fn closed(&self, waiting: &str) -> Failure {
-        self.failure(
-            FailureKind::Closed,
-            format!("closed the connection: {waiting}"),
-        )
+        self.failure(FailureKind::Closed, format!("closed the connection: {waiting}"))
     }
 
     fn timed_out(&self, waiting: &str) -> Failure {
-        self.failure(
-            FailureKind::TimedOut,
-            format!("did not answer within {:?}: {waiting}", self.timeout),
-        )
+        self.failure(FailureKind::TimedOut, format!("did not answer within {:?}: {waiting}", self.timeout))
     }
 
     fn io_failure(&self, waiting: &str, error: &io::Error) -> Failure {
@@ -98,26 +84,19 @@ impl Peer {
                 FailureKind::Refused,
                 "refused the connection: nothing listens there, or a firewall rejects it",
             ),
-            ErrorKind::HostUnreachable
-            | ErrorKind::NetworkUnreachable
-            | ErrorKind::NetworkDown => self.failure(
-                FailureKind::Unreachable,
-                format!("cannot be reached: {error}"),
-            ),
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::NetworkDown => {
+                self.failure(FailureKind::Unreachable, format!("cannot be reached: {error}"))
+            }
             ErrorKind::TimedOut => self.timed_out(waiting),
             ErrorKind::ConnectionReset
             | ErrorKind::ConnectionAborted
             | ErrorKind::BrokenPipe
             | ErrorKind::NotConnected
             | ErrorKind::UnexpectedEof => self.closed(waiting),
-            _ if error.raw_os_error() == Some(libc::EHOSTDOWN) => self.failure(
-                FailureKind::Unreachable,
-                format!("cannot be reached: {error}"),
-            ),
-            _ => self.failure(
-                FailureKind::Local,
-                format!("could not be asked from this host: {error}"),
-            ),
+            _ if error.raw_os_error() == Some(libc::EHOSTDOWN) => {
+                self.failure(FailureKind::Unreachable, format!("cannot be reached: {error}"))
+            }
+            _ => self.failure(FailureKind::Local, format!("could not be asked from this host: {error}")),
         }
     }
 }

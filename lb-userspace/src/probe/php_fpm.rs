@@ -80,10 +80,7 @@ pub async fn status(url: &Url, timeout: Duration) -> Result<Status, Failure> {
     }
     page.expect_ok()?;
     let mut status = parse(&page.body).map_err(|what| {
-        page.failure(
-            FailureKind::BadAnswer,
-            format!("answered with no PHP-FPM status page: {what}"),
-        )
+        page.failure(FailureKind::BadAnswer, format!("answered with no PHP-FPM status page: {what}"))
     })?;
     status.counts_itself = url.through_pool();
     Ok(status)
@@ -96,10 +93,9 @@ pub async fn ping(url: &Url, expected: &str, timeout: Duration) -> Result<Durati
     page.expect_ok()?;
     if page.body.trim_ascii() != expected.as_bytes() {
         let body = printable(&page.body);
-        return Err(page.failure(
-            FailureKind::BadAnswer,
-            format!("answered {body:?} to the ping, not {expected:?}"),
-        ));
+        return Err(
+            page.failure(FailureKind::BadAnswer, format!("answered {body:?} to the ping, not {expected:?}"))
+        );
     }
     Ok(page.elapsed)
 }
@@ -126,10 +122,7 @@ impl Page {
             "" => printable(&self.body),
             errors => errors.to_owned(),
         };
-        Err(self.failure(
-            FailureKind::BadStatus,
-            format!("answered with status {}: {said}", self.status),
-        ))
+        Err(self.failure(FailureKind::BadStatus, format!("answered with status {}: {said}", self.status)))
     }
 }
 

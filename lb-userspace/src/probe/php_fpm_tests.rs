@@ -9,10 +9,7 @@ use super::*;
 const RECORDED: &str = r#"{"pool":"www","process manager":"static","start time":1700000000,"start since":12,"accepted conn":7,"listen queue":3,"max listen queue":4,"listen queue len":128,"idle processes":1,"active processes":2,"total processes":3,"max active processes":3,"max children reached":5,"slow requests":6}"#;
 
 fn through_web_server(addr: SocketAddr) -> Url {
-    Url::Http {
-        target: Target::new(addr, "/status", "web", 200..=200).unwrap(),
-        through_pool: true,
-    }
+    Url::Http { target: Target::new(addr, "/status", "web", 200..=200).unwrap(), through_pool: true }
 }
 
 #[test]
@@ -50,12 +47,7 @@ fn utilisation_leaves_the_probe_out_and_counts_the_queue() {
         (1, 0, false, 0, 1.0),
     ];
     for (active, listen_queue, counts_itself, max_children, want) in table {
-        let status = Status {
-            active,
-            listen_queue,
-            counts_itself,
-            ..Status::default()
-        };
+        let status = Status { active, listen_queue, counts_itself, ..Status::default() };
         let got = status.utilisation(max_children);
         assert!((got - want).abs() < 1e-9, "{status:?}: {got}");
     }
@@ -103,13 +95,10 @@ async fn a_real_pool_reports_its_idle_workers_and_the_probe_among_the_active() {
     let Some((mut server, status_listen)) = testing::php_fpm(test).await else {
         return;
     };
-    let fcgi = |addr, path: &str, through_pool| Url::Fcgi {
-        addr,
-        path: path.to_owned(),
-        through_pool,
-    };
+    let fcgi = |addr, path: &str, through_pool| Url::Fcgi { addr, path: path.to_owned(), through_pool };
     let pool = fcgi(server.addr, "/status", true);
-    let sample = status(&pool, 5 * SECOND).await.unwrap();
+    // The start has left a connection behind that a worker still has to close.
+    let sample = status_when(&pool, |sample| sample.idle == 1).await;
     assert_eq!((sample.active, sample.idle, sample.total), (1, 1, 2));
     assert!(sample.utilisation(2).abs() < 1e-9, "{sample:?}");
 
@@ -123,13 +112,12 @@ async fn a_real_pool_reports_its_idle_workers_and_the_probe_among_the_active() {
 
     queueing_connections_are_seen(&server, &beside).await;
 
-    // A frozen master changes nothing; its workers answer. Dead is refused.
     server.kill();
-    let failure = status(&beside, 5 * SECOND).await.unwrap_err();
-    assert!(
-        matches!(failure.kind, FailureKind::Refused | FailureKind::Closed),
-        "{failure}"
-    );
+    let deadline = tokio::time::Instant::now() + 10 * SECOND;
+    // The workers die a moment after their namespace's keeper.
+    while status(&beside, 5 * SECOND).await.map_err(|failure| failure.kind) != Err(FailureKind::Refused) {
+        assert!(tokio::time::Instant::now() < deadline, "still not refused");
+    }
 }
 
 /// Two silent connections hold both workers, three more wait.
@@ -138,15 +126,19 @@ async fn queueing_connections_are_seen(server: &testing::Server, beside: &Url) {
     for _ in 0..5 {
         held.push(tokio::net::TcpStream::connect(server.addr).await.unwrap());
     }
+    let sample = status_when(beside, |sample| sample.listen_queue == 3).await;
+    assert!(sample.utilisation(2) >= 1.5, "{sample:?}");
+}
+
+async fn status_when(url: &Url, wanted: impl Fn(&Status) -> bool) -> Status {
     let deadline = tokio::time::Instant::now() + 10 * SECOND;
     loop {
-        let sample = status(beside, 5 * SECOND).await.unwrap();
-        if sample.listen_queue == 3 {
-            assert!(sample.utilisation(2) >= 1.5, "{sample:?}");
-            return;
+        let sample = status(url, 5 * SECOND).await.unwrap();
+        if wanted(&sample) {
+            return sample;
         }
         assert!(tokio::time::Instant::now() < deadline, "{sample:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 

@@ -201,9 +201,8 @@ pub async fn galera(test: &str) -> Option<Server> {
         return None;
     }
     let group = refusing_address();
-    let provider_options = format!(
-        "--wsrep-provider-options=gmcast.listen_addr=tcp://{group};gcache.size=16M;gcs.fc_limit=64"
-    );
+    let provider_options =
+        format!("--wsrep-provider-options=gmcast.listen_addr=tcp://{group};gcache.size=16M;gcs.fc_limit=64");
     mariadb(
         test,
         &[
@@ -244,7 +243,10 @@ pub async fn php_fpm(test: &str) -> Option<(Server, SocketAddr)> {
     );
     let path = dir.path().join("fpm.conf");
     fs::write(&path, config).unwrap();
-    let process = mortal(&daemon)
+    // FPM's workers outlive a killed master, but not the init of their process namespace.
+    let process = mortal(Path::new("unshare"))
+        .args(["--pid", "--fork", "--kill-child"])
+        .arg(daemon)
         .args(["--nodaemonize", "--no-php-ini", "--fpm-config"])
         .arg(&path)
         .stdout(Stdio::null())

@@ -89,12 +89,8 @@ pub struct Sample {
 impl Sample {
     /// The members that have an address, sorted: part of a component's identity.
     pub fn members(&self) -> Vec<&str> {
-        let mut members: Vec<&str> = self
-            .incoming_addresses
-            .iter()
-            .map(String::as_str)
-            .filter(|member| !member.is_empty())
-            .collect();
+        let mut members: Vec<&str> =
+            self.incoming_addresses.iter().map(String::as_str).filter(|member| !member.is_empty()).collect();
         members.sort_unstable();
         members
     }
@@ -128,9 +124,7 @@ impl Sample {
             cluster_status: get("wsrep_cluster_status").map(parse_cluster_status),
             ready: switch("wsrep_ready")?,
             connected: switch("wsrep_connected")?,
-            local_state: state
-                .transpose()
-                .map_err(|_| "reports a wsrep_local_state above 255".to_owned())?,
+            local_state: state.transpose().map_err(|_| "reports a wsrep_local_state above 255".to_owned())?,
             local_state_comment: get("wsrep_local_state_comment")
                 .map(|text| super::super::printable(text.as_bytes())),
             desync: switch("wsrep_desync")?,
@@ -142,8 +136,7 @@ impl Sample {
                 .into_iter()
                 .any(|name| get(name).is_some_and(|value| !is_off(value))),
             maintenance: get("offline_mode").is_some_and(|value| !is_off(value))
-                || get("pxc_maint_mode")
-                    .is_some_and(|value| !value.eq_ignore_ascii_case("disabled")),
+                || get("pxc_maint_mode").is_some_and(|value| !value.eq_ignore_ascii_case("disabled")),
             max_connections: number("max_connections")?,
             threads_connected: number("threads_connected")?,
             threads_running: number("threads_running")?,
@@ -173,9 +166,7 @@ impl Sample {
 }
 
 fn parse_number(name: &str, value: &str) -> Result<u64, String> {
-    value
-        .parse()
-        .map_err(|_| unexpected(name, value, "a number"))
+    value.parse().map_err(|_| unexpected(name, value, "a number"))
 }
 
 fn parse_switch(name: &str, value: &str) -> Result<bool, String> {
@@ -192,9 +183,7 @@ fn unexpected(name: &str, value: &str, wanted: &str) -> String {
 }
 
 fn is_off(value: &str) -> bool {
-    ["off", "0", "no", "false"]
-        .iter()
-        .any(|off| value.eq_ignore_ascii_case(off))
+    ["off", "0", "no", "false"].iter().any(|off| value.eq_ignore_ascii_case(off))
 }
 
 fn parse_cluster_status(value: &str) -> ClusterStatus {

@@ -6,8 +6,8 @@
 //! - `client_ed25519`: MariaDB's `ed25519` plugin. The key is the SHA-512 of the password, used as the *expanded*
 //!   private key of RFC 8032.
 
-use ed25519_dalek::hazmat::{ExpandedSecretKey, raw_sign};
 use ed25519_dalek::VerifyingKey;
+use ed25519_dalek::hazmat::{ExpandedSecretKey, raw_sign};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
 
@@ -51,20 +51,14 @@ impl Plugin {
 /// SHA1(password) ⊕ SHA1(nonce ‖ SHA1(SHA1(password)))
 fn native(password: &str, nonce: &[u8]) -> Vec<u8> {
     let once = Sha1::digest(password);
-    let mix = Sha1::new()
-        .chain_update(nonce)
-        .chain_update(Sha1::digest(once))
-        .finalize();
+    let mix = Sha1::new().chain_update(nonce).chain_update(Sha1::digest(once)).finalize();
     xor(&once, &mix)
 }
 
 /// SHA256(password) ⊕ SHA256(SHA256(SHA256(password)) ‖ nonce)
 fn caching_sha2(password: &str, nonce: &[u8]) -> Vec<u8> {
     let once = Sha256::digest(password);
-    let mix = Sha256::new()
-        .chain_update(Sha256::digest(once))
-        .chain_update(nonce)
-        .finalize();
+    let mix = Sha256::new().chain_update(Sha256::digest(once)).chain_update(nonce).finalize();
     xor(&once, &mix)
 }
 

@@ -29,10 +29,8 @@ fn kind(code: u16) -> FailureKind {
         3032 => FailureKind::Offline,
         // The server ended this connection: killed, or idle for too long.
         1152 | 1184 | 1317 | 1927 | 3169 | 4031 => FailureKind::Closed,
-        1044 | 1045 | 1049 | 1129 | 1130 | 1131 | 1133 | 1142 | 1143 | 1203 | 1226 | 1227 | 1251
-        | 1275 | 1524 | 1698 | 1820 | 1862 | 2061 | 3118 | 3159 | 4151 => {
-            FailureKind::MonitorDenied
-        }
+        1044 | 1045 | 1049 | 1129 | 1130 | 1131 | 1133 | 1142 | 1143 | 1203 | 1226 | 1227 | 1251 | 1275
+        | 1524 | 1698 | 1820 | 1862 | 2061 | 3118 | 3159 | 4151 => FailureKind::MonitorDenied,
         other => FailureKind::Server(other),
     }
 }
@@ -56,8 +54,5 @@ fn advice(code: u16, account: &Account<'_>) -> Option<String> {
 /// The statement that makes the monitor's account; the host is the one that the server sees.
 pub(super) fn create_user(account: &Account<'_>) -> String {
     let quoted = account.user.replace('\\', "\\\\").replace('\'', "''");
-    format!(
-        "CREATE USER '{quoted}'@'{}' IDENTIFIED BY '…'",
-        account.host
-    )
+    format!("CREATE USER '{quoted}'@'{}' IDENTIFIED BY '…'", account.host)
 }

@@ -69,9 +69,7 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &Peer,
     account: &Account<'_>,
 ) -> Result<Greeting, Failure> {
-    let payload = wire
-        .receive(peer, "it accepted the connection but sent no greeting")
-        .await?;
+    let payload = wire.receive(peer, "it accepted the connection but sent no greeting").await?;
     if payload.first() == Some(&0xff) {
         let error = packet::server_error(&payload).map_err(|error| malformed(peer, error))?;
         return Err(failure::of_login(peer, &error, account));
@@ -101,10 +99,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
         self.nonce = nonce;
         // To an unknown plugin an empty answer is sent, for the server's refusal: hanging up instead would count as an
         // unfinished handshake.
-        let response = self
-            .plugin
-            .map(|plugin| plugin.response(self.account.password, &self.nonce))
-            .unwrap_or_default();
+        let response =
+            self.plugin.map(|plugin| plugin.response(self.account.password, &self.nonce)).unwrap_or_default();
         self.wire.send(self.peer, &response).await
     }
 
@@ -113,10 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
             (Some(Plugin::CachingSha2), FAST_OK) => Ok(()),
             (Some(Plugin::CachingSha2), FULL) => self.send_encrypted_password().await,
             (None, _) => Err(self.unsupported()),
-            _ => Err(bad_answer(
-                self.peer,
-                "its authentication plugin sends what it should not",
-            )),
+            _ => Err(bad_answer(self.peer, "its authentication plugin sends what it should not")),
         }
     }
 

@@ -64,27 +64,13 @@ impl Session {
     }
 
     /// [`Session::connect`] with a deadline that goes on to other steps.
-    pub(super) async fn connect_by(
-        peer: &Peer,
-        user: &str,
-        password: &str,
-    ) -> Result<Self, Failure> {
+    pub(super) async fn connect_by(peer: &Peer, user: &str, password: &str) -> Result<Self, Failure> {
         let stream = peer.connect().await?;
-        let host = stream
-            .local_addr()
-            .map_or_else(|_| "%".to_owned(), |local| local.ip().to_string());
+        let host = stream.local_addr().map_or_else(|_| "%".to_owned(), |local| local.ip().to_string());
         let mut wire = Wire::new(stream);
-        let account = login::Account {
-            user,
-            password,
-            host: &host,
-        };
+        let account = login::Account { user, password, host: &host };
         let version = login::log_in(&mut wire, peer, &account).await?;
-        Ok(Self {
-            wire,
-            addr: peer.addr,
-            version,
-        })
+        Ok(Self { wire, addr: peer.addr, version })
     }
 
     /// The server's version as it says it, for instance `5.5.5-10.11.19-MariaDB`.

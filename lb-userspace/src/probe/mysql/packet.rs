@@ -20,10 +20,7 @@ pub(super) struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     pub fn new(what: &'static str, payload: &'a [u8]) -> Self {
-        Self {
-            rest: payload,
-            what,
-        }
+        Self { rest: payload, what }
     }
 
     pub fn malformed(&self) -> Malformed {
@@ -40,10 +37,7 @@ impl<'a> Fields<'a> {
 
     pub fn bytes(&mut self, count: u64) -> Result<&'a [u8], Malformed> {
         let count = usize::try_from(count).map_err(|_| self.malformed())?;
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(count)
-            .ok_or_else(|| self.malformed())?;
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or_else(|| self.malformed())?;
         self.rest = rest;
         Ok(taken)
     }
@@ -51,10 +45,7 @@ impl<'a> Fields<'a> {
     /// An integer of up to eight bytes, little-endian.
     pub fn int(&mut self, width: u64) -> Result<u64, Malformed> {
         let bytes = self.bytes(width)?;
-        Ok(bytes
-            .iter()
-            .rev()
-            .fold(0, |value, &byte| value << 8 | u64::from(byte)))
+        Ok(bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte)))
     }
 
     pub fn until_nul(&mut self) -> Result<&'a [u8], Malformed> {
@@ -102,17 +93,12 @@ pub(super) fn server_error(payload: &[u8]) -> Result<ServerError, Malformed> {
     let code = fields.int(2)? as u16;
     let text = fields.remaining();
     let message = match text.split_at_checked(6) {
-        Some((state, message))
-            if state[0] == b'#' && state[1..].iter().all(u8::is_ascii_alphanumeric) =>
-        {
+        Some((state, message)) if state[0] == b'#' && state[1..].iter().all(u8::is_ascii_alphanumeric) => {
             message
         }
         _ => text,
     };
-    Ok(ServerError {
-        code,
-        message: printable(message),
-    })
+    Ok(ServerError { code, message: printable(message) })
 }
 
 /// The server's greeting, protocol version 10.
@@ -161,12 +147,7 @@ pub(super) fn greeting(payload: &[u8]) -> Result<Greeting, Malformed> {
     } else {
         "mysql_native_password".to_owned()
     };
-    Ok(Greeting {
-        version,
-        capabilities,
-        nonce,
-        plugin,
-    })
+    Ok(Greeting { version, capabilities, nonce, plugin })
 }
 
 /// The client's answer to the greeting. `user` must hold no NUL and `response` at most 255 bytes.
@@ -174,8 +155,7 @@ pub(super) fn login(greeting: &Greeting, user: &str, plugin: &str, response: &[u
     const UTF8_GENERAL_CI: u8 = 33;
     const MAX_PACKET: u32 = 64 * 1024;
     // A client without LONG_PASSWORD announces MariaDB's extended capabilities, and this one has none.
-    let capabilities =
-        WANTED & greeting.capabilities | PROTOCOL_41 | SECURE_CONNECTION | LONG_PASSWORD;
+    let capabilities = WANTED & greeting.capabilities | PROTOCOL_41 | SECURE_CONNECTION | LONG_PASSWORD;
     let mut out = Vec::with_capacity(128);
     out.extend_from_slice(&capabilities.to_le_bytes());
     out.extend_from_slice(&MAX_PACKET.to_le_bytes());
@@ -212,17 +192,13 @@ pub(super) fn auth_step(payload: &[u8]) -> Result<AuthStep, Malformed> {
         0x01 => Ok(AuthStep::More(fields.remaining().to_vec())),
         0xff => server_error(payload).map(AuthStep::Refused),
         // Without a plugin's name this asks for the password hash of MySQL 3.23.
-        0xfe if fields.is_empty() => Ok(AuthStep::Switch {
-            plugin: "mysql_old_password".to_owned(),
-            nonce: Vec::new(),
-        }),
+        0xfe if fields.is_empty() => {
+            Ok(AuthStep::Switch { plugin: "mysql_old_password".to_owned(), nonce: Vec::new() })
+        }
         0xfe => {
             let plugin = printable(fields.until_nul()?);
             let nonce = fields.remaining();
-            Ok(AuthStep::Switch {
-                plugin,
-                nonce: nonce.strip_suffix(&[0]).unwrap_or(nonce).to_vec(),
-            })
+            Ok(AuthStep::Switch { plugin, nonce: nonce.strip_suffix(&[0]).unwrap_or(nonce).to_vec() })
         }
         _ => Err(fields.malformed()),
     }
@@ -278,9 +254,5 @@ pub(super) fn row(payload: &[u8], columns: usize) -> Result<Vec<Option<String>>,
             Ok(value.map(|text| String::from_utf8_lossy(text).into_owned()))
         })
         .collect::<Result<_, Malformed>>()?;
-    if fields.is_empty() {
-        Ok(row)
-    } else {
-        Err(fields.malformed())
-    }
+    if fields.is_empty() { Ok(row) } else { Err(fields.malformed()) }
 }

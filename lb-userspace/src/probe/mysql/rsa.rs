@@ -25,11 +25,7 @@ impl PublicKey {
     /// Reads a `PUBLIC KEY` in PEM (RFC 7468) that holds a `SubjectPublicKeyInfo` (RFC 5280) of RSA.
     pub fn from_pem(pem: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(pem).ok()?;
-        let body = text
-            .split_once("-----BEGIN PUBLIC KEY-----")?
-            .1
-            .split_once("-----END PUBLIC KEY-----")?
-            .0;
+        let body = text.split_once("-----BEGIN PUBLIC KEY-----")?.1.split_once("-----END PUBLIC KEY-----")?.0;
         let der = base64(body)?;
         let (info, _) = element(&der, 0x30)?;
         let (_algorithm, rest) = element(info, 0x30)?;
@@ -41,11 +37,7 @@ impl PublicKey {
         let size = usize::try_from(modulus.bits().div_ceil(8)).ok()?;
         let exponent = BigUint::from_bytes_be(exponent);
         let usable = size <= MAX_KEY && size > 2 * HASH + 2 && exponent.bits() <= 64;
-        usable.then_some(Self {
-            modulus,
-            exponent,
-            size,
-        })
+        usable.then_some(Self { modulus, exponent, size })
     }
 
     /// `None` if the message is too long for the key.
@@ -60,9 +52,7 @@ impl PublicKey {
         let data = xor(&data, &mask(&seed, data.len()));
         let seed = xor(&seed, &mask(&data, HASH));
         let block = [&[0], seed.as_slice(), data.as_slice()].concat();
-        let cipher = BigUint::from_bytes_be(&block)
-            .modpow(&self.exponent, &self.modulus)
-            .to_bytes_be();
+        let cipher = BigUint::from_bytes_be(&block).modpow(&self.exponent, &self.modulus).to_bytes_be();
         let mut out = vec![0; self.size - cipher.len()];
         out.extend_from_slice(&cipher);
         Some(out)
@@ -72,12 +62,7 @@ impl PublicKey {
 /// MGF1 with SHA-1 (RFC 8017, B.2.1).
 fn mask(seed: &[u8], length: usize) -> Vec<u8> {
     (0u32..)
-        .flat_map(|counter| {
-            Sha1::new()
-                .chain_update(seed)
-                .chain_update(counter.to_be_bytes())
-                .finalize()
-        })
+        .flat_map(|counter| Sha1::new().chain_update(seed).chain_update(counter.to_be_bytes()).finalize())
         .take(length)
         .collect()
 }
@@ -154,8 +139,16 @@ mod tests {
         for message in ["", "s3cret\0", &"x".repeat(214)] {
             std::fs::write(&cipher, public.encrypt(message.as_bytes()).unwrap()).unwrap();
             let plain = openssl(&[
-                "pkeyutl", "-decrypt", "-inkey", &key, "-in", &cipher,
-                "-pkeyopt", "rsa_padding_mode:oaep", "-pkeyopt", "rsa_oaep_md:sha1",
+                "pkeyutl",
+                "-decrypt",
+                "-inkey",
+                &key,
+                "-in",
+                &cipher,
+                "-pkeyopt",
+                "rsa_padding_mode:oaep",
+                "-pkeyopt",
+                "rsa_oaep_md:sha1",
             ]);
             assert_eq!(plain.unwrap(), message.as_bytes());
         }

@@ -18,11 +18,7 @@ pub(super) struct Wire<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub fn new(stream: S) -> Self {
-        Self {
-            stream,
-            sequence: 0,
-            budget: LIMIT,
-        }
+        Self { stream, sequence: 0, budget: LIMIT }
     }
 
     /// Begins a new command: the sequence starts anew, and so does the budget.
@@ -36,8 +32,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             return Err(peer.failure(FailureKind::Local, "was not asked: the query is too long"));
         };
         self.sequence = self.sequence.wrapping_add(1);
-        peer.step("it did not take the request", self.stream.write_all(&packet))
-            .await
+        peer.step("it did not take the request", self.stream.write_all(&packet)).await
     }
 
     /// The payload of the next packet. `waiting` says what for.
@@ -54,8 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         };
         self.budget = budget;
         let mut payload = vec![0; length];
-        peer.step(waiting, self.stream.read_exact(&mut payload))
-            .await?;
+        peer.step(waiting, self.stream.read_exact(&mut payload)).await?;
         // An idle connection that the server closes gets an unasked error, whose sequence fits nothing.
         if sequence != self.sequence && payload.first() != Some(&0xff) {
             return Err(bad_answer(peer, "a packet is out of sequence"));
@@ -66,10 +60,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 }
 
 pub(super) fn bad_answer(peer: &Peer, what: &str) -> Failure {
-    peer.failure(
-        FailureKind::BadAnswer,
-        format!("does not speak MySQL as expected: {what}"),
-    )
+    peer.failure(FailureKind::BadAnswer, format!("does not speak MySQL as expected: {what}"))
 }
 
 pub(super) fn malformed(peer: &Peer, error: Malformed) -> Failure {

@@ -6,6 +6,8 @@
 //!
 //! No probe reads more than [`LIMIT`] bytes for one answer, whatever a server sends or announces.
 
+#![expect(clippy::doc_markdown, reason = "MySQL, MariaDB and FastCGI are names of products, not of code")]
+
 use std::fmt;
 
 pub mod fastcgi;

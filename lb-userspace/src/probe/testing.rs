@@ -18,7 +18,7 @@ use super::mysql::Session;
 pub const SECOND: Duration = Duration::from_secs(1);
 /// For servers that never answer.
 pub const SHORT: Duration = Duration::from_millis(100);
-const START: Duration = Duration::from_secs(120);
+const START: Duration = Duration::from_mins(2);
 
 /// An address where nobody listens.
 pub fn refusing_address() -> SocketAddr {

@@ -69,7 +69,12 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     peer: &Peer,
     account: &Account<'_>,
 ) -> Result<Greeting, Failure> {
-    let payload = wire.receive(peer, "it accepted the connection but sent no greeting").await?;
+    let waiting = "it accepted the connection but sent no greeting";
+    let payload = wire.receive(peer, waiting).await.map_err(|failure| match failure.kind {
+        // Greetings are short: these were the first bytes of another protocol.
+        FailureKind::TooLarge => bad_answer(peer, "its first packet is no greeting"),
+        _ => failure,
+    })?;
     if payload.first() == Some(&0xff) {
         let error = packet::server_error(&payload).map_err(|error| malformed(peer, error))?;
         return Err(failure::of_login(peer, &error, account));

@@ -110,7 +110,8 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::path::{Path, PathBuf};
     use std::process::{Command, Stdio};
 
     use proptest::prelude::*;
@@ -123,34 +124,35 @@ mod tests {
         out.status.success().then_some(out.stdout)
     }
 
+    /// A new key in `path`, and its public half in PEM; `None` without openssl.
+    pub fn generate(path: &Path) -> Option<(PathBuf, Vec<u8>)> {
+        let name = path.to_str().unwrap();
+        let size = "rsa_keygen_bits:2048";
+        openssl(&["genpkey", "-algorithm", "RSA", "-pkeyopt", size, "-out", name])?;
+        let public = openssl(&["pkey", "-in", name, "-pubout"])?;
+        Some((path.to_owned(), public))
+    }
+
+    pub fn decrypt(key: &Path, cipher: &[u8]) -> Vec<u8> {
+        let file = key.with_extension("cipher");
+        std::fs::write(&file, cipher).unwrap();
+        let (key, file) = (key.to_str().unwrap(), file.to_str().unwrap());
+        let (padding, hash) = ("rsa_padding_mode:oaep", "rsa_oaep_md:sha1");
+        let options = ["-pkeyopt", padding, "-pkeyopt", hash];
+        openssl(&[&["pkeyutl", "-decrypt", "-inkey", key, "-in", file], &options[..]].concat()).unwrap()
+    }
+
     #[test]
     fn openssl_decrypts_what_was_encrypted() {
         let dir = tempfile::tempdir().unwrap();
-        let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
-        let (key, cipher) = (path("key"), path("cipher"));
-        let options = "rsa_keygen_bits:2048";
-        let made = ["genpkey", "-algorithm", "RSA", "-pkeyopt", options, "-out", &key];
-        if openssl(&made).is_none() {
-            println!("SKIPPED: openssl_decrypts_what_was_encrypted: no openssl");
+        let Some((key, pem)) = generate(&dir.path().join("key")) else {
+            println!("SKIPPED: openssl_decrypts_what_was_encrypted: no openssl on this machine");
             return;
-        }
-        let pem = openssl(&["pkey", "-in", &key, "-pubout"]).unwrap();
+        };
         let public = PublicKey::from_pem(&pem).unwrap();
         for message in ["", "s3cret\0", &"x".repeat(214)] {
-            std::fs::write(&cipher, public.encrypt(message.as_bytes()).unwrap()).unwrap();
-            let plain = openssl(&[
-                "pkeyutl",
-                "-decrypt",
-                "-inkey",
-                &key,
-                "-in",
-                &cipher,
-                "-pkeyopt",
-                "rsa_padding_mode:oaep",
-                "-pkeyopt",
-                "rsa_oaep_md:sha1",
-            ]);
-            assert_eq!(plain.unwrap(), message.as_bytes());
+            let cipher = public.encrypt(message.as_bytes()).unwrap();
+            assert_eq!(decrypt(&key, &cipher), message.as_bytes());
         }
         assert!(public.encrypt(&[b'x'; 215]).is_none());
     }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::super::testing::{self, Liar, SECOND, SHORT};
@@ -136,8 +136,8 @@ async fn constructed_logins_end_as_they_should() {
         ([sha2, packet(2, b"\x01\x03").repeat(20)].concat(), Err(K::BadAnswer)),
         (native[..30].to_vec(), Err(K::Closed)),
         (native, Err(K::Closed)),
-        (b"\xff\xff\xff\x00aaaa".to_vec(), Err(K::TooLarge)),
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), Err(K::TooLarge)),
+        (b"\xff\xff\xff\x00aaaa".to_vec(), Err(K::BadAnswer)),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), Err(K::BadAnswer)),
         (packet(0, b""), Err(K::BadAnswer)),
         (Vec::new(), Err(K::Closed)),
     ];
@@ -146,6 +146,50 @@ async fn constructed_logins_end_as_they_should() {
         let answer = Session::connect(server.addr, "lb", "secret", SECOND).await;
         assert_eq!(answer.map(drop).map_err(|failure| failure.kind), want, "{words:?}");
     }
+}
+
+/// The server's side of `caching_sha2_password` with a cold cache, with openssl for its key.
+#[tokio::test]
+async fn a_cold_password_cache_gets_the_password_for_its_own_key_only() {
+    let test = "a_cold_password_cache_gets_the_password_for_its_own_key_only";
+    let dir = tempfile::tempdir().unwrap();
+    let Some((key, pem)) = rsa::tests::generate(&dir.path().join("key")) else {
+        println!("SKIPPED: {test}: no openssl on this machine");
+        return;
+    };
+    let (heard, mut passwords) = tokio::sync::mpsc::unbounded_channel();
+    let server = Liar::new(move |mut stream| {
+        let (key, pem, heard) = (key.clone(), pem.clone(), heard.clone());
+        async move {
+            let greeting = packet(0, &greeting("caching_sha2_password", NONCE));
+            stream.write_all(&greeting).await.unwrap();
+            assert_eq!(read_packet(&mut stream).await.0, 1, "login");
+            stream.write_all(&packet(2, &[1, 4])).await.unwrap();
+            assert_eq!(read_packet(&mut stream).await, (3, vec![2]), "asks for the key");
+            stream.write_all(&packet(4, &[b"\x01", pem.as_slice()].concat())).await.unwrap();
+            let (sequence, cipher) = read_packet(&mut stream).await;
+            assert_eq!(sequence, 5);
+            let mixed = rsa::tests::decrypt(&key, &cipher);
+            heard.send(auth::xor(&mixed, &NONCE.repeat(4))).unwrap();
+            stream.write_all(&packet(6, OK)).await.unwrap();
+            assert_eq!(read_packet(&mut stream).await, (0, vec![COM_QUIT]));
+            heard.send(b"quit".to_vec()).unwrap();
+        }
+    })
+    .await;
+    let password = "longer than the twenty random bytes";
+    let session = Session::connect(server.addr, "lb", password, 10 * SECOND).await.unwrap();
+    session.quit();
+    assert_eq!(passwords.recv().await.unwrap(), format!("{password}\0").as_bytes());
+    assert_eq!(passwords.recv().await.unwrap(), b"quit");
+}
+
+async fn read_packet(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+    let mut header = [0; 4];
+    stream.read_exact(&mut header).await.unwrap();
+    let mut payload = vec![0; usize::from(u16::from_le_bytes([header[0], header[1]]))];
+    stream.read_exact(&mut payload).await.unwrap();
+    (header[3], payload)
 }
 
 #[tokio::test]

@@ -37,6 +37,15 @@ impl Plugin {
         }
     }
 
+    /// How many random bytes the server sends for it. Most put a NUL behind them, but `client_ed25519` does not, and
+    /// its last random byte may be 0 as well: so they are counted, not searched for an end.
+    pub fn nonce_length(self) -> usize {
+        match self {
+            Self::Native | Self::CachingSha2 => 20,
+            Self::Ed25519 => 32,
+        }
+    }
+
     /// The proof for these random bytes. An empty password is proved by nothing at all, except with ed25519.
     pub fn response(self, password: &str, nonce: &[u8]) -> Vec<u8> {
         match self {

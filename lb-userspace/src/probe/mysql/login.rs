@@ -40,17 +40,13 @@ pub(super) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     let greeting = greet(wire, peer, account).await?;
     // With a default plugin that is not known here the account may still have one that is: it will be asked for.
     let plugin = Plugin::named(&greeting.plugin).unwrap_or(Plugin::Native);
-    let response = plugin.response(account.password, &greeting.nonce);
+    let mut nonce = greeting.nonce.clone();
+    nonce.truncate(plugin.nonce_length());
+    let response = plugin.response(account.password, &nonce);
     let login = packet::login(&greeting, account.user, plugin.name(), &response);
     wire.send(peer, &login).await?;
-    let mut talk = Talk {
-        wire,
-        peer,
-        account,
-        plugin: Some(plugin),
-        plugin_name: plugin.name().to_owned(),
-        nonce: greeting.nonce,
-    };
+    let mut talk =
+        Talk { wire, peer, account, plugin: Some(plugin), plugin_name: plugin.name().to_owned(), nonce };
     for _ in 0..MAX_STEPS {
         let answer = talk.wire.receive(peer, WAITING).await?;
         match packet::auth_step(&answer).map_err(|error| malformed(peer, error))? {
@@ -102,6 +98,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
         self.plugin = Plugin::named(&name);
         self.plugin_name = name;
         self.nonce = nonce;
+        self.nonce.truncate(self.plugin.map_or(0, Plugin::nonce_length));
         // To an unknown plugin an empty answer is sent, for the server's refusal: hanging up instead would count as an
         // unfinished handshake.
         let response =

@@ -106,7 +106,7 @@ pub(super) fn server_error(payload: &[u8]) -> Result<ServerError, Malformed> {
 pub(super) struct Greeting {
     pub version: String,
     pub capabilities: u32,
-    /// The random bytes that the password is mixed with, without the NUL that ends them.
+    /// The random bytes that the password is mixed with, and what the server put behind them.
     pub nonce: Vec<u8>,
     /// The server's default authentication plugin; `mysql_native_password` where it names none.
     pub plugin: String,
@@ -139,7 +139,7 @@ pub(super) fn greeting(payload: &[u8]) -> Result<Greeting, Malformed> {
         return Err(fields.malformed());
     }
     let second = fields.bytes(nonce_length.saturating_sub(8).max(13))?;
-    nonce.extend_from_slice(second.strip_suffix(&[0]).unwrap_or(second));
+    nonce.extend_from_slice(second);
     let plugin = if capabilities & PLUGIN_AUTH != 0 && !fields.is_empty() {
         // Some old servers forget the NUL at the end.
         let rest = fields.remaining();
@@ -177,7 +177,7 @@ pub(super) fn login(greeting: &Greeting, user: &str, plugin: &str, response: &[u
 pub(super) enum AuthStep {
     /// The login is complete.
     Accepted,
-    /// The account wants another plugin, with new random bytes.
+    /// The account wants another plugin, with new random bytes (and often a NUL behind them).
     Switch { plugin: String, nonce: Vec<u8> },
     /// A message of the plugin.
     More(Vec<u8>),
@@ -197,8 +197,7 @@ pub(super) fn auth_step(payload: &[u8]) -> Result<AuthStep, Malformed> {
         }
         0xfe => {
             let plugin = printable(fields.until_nul()?);
-            let nonce = fields.remaining();
-            Ok(AuthStep::Switch { plugin, nonce: nonce.strip_suffix(&[0]).unwrap_or(nonce).to_vec() })
+            Ok(AuthStep::Switch { plugin, nonce: fields.remaining().to_vec() })
         }
         _ => Err(fields.malformed()),
     }

@@ -51,7 +51,7 @@ fn error_packets_are_read_with_and_without_a_sql_state() {
 fn the_greeting_is_read_whole_or_not_at_all() {
     let whole = greeting("caching_sha2_password", NONCE);
     let read = packet::greeting(&whole).unwrap();
-    assert_eq!(read.nonce, NONCE);
+    assert_eq!(read.nonce, [&NONCE[..], b"\0"].concat());
     assert_eq!(read.plugin, "caching_sha2_password");
     assert_eq!(read.version, "5.5.5-10.11.19-MariaDB");
     let plugin_starts = whole.len() - "caching_sha2_password".len() - 1;
@@ -76,7 +76,7 @@ fn the_steps_of_a_login_are_told_apart() {
         (OK, AuthStep::Accepted),
         (b"\x01\x03", AuthStep::More(vec![3])),
         (b"\xfeclient_ed25519\x00nonce", switch("client_ed25519", b"nonce")),
-        (b"\xfemysql_native_password\0abc\0", switch("mysql_native_password", b"abc")),
+        (b"\xfemysql_native_password\0abc\0", switch("mysql_native_password", b"abc\0")),
         (b"\xfe", switch("mysql_old_password", b"")),
     ];
     for (payload, want) in table {
@@ -190,6 +190,32 @@ async fn read_packet(stream: &mut TcpStream) -> (u8, Vec<u8>) {
     let mut payload = vec![0; usize::from(u16::from_le_bytes([header[0], header[1]]))];
     stream.read_exact(&mut payload).await.unwrap();
     (header[3], payload)
+}
+
+#[tokio::test]
+async fn random_bytes_are_counted_even_if_the_last_is_zero() {
+    let table: [(&str, &[u8], auth::Plugin, usize); 3] = [
+        ("client_ed25519", &[[7; 31].as_slice(), &[0]].concat(), auth::Plugin::Ed25519, 32),
+        ("caching_sha2_password", &[[7; 20].as_slice(), &[0]].concat(), auth::Plugin::CachingSha2, 20),
+        ("mysql_native_password", &[7; 20], auth::Plugin::Native, 20),
+    ];
+    for (name, sent, plugin, length) in table {
+        let switch = packet(2, &[b"\xfe", name.as_bytes(), b"\0", sent].concat());
+        let (heard, mut proofs) = tokio::sync::mpsc::unbounded_channel();
+        let server = Liar::new(move |mut stream| {
+            let (switch, heard) = (switch.clone(), heard.clone());
+            async move {
+                stream.write_all(&packet(0, &greeting("unknown", NONCE))).await.unwrap();
+                read_packet(&mut stream).await;
+                stream.write_all(&switch).await.unwrap();
+                heard.send(read_packet(&mut stream).await.1).unwrap();
+                stream.write_all(&packet(4, OK)).await.unwrap();
+            }
+        })
+        .await;
+        Session::connect(server.addr, "lb", "secret", SECOND).await.unwrap();
+        assert_eq!(proofs.recv().await.unwrap(), plugin.response("secret", &sent[..length]), "{name}");
+    }
 }
 
 #[tokio::test]
@@ -339,23 +365,23 @@ async fn a_session_asks_more_than_once(addr: SocketAddr) {
 async fn goodbyes_are_not_counted_as_aborted(addr: SocketAddr) {
     let counters = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Aborted_clients', 'Connections')";
     let mut watch = connect(addr).await.unwrap();
+    alone(&mut watch).await;
     let before = watch.query(counters, 5 * SECOND).await.unwrap().rows;
     for _ in 0..20 {
         connect(addr).await.unwrap().quit();
     }
-    // The twenty have certainly been judged when nobody but the watcher is left.
-    loop {
-        let running = "SELECT COUNT(*) FROM information_schema.processlist";
-        let rows = watch.query(running, 5 * SECOND).await.unwrap().rows;
-        if rows == [vec![Some("1".to_owned())]] {
-            break;
-        }
-    }
+    alone(&mut watch).await;
     let after = watch.query(counters, 5 * SECOND).await.unwrap().rows;
     let number =
         |rows: &[Vec<Option<String>>], row: usize| -> u64 { rows[row][1].as_ref().unwrap().parse().unwrap() };
     assert_eq!(number(&after, 0), number(&before, 0), "aborted");
     assert_eq!(number(&after, 1), number(&before, 1) + 20, "connections");
+}
+
+/// Waits until the server has judged the end of all connections but the watcher's.
+async fn alone(watch: &mut Session) {
+    let running = "SELECT COUNT(*) FROM information_schema.processlist WHERE user <> 'system user'";
+    while watch.query(running, 5 * SECOND).await.unwrap().rows != [vec![Some("1".to_owned())]] {}
 }
 
 /// One over `max_connections` is refused after the login, one more (beside the spare slot) instead of the greeting.

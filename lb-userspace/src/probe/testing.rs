@@ -155,7 +155,12 @@ pub async fn mariadb(test: &str, options: &[&str]) -> Option<Server> {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     let data = format!("--datadir={}", data.display());
+    // A starting server clears its temporary directory of what it takes for its own remains, so none is shared.
+    let temporary = dir.path().join("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let temporary = format!("--tmpdir={}", temporary.display());
     let small = [
+        temporary.as_str(),
         "--user=root",
         "--skip-name-resolve",
         "--innodb-log-file-size=8M",

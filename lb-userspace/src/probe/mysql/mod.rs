@@ -1,0 +1,159 @@
+//! A monitor's session with a MySQL or MariaDB server, in its own client protocol.
+//!
+//! Own code instead of a client crate because the failures are the point: a monitor must see error 1040 in both its
+//! forms (before the handshake without a SQL state, after it with one), must tell its own misconfiguration from the
+//! server's state, must read a bounded number of bytes, and must always finish the handshake: a server counts an
+//! unfinished one against this host and in the end blocks it (error 1129).
+//!
+//! Without TLS in this version: a server or an account that insists on it is reported as
+//! [`FailureKind::MonitorDenied`].
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::peer::Peer;
+use super::{Failure, FailureKind};
+
+mod auth;
+mod failure;
+mod login;
+mod packet;
+mod rsa;
+mod wire;
+
+use packet::Head;
+use wire::{Wire, malformed};
+
+const COM_QUIT: u8 = 1;
+const COM_QUERY: u8 = 3;
+const COM_PING: u8 = 14;
+/// More rows than any query of a monitor returns.
+const MAX_ROWS: usize = 4096;
+
+/// The answer to a query.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// The columns' names; none for a statement without a result.
+    pub columns: Vec<String>,
+    /// The rows as text; `None` stands for NULL.
+    pub rows: Vec<Vec<Option<String>>>,
+}
+
+/// A logged-in connection. Ends with `COM_QUIT`, on [`Session::quit`] or when dropped.
+///
+/// After any failure but [`FailureKind::Server`] the session is of no more use.
+#[derive(Debug)]
+pub struct Session {
+    wire: Wire<TcpStream>,
+    addr: SocketAddr,
+    version: String,
+}
+
+impl Session {
+    /// Connects and logs in within `timeout`. No database is chosen, the account needs USAGE only.
+    pub async fn connect(
+        addr: SocketAddr,
+        user: &str,
+        password: &str,
+        timeout: Duration,
+    ) -> Result<Self, Failure> {
+        Self::connect_by(&Peer::new(addr, timeout), user, password).await
+    }
+
+    /// [`Session::connect`] with a deadline that goes on to other steps.
+    pub(super) async fn connect_by(peer: &Peer, user: &str, password: &str) -> Result<Self, Failure> {
+        let stream = peer.connect().await?;
+        let host = stream.local_addr().map_or_else(|_| "%".to_owned(), |local| local.ip().to_string());
+        let mut wire = Wire::new(stream);
+        let account = login::Account { user, password, host: &host };
+        let version = login::log_in(&mut wire, peer, &account).await?;
+        Ok(Self { wire, addr: peer.addr, version })
+    }
+
+    /// The server's version as it says it, for instance `5.5.5-10.11.19-MariaDB`.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Runs one statement and reads its whole answer within `timeout`.
+    pub async fn query(&mut self, sql: &str, timeout: Duration) -> Result<Rows, Failure> {
+        self.query_by(&Peer::new(self.addr, timeout), sql).await
+    }
+
+    /// [`Session::query`] with a deadline that goes on to other steps.
+    pub(super) async fn query_by(&mut self, peer: &Peer, sql: &str) -> Result<Rows, Failure> {
+        query(&mut self.wire, peer, sql).await
+    }
+
+    /// Asks whether the server is alive; runs no query.
+    pub async fn ping(&mut self, timeout: Duration) -> Result<(), Failure> {
+        let peer = Peer::new(self.addr, timeout);
+        self.wire.begin();
+        self.wire.send(&peer, &[COM_PING]).await?;
+        let answer = self.wire.receive(&peer, "no answer to the ping").await?;
+        match packet::result_head(&answer).map_err(|error| malformed(&peer, error))? {
+            Head::Done => Ok(()),
+            Head::Failed(error) => Err(failure::of_server(&peer, &error)),
+            Head::Columns(_) => Err(wire::bad_answer(&peer, "a ping has no columns")),
+        }
+    }
+
+    /// Says goodbye, so that the server does not count an aborted connection.
+    pub fn quit(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Five bytes fit into any socket buffer that is not stuck, and to a stuck server there is nothing to say.
+        let _ = self.wire.stream.try_write(&[1, 0, 0, 0, COM_QUIT]);
+    }
+}
+
+/// Runs one statement over any stream.
+async fn query<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    peer: &Peer,
+    sql: &str,
+) -> Result<Rows, Failure> {
+    wire.begin();
+    let mut request = vec![COM_QUERY];
+    request.extend_from_slice(sql.as_bytes());
+    wire.send(peer, &request).await?;
+    let waiting = "no whole answer to a query";
+    let head = wire.receive(peer, waiting).await?;
+    let count = match packet::result_head(&head).map_err(|error| malformed(peer, error))? {
+        Head::Done => return Ok(Rows::default()),
+        Head::Failed(error) => return Err(failure::of_server(peer, &error)),
+        Head::Columns(count) => count,
+    };
+    let mut answer = Rows::default();
+    for _ in 0..count {
+        let definition = wire.receive(peer, waiting).await?;
+        let name = packet::column_name(&definition).map_err(|error| malformed(peer, error))?;
+        answer.columns.push(name);
+    }
+    if !packet::is_eof(&wire.receive(peer, waiting).await?) {
+        return Err(wire::bad_answer(peer, "the columns do not end"));
+    }
+    while answer.rows.len() < MAX_ROWS {
+        let payload = wire.receive(peer, waiting).await?;
+        if packet::is_eof(&payload) {
+            return Ok(answer);
+        }
+        if payload.first() == Some(&0xff) {
+            let error = packet::server_error(&payload).map_err(|error| malformed(peer, error))?;
+            return Err(failure::of_server(peer, &error));
+        }
+        let row = packet::row(&payload, count).map_err(|error| malformed(peer, error))?;
+        answer.rows.push(row);
+    }
+    Err(peer.failure(FailureKind::TooLarge, "sent more rows than a monitor reads"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -53,6 +53,7 @@ mod agent {
         abi::FlowKey,
         abi::Flow,
         abi::ProgramConfig,
+        abi::Layout,
         cell::PortCell,
         ports::PortRanges,
     );

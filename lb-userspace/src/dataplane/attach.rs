@@ -3,8 +3,8 @@
 use aya::{
     Ebpf, EbpfLoader,
     programs::{
-        FdLink, ProgramError, Xdp, XdpMode,
-        links::{LinkError, PinnedLink},
+        ProgramError, Xdp, XdpMode,
+        links::{FdLink, LinkError, PinnedLink},
     },
 };
 use lb_common::{

@@ -33,7 +33,7 @@ pub use pins::Pins;
 pub use publish::{Desired, DesiredBackend, DesiredService, Timeouts, Way};
 pub use sweep::Swept;
 
-use crate::ring::Regions;
+use crate::ring::{Region, Regions};
 use publish::{KnownService, Resting, service_key};
 use shared::{Accounts, Cells, Slots};
 use sweep::Sweep;
@@ -293,7 +293,8 @@ impl Dataplane {
         for entry in maps.services.iter() {
             let (key, service) = entry.map_err(DataplaneError::write("SERVICES"))?;
             if service.ring_length > 0 {
-                regions.reserve(service.ring_offset, service.ring_length);
+                // Two rings never overlap in the maps; one that did would be laid out anew at the first publication.
+                let _ = regions.claim(Region { offset: service.ring_offset, length: service.ring_length });
             }
             services.insert(key, KnownService::adopted(service));
         }

@@ -12,7 +12,7 @@ use lb_common::{
 };
 
 use super::{Dataplane, DataplaneError, now};
-use crate::ring;
+use crate::ring::{self, Region};
 
 /// How long a ring's old region is left alone after a publication.
 const REST: Ticks = Ticks::from_millis(1_000);
@@ -100,9 +100,14 @@ impl KnownService {
 
 /// A ring's region that is to be freed.
 pub(super) struct Resting {
-    pub(super) offset: u32,
-    pub(super) length: u32,
-    pub(super) since: Ticks,
+    region: Region,
+    since: Ticks,
+}
+
+impl Resting {
+    fn of(entry: &Service) -> Self {
+        Self { region: Region { offset: entry.ring_offset, length: entry.ring_length }, since: now() }
+    }
 }
 
 /// Key of a service in the maps.
@@ -207,9 +212,9 @@ impl Dataplane {
             (old.ring_offset, old.ring_length)
         } else {
             let length = ring::length(ring.len());
-            let offset = self.regions.allocate(length).ok_or(DataplaneError::RingsFull)?;
-            self.maps.slots.write(offset, &ring::build(&ring, length));
-            (offset, length)
+            let region = self.regions.allocate(length).map_err(|_| DataplaneError::RingsFull)?;
+            self.maps.slots.write(region.offset, &ring::build(&ring, length));
+            (region.offset, region.length)
         };
         let empty_since = if ring_length > 0 {
             0
@@ -232,7 +237,7 @@ impl Dataplane {
             self.maps.services.insert(key, entry, 0).map_err(DataplaneError::write("SERVICES"))?;
         }
         if old.ring_length > 0 && (old.ring_offset, old.ring_length) != (ring_offset, ring_length) {
-            self.resting.push(Resting { offset: old.ring_offset, length: old.ring_length, since: now() });
+            self.resting.push(Resting::of(&old));
         }
         self.services.insert(*key, KnownService { entry, timeouts: wanted.timeouts, ring });
         Ok(())
@@ -243,8 +248,7 @@ impl Dataplane {
         self.maps.services.remove(key).map_err(DataplaneError::write("SERVICES"))?;
         if let Some(known) = self.services.remove(key) {
             if known.entry.ring_length > 0 {
-                let Service { ring_offset: offset, ring_length: length, .. } = known.entry;
-                self.resting.push(Resting { offset, length, since: now() });
+                self.resting.push(Resting::of(&known.entry));
             }
             let orphans: Vec<u32> = self
                 .backends
@@ -274,7 +278,8 @@ impl Dataplane {
         self.resting.retain(|region| {
             let rested = now.since(region.since).at_least(REST);
             if rested {
-                regions.free(region.offset, region.length);
+                // It is held, for it was allocated or claimed before it came to rest.
+                let _ = regions.free(region.region);
             }
             !rested
         });

@@ -113,12 +113,12 @@ fn find<T: Tables>(key: &FlowKey, candidate: &Candidate, now: Ticks, tables: &T)
     }
     let hash = mix(key.client.wire(), key.client_port.wire(), config.seed);
     let mut place = ((u64::from(hash) * u64::from(count)) >> 32) as u32;
-    let mut best: Option<(u32, Worth)> = None;
+    let (mut best, mut best_worth) = (0, Worth::NONE);
     for _ in 0..PROBES {
         if let Some(cell) = tables.cell(candidate.backend.cells.wrapping_add(place)) {
             let worth = Worth::of(cell.owner, now.since(cell.seen()));
-            if worth > best.map_or(Worth::NONE, |(_, worth)| worth) {
-                best = Some((place, worth));
+            if worth > best_worth {
+                (best, best_worth) = (place, worth);
                 if worth == Worth::FREE {
                     break;
                 }
@@ -129,14 +129,16 @@ fn find<T: Tables>(key: &FlowKey, candidate: &Candidate, now: Ticks, tables: &T)
             place = 0;
         }
     }
-    let (place, worth) = best?;
-    let index = candidate.backend.cells.wrapping_add(place);
+    if best_worth == Worth::NONE {
+        return None;
+    }
+    let index = candidate.backend.cells.wrapping_add(best);
     let cell = tables.cell(index)?;
     // Between the two looks the cell may have been taken.
     if Worth::of(cell.owner, now.since(cell.seen())) == Worth::NONE {
         return None;
     }
-    Some(Pick { index, place, cell, worth })
+    Some(Pick { index, place: best, cell, worth: best_worth })
 }
 
 /// A keyed hash of a client's address and port: two rounds of multiply and fold.

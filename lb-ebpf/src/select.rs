@@ -17,43 +17,59 @@ pub struct Candidate {
     pub backend: Backend,
 }
 
+/// A drawn backend: as much of it as the choice needs. Id 0 is nobody's, so a draw that found nobody is a plain value:
+/// an `Option` would leave words unset on the stack, which the verifier refuses to see spilled.
+#[derive(Clone, Copy)]
+struct Draw {
+    id: u32,
+    weight: u32,
+}
+
+const NOBODY: Draw = Draw { id: 0, weight: 0 };
+
 /// Choose by the service's algorithm; `None`: nobody can serve.
 #[inline(always)]
 pub fn select<T: Tables>(service: &Service, tables: &T) -> Option<Candidate> {
     if service.ring_length == 0 {
         return None;
     }
-    if service.algorithm == algorithm::ROUND_ROBIN {
+    let draw = if service.algorithm == algorithm::ROUND_ROBIN {
         round_robin(service, tables)
     } else {
         least_load(service, tables)
+    };
+    if draw.id == NOBODY.id {
+        return None;
     }
+    Some(Candidate { id: draw.id, backend: tables.backend(draw.id)? })
 }
 
 /// The ring is laid out in turns by weight, so walking it is weighted round robin.
 #[inline(always)]
-fn round_robin<T: Tables>(service: &Service, tables: &T) -> Option<Candidate> {
+fn round_robin<T: Tables>(service: &Service, tables: &T) -> Draw {
     for _ in 0..TRIES {
-        let candidate = at(service, tables.ticket(service.id), tables);
-        if candidate.is_some() {
-            return candidate;
+        let draw = at(service, tables.ticket(service.id), tables);
+        if draw.id != NOBODY.id {
+            return draw;
         }
     }
-    None
+    NOBODY
 }
 
 /// The better of two different random candidates, each drawn in proportion to its weight (M. Mitzenmacher, "The Power
 /// of Two Choices in Randomized Load Balancing", 2001), by live connections over weight.
 #[inline(always)]
-fn least_load<T: Tables>(service: &Service, tables: &T) -> Option<Candidate> {
-    let mut first: Option<Candidate> = None;
+fn least_load<T: Tables>(service: &Service, tables: &T) -> Draw {
+    let mut first = NOBODY;
     for _ in 0..TRIES {
-        let Some(drawn) = at(service, tables.random(), tables) else { continue };
-        match first {
-            None => first = Some(drawn),
-            Some(before) if before.id != drawn.id => return Some(less_loaded(before, drawn, tables)),
-            Some(_) => {}
+        let draw = at(service, tables.random(), tables);
+        if draw.id == NOBODY.id || draw.id == first.id {
+            continue;
         }
+        if first.id != NOBODY.id {
+            return less_loaded(first, draw, tables);
+        }
+        first = draw;
     }
     first
 }
@@ -61,18 +77,20 @@ fn least_load<T: Tables>(service: &Service, tables: &T) -> Option<Candidate> {
 /// The candidate with the lower (live + 1) / weight. One is added so that an idle node with a small weight, which may
 /// be recovering, does not win every draw.
 #[inline(always)]
-fn less_loaded<T: Tables>(a: Candidate, b: Candidate, tables: &T) -> Candidate {
-    let load = |of: &Candidate| tables.account(of.id).map_or(0, |account| account.live()) + 1;
-    if load(&a) * u64::from(b.backend.weight) <= load(&b) * u64::from(a.backend.weight) { a } else { b }
+fn less_loaded<T: Tables>(a: Draw, b: Draw, tables: &T) -> Draw {
+    let load = |of: Draw| tables.account(of.id).map_or(0, |account| account.live()) + 1;
+    if load(a) * u64::from(b.weight) <= load(b) * u64::from(a.weight) { a } else { b }
 }
 
 #[inline(always)]
-fn at<T: Tables>(service: &Service, number: u32, tables: &T) -> Option<Candidate> {
-    let id = tables.slot(service.ring_offset.wrapping_add(number % service.ring_length))?;
-    let backend = tables.backend(id)?;
-    // The map of services may hand out a value while it is replaced; a ring of another service is never followed.
-    if backend.state != backend_state::ACTIVE || backend.service != service.id {
-        return None;
+fn at<T: Tables>(service: &Service, number: u32, tables: &T) -> Draw {
+    let slot = tables.slot(service.ring_offset.wrapping_add(number % service.ring_length));
+    let Some(id) = slot else { return NOBODY };
+    match tables.backend(id) {
+        // The map of services may hand out a value while it is replaced; a ring of another service is never followed.
+        Some(backend) if backend.state == backend_state::ACTIVE && backend.service == service.id => {
+            Draw { id, weight: backend.weight }
+        }
+        _ => NOBODY,
     }
-    Some(Candidate { id, backend })
 }

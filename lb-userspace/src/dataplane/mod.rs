@@ -163,7 +163,7 @@ impl DataplaneError {
         match &error {
             ProgramError::LoadError { verifier_log, .. } => {
                 let log = verifier_log.to_string();
-                let lines: Vec<&str> = log.lines().rev().take(4).collect();
+                let lines: Vec<&str> = log.lines().rev().take(40).collect();
                 Self::Kernel { reason: lines.into_iter().rev().collect::<Vec<_>>().join(" | ") }
             }
             _ => Self::Program(Box::new(error)),

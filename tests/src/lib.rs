@@ -1,1 +1,9 @@
-//! Placeholder while the workspace is laid out.
+//! The lab of `lb`: hosts in network namespaces of their own, the real servers in them, and the clients
+//! that the end-to-end tests drive.
+//!
+//! Nothing touches the root network namespace, and nothing outlives the process that built a lab, however
+//! that process ends; [`lab::machine`] says how.
+
+pub mod lab;
+
+pub use lab::{Error, Host, Lab, Process, Result, wait_for};

@@ -1,0 +1,84 @@
+//! The configuration file of a node: small, not durable, quick.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use super::GaleraOptions;
+
+/// Group timers under which a lost node is noticed after 1.8 s.
+const FAST_TIMERS: &str = "evs.keepalive_period=PT0.3S;evs.suspect_timeout=PT1.5S;\
+    evs.inactive_timeout=PT3S;evs.inactive_check_period=PT0.2S;evs.install_timeout=PT3S;\
+    evs.join_retrans_period=PT0.3S;gmcast.peer_timeout=PT1S";
+
+/// The settings of the data files, which the installation must share with the server.
+pub(super) const DATA_FILES: [&str; 5] = [
+    "innodb_data_file_path=ibdata1:4M:autoextend",
+    "innodb_autoextend_increment=1",
+    "innodb_log_file_size=8M",
+    "innodb_flush_method=nosync",
+    "innodb_doublewrite=0",
+];
+
+/// What distinguishes one node from another.
+#[derive(Debug)]
+pub(super) struct Node<'a> {
+    pub(super) name: &'a str,
+    pub(super) address: Ipv4Addr,
+    pub(super) members: &'a [Ipv4Addr],
+    pub(super) directory: &'a Path,
+    pub(super) library: &'a Path,
+    pub(super) options: &'a GaleraOptions,
+}
+
+impl Node<'_> {
+    /// The text of its `my.cnf`.
+    pub(super) fn text(&self) -> String {
+        let Self { name, address, options, .. } = self;
+        let (directory, library) = (self.directory.display(), self.library.display());
+        let members = self.members.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(",");
+        let GaleraOptions { max_connections, bind, fast_timers } = options;
+        let timers = if *fast_timers { FAST_TIMERS } else { "" };
+        let data_files = DATA_FILES.join("\n");
+        format!(
+            "[mysqld]
+user=mysql
+datadir={directory}/data
+tmpdir={directory}/tmp
+socket={directory}/sock
+pid-file={directory}/pid
+bind-address={bind}
+port=3306
+skip-name-resolve
+binlog_format=ROW
+default_storage_engine=InnoDB
+innodb_autoinc_lock_mode=2
+innodb_flush_log_at_trx_commit=0
+{data_files}
+innodb_buffer_pool_size=32M
+innodb_log_buffer_size=2M
+innodb_temp_data_file_path=ibtmp1:4M:autoextend
+innodb_buffer_pool_dump_at_shutdown=0
+innodb_buffer_pool_load_at_startup=0
+key_buffer_size=1M
+aria_pagecache_buffer_size=1M
+query_cache_size=0
+table_open_cache=200
+table_definition_cache=400
+max_connections={max_connections}
+thread_stack=256K
+performance_schema=OFF
+skip-log-bin
+wsrep_on=ON
+wsrep_provider={library}
+wsrep_cluster_name=lab
+wsrep_cluster_address=gcomm://{members}
+wsrep_node_address={address}
+wsrep_node_name={name}
+wsrep_slave_threads=1
+wsrep_sst_method=rsync
+wsrep_sst_auth=sst:sst
+wsrep_provider_options=\"gcache.size=16M;gcache.page_size=16M;gcs.fc_limit=64;{timers}\"
+"
+        )
+    }
+}

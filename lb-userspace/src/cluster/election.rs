@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::node::LastCommitted;
 use super::view::{Comparison, View, compare};
 use super::{
     Alarm, Donor, Event, How, Incumbent, Kind, Node, NodeStatus, Observation, Outcome, Policy, Readiness,
@@ -338,7 +339,7 @@ impl Cluster {
             |node: &NodeStatus| node.non_primary.map(|committed| (committed, node.name().to_owned()));
         // The first of the highest: `max_by_key` would return the last.
         let highest = self.nodes.iter().rev().filter_map(committed).max_by_key(|(committed, _)| *committed);
-        highest.map(|(last_committed, node)| Alarm::NobodyPrimary { node, last_committed })
+        highest.map(|(LastCommitted(last_committed), node)| Alarm::NobodyPrimary { node, last_committed })
     }
 
     fn wake(&self, now: Moment) -> Option<Moment> {

@@ -48,7 +48,7 @@ pub enum Kind {
     /// A Galera cluster: a node without wsrep is out.
     #[default]
     Galera,
-    /// MySQL or MariaDB servers by themselves.
+    /// `MySQL` or `MariaDB` servers by themselves.
     Mysql,
 }
 

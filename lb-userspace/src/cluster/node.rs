@@ -4,8 +4,13 @@ use super::view::View;
 use super::{Judgement, Node, Policy, Readiness, Reason, Seen, classify};
 use crate::health::Moment;
 
+/// How far a node that is not Primary has got, if it says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LastCommitted(pub(super) Option<u64>);
+
 /// One node's state.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "they vary independently of each other")]
 pub struct NodeStatus {
     pub(super) node: Node,
     /// What the latest evidence from the node itself says.
@@ -25,7 +30,7 @@ pub struct NodeStatus {
     /// about any number of views, so the one that it showed last is no longer compared with the others'.
     pub(super) fresh: bool,
     /// It answered, and not as Primary; with its `wsrep_last_committed`.
-    pub(super) non_primary: Option<Option<u64>>,
+    pub(super) non_primary: Option<LastCommitted>,
     /// The monitor user is refused.
     pub(super) denied: Option<String>,
 }
@@ -94,7 +99,8 @@ impl NodeStatus {
                 self.own = classify(&signals, policy, self.saturated);
                 self.saturated = matches!(self.own.reason, Reason::Saturated | Reason::SaturatedReader);
                 self.view = View::of(&signals);
-                self.non_primary = (signals.primary == Some(false)).then_some(signals.last_committed);
+                self.non_primary =
+                    (signals.primary == Some(false)).then_some(LastCommitted(signals.last_committed));
             }
             Seen::Saturated => {
                 self.saturated = true;

@@ -48,6 +48,7 @@ pub enum RejectQueries {
 
 /// The status variables and settings that a sample holds. What a server does not have, or does not say, is `None`.
 #[derive(Clone, Debug, Default, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of the server that stands for itself")]
 pub struct Signals {
     /// `wsrep_cluster_status` is `Primary`.
     pub primary: Option<bool>,

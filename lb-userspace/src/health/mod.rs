@@ -50,9 +50,9 @@ impl Default for Tuning {
             fall_in_window: 5,
             confirm_after: Duration::from_millis(250),
             flap_changes: 4,
-            flap_window: Duration::from_secs(300),
+            flap_window: Duration::from_mins(5),
             hold: Duration::from_secs(30),
-            hold_max: Duration::from_secs(300),
+            hold_max: Duration::from_mins(5),
         }
     }
 }

@@ -4,13 +4,15 @@
 //! to hold every backend's share; a random slot is a draw in proportion to the weights, so the shares have to be
 //! exact. Quotas by largest remainder give the second, earliest deadline first gives the first: turn `k` of a backend
 //! with `q` of `L` slots may come from slot `k·L/q` on and is due before `(k+1)·L/q`. Such a sequence always exists
-//! (R. Tijdeman, "The chairman assignment problem", 1980), and taking the earliest deadline finds it.
+//! (R. Tijdeman, "The chairman assignment problem", 1980), and taking the earliest deadline finds it;
+//! here with both ends rounded up to whole slots.
 
+mod deadlines;
 mod regions;
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 
+use deadlines::{Deadlines, Lists};
 pub use regions::{Region, RegionError, Regions};
 
 /// The shortest ring, for services of few backends. A prime, like every length.
@@ -28,7 +30,7 @@ pub fn length(backends: usize) -> u32 {
 }
 
 fn is_prime(number: u32) -> bool {
-    number >= 2 && (2..).take_while(|d| d * d <= number).all(|d| number % d != 0)
+    number >= 2 && (2..=number.isqrt()).all(|divisor| !number.is_multiple_of(divisor))
 }
 
 /// Builds a ring of `length` slots, each holding a backend's id, from (id, weight) pairs.
@@ -98,38 +100,31 @@ fn quotas(weights: &[(u32, u32)], length: u32) -> Vec<Turns> {
     turns
 }
 
-/// No further turn is waiting in this slot's list.
-const NONE: u32 = u32::MAX;
-
 /// Lays the turns out by earliest deadline; the result holds indices into `turns`.
 fn interleave(turns: &[Turns], length: u32) -> Vec<u32> {
-    // Deadlines are compared as fractions of a slot; 20 bits tell any two quotients of 17-bit numbers apart often
-    // enough, and a tie only decides whose turn comes first.
-    let deadline =
-        |index: u32, turn: u64| ((turn + 1) * u64::from(length) << 20) / turns[index as usize].quota;
-    // One list per slot of the backends whose next turn is released there, chained through `next`.
-    let mut released = vec![NONE; length as usize + 1];
-    let mut next = vec![NONE; turns.len()];
+    let slots = length as usize;
+    // The first slot not before the given turn of a backend begins.
+    let begins =
+        |index: u32, turn: u64| (turn * u64::from(length)).div_ceil(turns[index as usize].quota) as usize;
+    let mut next = vec![0; turns.len()];
     let mut taken = vec![0_u64; turns.len()];
-    for index in (0..turns.len()).rev() {
-        next[index] = std::mem::replace(&mut released[0], index as u32);
+    let mut released = Lists::new(slots + 1);
+    let mut ready = Deadlines::new(slots + 1);
+    for index in 0..turns.len() as u32 {
+        released.push(0, index, &mut next);
     }
-    let mut ready = BinaryHeap::new();
-    let mut ring = Vec::with_capacity(length as usize);
-    for slot in 0..length as usize {
-        let mut waiting = released[slot];
-        while waiting != NONE {
-            ready.push(Reverse((deadline(waiting, taken[waiting as usize]), waiting)));
-            waiting = next[waiting as usize];
+    let mut ring = Vec::with_capacity(slots);
+    for slot in 0..slots {
+        while let Some(index) = released.pop(slot, &next) {
+            ready.push(begins(index, taken[index as usize] + 1), index, &mut next);
         }
         // The turns released up to a slot always outnumber the slots before it, so there is always one.
-        let Some(Reverse((_, index))) = ready.pop() else { break };
+        let Some(index) = ready.pop(&next) else { break };
         ring.push(index);
         let owner = index as usize;
         taken[owner] += 1;
         if taken[owner] < turns[owner].quota {
-            let from = (taken[owner] * u64::from(length)).div_ceil(turns[owner].quota) as usize;
-            next[owner] = std::mem::replace(&mut released[from.max(slot + 1)], index);
+            released.push(begins(index, taken[owner]).max(slot + 1), index, &mut next);
         }
     }
     ring
@@ -144,10 +139,10 @@ fn part_neighbours(ring: &mut [u32]) {
         return;
     }
     // The pair of the last and the first slot is seen by turning the ring until its ends differ.
-    if ring[0] == ring[length - 1] {
-        if let Some(at) = (1..length).find(|&at| ring[at] != ring[at - 1]) {
-            ring.rotate_left(at);
-        }
+    if ring[0] == ring[length - 1]
+        && let Some(at) = (1..length).find(|&at| ring[at] != ring[at - 1])
+    {
+        ring.rotate_left(at);
     }
     let mut at = 1;
     while at < length {

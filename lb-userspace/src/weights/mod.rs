@@ -10,6 +10,8 @@
 //! Weights are relative: only those that are measured take part in the mean, so that a backend without a metric has
 //! exactly its configured weight, and a slow start moves nobody else's weight.
 
+#[cfg(test)]
+mod in_the_model;
 mod member;
 #[cfg(test)]
 mod model;

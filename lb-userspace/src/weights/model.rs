@@ -2,7 +2,7 @@
 //! 100 ms of work a request and a FIFO backlog, one of them twice as slow for two minutes.
 //!
 //! A discrete-event simulation, a port of the Python program with which the policy was chosen, event for event and
-//! random number for random number (Mersenne Twister, as CPython seeds it), so its figures can be compared digit by
+//! random number for random number (Mersenne Twister, as `CPython` seeds it), so its figures can be compared digit by
 //! digit: see `the_port_gives_the_figures_of_the_python_model`.
 
 use std::cmp::Reverse;
@@ -23,14 +23,14 @@ const WARM_UP: f64 = 30.0;
 /// Requests a second on a kept-alive connection.
 const REQUEST_RATE: f64 = 2.0;
 
-/// CPython's `random.Random(seed)`: M. Matsumoto, T. Nishimura, "Mersenne Twister", 1998, reference code mt19937ar.
+/// `CPython`'s `random.Random(seed)`: M. Matsumoto, T. Nishimura, "Mersenne Twister", 1998, reference code mt19937ar.
 pub struct Random {
     state: [u32; 624],
     at: usize,
 }
 
 impl Random {
-    /// Seeds as CPython does for a small integer: by an array of one word.
+    /// Seeds as `CPython` does for a small integer: by an array of one word.
     pub fn new(seed: u32) -> Self {
         let mut state = [0_u32; 624];
         state[0] = 19_650_218;

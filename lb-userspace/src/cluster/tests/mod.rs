@@ -3,6 +3,7 @@
 mod any_order;
 mod signals;
 mod stories;
+mod views;
 
 use super::*;
 use crate::health::Moment;

@@ -37,7 +37,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Task::Setup { check } => setup::setup(check),
-        Task::Test(options) => test::test(&options),
+        Task::Test(options) => return test::test(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

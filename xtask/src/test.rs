@@ -6,7 +6,7 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
@@ -56,8 +56,8 @@ impl Binary {
     }
 }
 
-/// Runs everything and prints the sum as the last line.
-pub fn test(options: &Options) -> Result<()> {
+/// Runs everything, prints the sum as the last line, and tells whether all is well.
+pub fn test(options: &Options) -> ExitCode {
     let mut summary = Summary::default();
     let started = Instant::now();
     let done = steps(options, &mut summary);
@@ -69,8 +69,11 @@ pub fn test(options: &Options) -> Result<()> {
         println!(" - {}: {}", skip.test, skip.reason);
     }
     println!("\nall steps: {}", seconds(started.elapsed()));
+    if let Err(error) = &done {
+        println!("error: {error:#}");
+    }
     println!("{summary}");
-    done
+    if done.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The steps, until one fails.

@@ -8,6 +8,7 @@ pub mod pins;
 pub mod publish;
 pub mod shared;
 mod sweep;
+pub mod task;
 
 use std::{
     collections::{BTreeMap, HashMap},

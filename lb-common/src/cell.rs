@@ -198,9 +198,23 @@ impl Worth {
                 Self(Self::EARLY + span)
             }
             Phase::Closed | Phase::Resting => Self(Self::RESTED + span),
-            Phase::Embryonic | Phase::Answered if age.at_least(crate::EMBRYO_GRACE) => Self(Self::EMBRYO + span),
+            Phase::Embryonic | Phase::Answered if age.at_least(crate::EMBRYO_GRACE) => {
+                Self(Self::EMBRYO + span)
+            }
             _ => Self::NONE,
         }
+    }
+
+    /// The number behind it, for a function that returns numbers.
+    #[inline(always)]
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+
+    /// From such a number.
+    #[inline(always)]
+    pub const fn from_raw(raw: u32) -> Self {
+        Self(raw)
     }
 
     /// Whether taking it may meet a TIME_WAIT at the server.
@@ -322,9 +336,10 @@ mod tests {
     #[test]
     fn ports_are_taken_in_the_order_of_their_worth() {
         let closed = embryo().with_phase(Phase::Closed);
-        let waiting = [(Side::Server, SYN_ACK), (Side::Client, PROOF), (Side::Server, FIN), (Side::Client, FIN)]
-            .iter()
-            .fold(embryo(), |owner, (side, signs)| owner.after(*side, *signs));
+        let waiting =
+            [(Side::Server, SYN_ACK), (Side::Client, PROOF), (Side::Server, FIN), (Side::Client, FIN)]
+                .iter()
+                .fold(embryo(), |owner, (side, signs)| owner.after(*side, *signs));
         let old = Ticks::from_millis(3_600_000);
         let order = [
             Worth::of(Owner(0), Ticks::from_raw(0)),

@@ -1,7 +1,8 @@
 //! Types that any bytes make a valid value of: what may be loaded from a packet, and what may stand in a map.
-#![expect(unsafe_code, reason = "the markers below are promises about memory; this file is where they are made")]
-
-use network_types::{eth::EthHdr, ip::Ipv4Hdr};
+#![expect(
+    unsafe_code,
+    reason = "the markers below are promises about memory; this file is where they are made"
+)]
 
 /// A type that may be loaded from and stored into a packet as it stands in memory.
 ///
@@ -23,12 +24,6 @@ unsafe impl Plain for crate::Be16 {}
 unsafe impl Plain for crate::Be32 {}
 // SAFETY: an array of a plain type has no padding between its elements.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
-// SAFETY: `repr(C)`, 6 + 6 + 2 bytes of integers, 14 in all: no padding.
-unsafe impl Plain for EthHdr {}
-// SAFETY: `repr(C)` over bytes and arrays of bytes, 20 in all: no padding.
-unsafe impl Plain for Ipv4Hdr {}
-
-const _: () = assert!(size_of::<EthHdr>() == 14 && size_of::<Ipv4Hdr>() == 20);
 
 #[cfg(feature = "agent")]
 mod agent {

@@ -85,7 +85,10 @@ mod tests {
     #[test]
     fn linux_defaults_leave_36_280_ports() {
         let ranges = PortRanges::around(1024, 65535, (32768, 60999));
-        assert_eq!(ranges, PortRanges { low_first: 1024, low_count: 31744, high_first: 61000, high_count: 4536 });
+        assert_eq!(
+            ranges,
+            PortRanges { low_first: 1024, low_count: 31744, high_first: 61000, high_count: 4536 }
+        );
         assert_eq!(ranges.count(), 36_280);
     }
 }

@@ -6,7 +6,11 @@ use lb_common::{
     cell::{Owner, Phase, PortCell, Worth},
 };
 
-use crate::{Tables, select::Candidate, tables::Inserted};
+use crate::{
+    Tables,
+    select::Candidate,
+    tables::{Block, Inserted},
+};
 
 /// Cells that are looked at before the ports count as exhausted: with nine of ten held for long, one search in 800
 /// misses a free one.
@@ -103,42 +107,52 @@ pub fn key_of<T: Tables>(cell: &PortCell, tables: &T) -> Option<FlowKey> {
     })
 }
 
-/// The most worthy of the cells after the client's own place in the block.
+/// The most worthy of the cells from the client's own place in the block on.
 #[inline(always)]
 fn find<T: Tables>(key: &FlowKey, candidate: &Candidate, now: Ticks, tables: &T) -> Option<Pick> {
     let config = tables.config();
     let count = config.ports.count();
-    if count == 0 {
+    let hash = mix(key.client.wire(), key.client_port.wire(), config.seed);
+    let start = ((u64::from(hash) * u64::from(count)) >> 32) as u32;
+    let place = tables.search(Block { cells: candidate.backend.cells, count, start }, now)?;
+    let index = candidate.backend.cells.wrapping_add(place);
+    let cell = tables.cell(index)?;
+    // Between the two looks the cell may have been taken.
+    let worth = Worth::of(cell.owner, now.since(cell.seen()));
+    if worth == Worth::NONE {
         return None;
     }
-    let hash = mix(key.client.wire(), key.client_port.wire(), config.seed);
-    let mut place = ((u64::from(hash) * u64::from(count)) >> 32) as u32;
+    Some(Pick { index, place, cell, worth })
+}
+
+/// What a cell is worth to a newcomer. In the kernel a function of its own, for the same reason as [`search`].
+#[inline(always)]
+pub fn worth<T: Tables>(index: u32, now: Ticks, tables: &T) -> Worth {
+    tables.holder(index).map_or(Worth::NONE, |(owner, seen)| Worth::of(owner, now.since(seen)))
+}
+
+/// Look at [`PROBES`] cells of a block; the place of the most worthy one, if any can be had.
+///
+/// In the kernel this is a function of its own that takes and returns numbers (a global function to the verifier,
+/// verified once): inlined, its rounds would be verified again for every way that leads here.
+#[inline(always)]
+pub fn search<T: Tables>(block: Block, now: Ticks, tables: &T) -> Option<u32> {
+    let mut place = block.start;
     let (mut best, mut best_worth) = (0, Worth::NONE);
     for _ in 0..PROBES {
-        if let Some(cell) = tables.cell(candidate.backend.cells.wrapping_add(place)) {
-            let worth = Worth::of(cell.owner, now.since(cell.seen()));
-            if worth > best_worth {
-                (best, best_worth) = (place, worth);
-                if worth == Worth::FREE {
-                    break;
-                }
+        if place >= block.count {
+            place = 0;
+        }
+        let worth = tables.worth(block.cells.wrapping_add(place), now);
+        if worth > best_worth {
+            (best, best_worth) = (place, worth);
+            if worth == Worth::FREE {
+                break;
             }
         }
         place += 1;
-        if place >= count {
-            place = 0;
-        }
     }
-    if best_worth == Worth::NONE {
-        return None;
-    }
-    let index = candidate.backend.cells.wrapping_add(best);
-    let cell = tables.cell(index)?;
-    // Between the two looks the cell may have been taken.
-    if Worth::of(cell.owner, now.since(cell.seen())) == Worth::NONE {
-        return None;
-    }
-    Some(Pick { index, place: best, cell, worth: best_worth })
+    if best_worth == Worth::NONE || best >= block.count { None } else { Some(best) }
 }
 
 /// A keyed hash of a client's address and port: two rounds of multiply and fold.

@@ -9,14 +9,14 @@
 extern crate std;
 
 pub mod checksum;
-mod claim;
+pub mod claim;
 mod lookup;
 mod parse;
 mod reply;
 mod request;
 mod reset;
 mod rewrite;
-mod select;
+pub mod select;
 pub mod tables;
 pub mod verdict;
 

@@ -28,12 +28,18 @@ use aya_ebpf::{
 use lb_common::{
     MAX_BACKENDS, MAX_ENDPOINTS, MAX_INTERFACES, MAX_SERVICES, RING_SLOTS, Reason, Ticks,
     abi::{
-        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, Layout, ProgramConfig, Service,
-        ServiceKey, Traffic,
+        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Hop, Interface, Layout, ProgramConfig,
+        Service, ServiceKey, Traffic,
     },
-    cell::{Owner, PortCell},
+    cell::{Owner, PortCell, Worth},
 };
-use lb_ebpf::{Found, Tables, tables::Inserted, verdict::Way};
+use lb_ebpf::{
+    Found, Tables,
+    claim::{search, worth},
+    select::draw,
+    tables::{Block, Inserted, Ring},
+    verdict::Way,
+};
 
 #[map]
 static SERVICES: HashMap<ServiceKey, Service> = HashMap::with_max_entries(MAX_SERVICES, 0);
@@ -149,10 +155,49 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn holder(&self, index: u32) -> Option<(Owner, Ticks)> {
+        let cell = CELLS.get_ptr(index)?;
+        // SAFETY: the element exists as long as the map; other CPUs write it, so each word is read once.
+        unsafe {
+            let owner = core::ptr::read_volatile(&raw const (*cell).owner);
+            let seen = core::ptr::read_volatile(&raw const (*cell).seen);
+            Some((owner, Ticks::from_raw(seen)))
+        }
+    }
+
+    #[inline(always)]
+    fn draw(&self, ring: Ring) -> u32 {
+        lb_draw(ring.service, ring.offset, ring.length, ring.algorithm)
+    }
+
+    #[inline(always)]
+    fn worth(&self, index: u32, now: Ticks) -> Worth {
+        Worth::from_raw(lb_worth(index, now.raw()))
+    }
+
+    #[inline(always)]
+    fn search(&self, block: Block, now: Ticks) -> Option<u32> {
+        let place = lb_search(block.cells, block.count, block.start, now.raw());
+        if place == NO_PLACE { None } else { Some(place) }
+    }
+
+    #[inline(always)]
     fn cell(&self, index: u32) -> Option<PortCell> {
         let cell = CELLS.get_ptr(index)?;
-        // SAFETY: the element exists as long as the map; other CPUs write it, so it is read once, field by field.
-        Some(unsafe { core::ptr::read_volatile(cell) })
+        // SAFETY: as in `holder`; the hop is one aligned word, and any bytes are one.
+        unsafe {
+            let owner = core::ptr::read_volatile(&raw const (*cell).owner);
+            let hop = core::ptr::read_volatile((&raw const (*cell).hop).cast::<u64>());
+            Some(PortCell {
+                owner,
+                hop: core::mem::transmute::<u64, Hop>(hop),
+                backend: core::ptr::read_volatile(&raw const (*cell).backend),
+                seen: core::ptr::read_volatile(&raw const (*cell).seen),
+                server_isn: core::ptr::read_volatile(&raw const (*cell).server_isn),
+                service_port: core::ptr::read_volatile(&raw const (*cell).service_port),
+                pad: 0,
+            })
+        }
     }
 
     #[inline(always)]
@@ -258,6 +303,30 @@ impl Tables for Maps {
             unsafe { *count += 1 };
         }
     }
+}
+
+/// The worth of a cell as a global function, which the verifier looks at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_worth(index: u32, now: u32) -> u32 {
+    worth(index, Ticks::from_raw(now), &Maps).raw()
+}
+
+/// The choice of a backend as a global function, which the verifier looks at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_draw(service: u32, offset: u32, length: u32, algorithm: u32) -> u32 {
+    draw(Ring { service, offset, length, algorithm }, &Maps)
+}
+
+/// What [`lb_search`] answers where no cell can be had.
+const NO_PLACE: u32 = u32::MAX;
+
+/// The search for a source port as a global function, which the verifier looks at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_search(cells: u32, count: u32, start: u32, now: u32) -> u32 {
+    search(Block { cells, count, start }, Ticks::from_raw(now), &Maps).unwrap_or(NO_PLACE)
 }
 
 /// Add to a word of a map and return what it was, in one step.

@@ -11,6 +11,12 @@ use crate::Frame;
 /// Length of an Ethernet header without tags.
 pub const ETHERNET: usize = EthHdr::LEN;
 
+/// Length of an IPv4 header without options.
+pub const IPV4: usize = Ipv4Hdr::LEN;
+
+/// Where the type stands in an Ethernet header.
+const ETHER_TYPE: usize = 12;
+
 /// Flags of a TCP header (RFC 9293, 3.1).
 pub mod flag {
     /// No more data from the sender.
@@ -23,16 +29,23 @@ pub mod flag {
     pub const ACK: u8 = 0x10;
 }
 
-/// A TCP header as ten words of two bytes in the order of memory; unused words are never loaded.
+/// Headers are loaded as words in the order of memory: few registers hold them, and a word that nothing uses is never
+/// loaded. Both MACs of an Ethernet header.
+pub type Macs = [u32; 3];
+
+/// An IPv4 header without options: version to length, id and fragment, TTL to checksum, source, destination.
+pub type Ipv4Words = [u32; 5];
+
+/// A TCP header without options.
 pub type TcpWords = [u16; 10];
 
 /// A TCP/IPv4 packet that is no fragment.
 #[derive(Clone, Copy)]
 pub struct Packet {
-    /// The Ethernet header.
-    pub ethernet: EthHdr,
+    /// Destination and source MAC.
+    pub macs: Macs,
     /// The IPv4 header, without options.
-    pub ip: Ipv4Hdr,
+    pub ip: Ipv4Words,
     /// The TCP header, without options.
     pub tcp: TcpWords,
     /// Where the TCP header begins.
@@ -52,22 +65,24 @@ pub enum Parsed {
 /// Read the headers.
 #[inline(always)]
 pub fn parse<F: Frame>(frame: &F) -> Parsed {
-    let Some(ethernet) = frame.load::<EthHdr>(0) else { return Parsed::Other };
-    if ethernet.ether_type != EtherType::Ipv4 as u16 {
+    let Some(macs) = frame.load::<Macs>(0) else { return Parsed::Other };
+    if frame.load::<u16>(ETHER_TYPE) != Some(EtherType::Ipv4 as u16) {
         return Parsed::Other;
     }
-    let Some(ip) = frame.load::<Ipv4Hdr>(ETHERNET) else { return Parsed::Malformed };
-    let header = usize::from(ip.vihl & 0x0f) * 4;
-    if ip.vihl >> 4 != 4 || header < Ipv4Hdr::LEN {
+    let Some(ip) = frame.load::<Ipv4Words>(ETHERNET) else { return Parsed::Malformed };
+    let [version, ..] = ip[0].to_ne_bytes();
+    let header = usize::from(version & 0x0f) * 4;
+    if version >> 4 != 4 || header < IPV4 {
         return Parsed::Malformed;
     }
     // Bit 14 is "don't fragment", bit 15 is reserved (RFC 791) and may be anything.
-    if ip.proto != TCP || u16::from_ne_bytes(ip.frags) & 0x3fffu16.to_be() != 0 {
+    let [_, _, fragment_high, fragment_low] = ip[1].to_ne_bytes();
+    if ip[2].to_ne_bytes()[1] != TCP || fragment_high & 0x3f != 0 || fragment_low != 0 {
         return Parsed::Other;
     }
     let tcp_offset = ETHERNET + header;
     let Some(tcp) = frame.load::<TcpWords>(tcp_offset) else { return Parsed::Malformed };
-    let packet = Packet { ethernet, ip, tcp, tcp_offset };
+    let packet = Packet { macs, ip, tcp, tcp_offset };
     if packet.segment() < packet.tcp_header() || packet.tcp_header() < size_of::<TcpWords>() {
         return Parsed::Malformed;
     }
@@ -78,13 +93,33 @@ impl Packet {
     /// Where it comes from.
     #[inline(always)]
     pub const fn source(&self) -> Be32 {
-        Be32::from_bytes(self.ip.src_addr)
+        Be32::from_wire(self.ip[3])
     }
 
     /// Where it goes to.
     #[inline(always)]
     pub const fn destination(&self) -> Be32 {
-        Be32::from_bytes(self.ip.dst_addr)
+        Be32::from_wire(self.ip[4])
+    }
+
+    /// The MAC address that it came by.
+    #[inline(always)]
+    pub const fn source_mac(&self) -> [u8; 6] {
+        let ([_, _, a, b], [c, d, e, f]) = (self.macs[1].to_ne_bytes(), self.macs[2].to_ne_bytes());
+        [a, b, c, d, e, f]
+    }
+
+    /// The MAC address that it was sent to.
+    #[inline(always)]
+    pub const fn destination_mac(&self) -> [u8; 6] {
+        let ([a, b, c, d], [e, f, ..]) = (self.macs[0].to_ne_bytes(), self.macs[1].to_ne_bytes());
+        [a, b, c, d, e, f]
+    }
+
+    /// Hops left.
+    #[inline(always)]
+    pub const fn ttl(&self) -> u8 {
+        self.ip[2].to_ne_bytes()[0]
     }
 
     /// The sender's port.
@@ -126,7 +161,8 @@ impl Packet {
     /// The length of IP header and payload as IP says: the frame's end may be padding.
     #[inline(always)]
     pub const fn ip_length(&self) -> u16 {
-        u16::from_be_bytes(self.ip.tot_len)
+        let [_, _, high, low] = self.ip[0].to_ne_bytes();
+        u16::from_be_bytes([high, low])
     }
 
     /// The length of the TCP segment, header included; 0 if IP says nonsense.

@@ -118,7 +118,7 @@ fn connect<T: Tables>(
         tables.count(service.id, Reason::SynOnOldFlow);
     }
     let Some(candidate) = select(service, tables) else { return Err(nobody(service, tables)) };
-    let hop = Hop { mac: packet.ethernet.src_addr, interface: tables.config().interface };
+    let hop = Hop { mac: packet.source_mac(), interface: tables.config().interface };
     match claim(key, hop, &candidate, tables) {
         Ok(flow) => Ok((flow, candidate.backend)),
         Err(Reason::PortBusy) => Err(Refusal::Drop(Reason::PortBusy)),

@@ -4,16 +4,18 @@ use lb_common::{
     Be16, Reason,
     abi::{TCP, checksums},
 };
-use network_types::{eth::EthHdr, ip::Ipv4Hdr};
 
 use crate::{
     Frame, Tables, Verdict,
     checksum::{fold, pseudo_header},
-    parse::{ETHERNET, Packet, TcpWords, flag},
+    parse::{ETHERNET, IPV4, Ipv4Words, Packet, TcpWords, flag},
 };
 
 /// Length of what is sent: Ethernet, IPv4 and TCP headers without options.
-const LENGTH: usize = ETHERNET + Ipv4Hdr::LEN + size_of::<TcpWords>();
+const LENGTH: usize = ETHERNET + IPV4 + size_of::<TcpWords>();
+
+/// The "don't fragment" bit of an IPv4 header's seventh byte.
+const DONT_FRAGMENT: u8 = 0x40;
 
 /// Hops that an answer may take, as Linux has it by default.
 const TTL: u8 = 64;
@@ -44,27 +46,19 @@ fn build<F: Frame, T: Tables>(frame: &mut F, packet: &Packet, tables: &T) -> Opt
     let stays_partial = trust == checksums::KEEP_PARTIAL && fold(sent) == packet.tcp_checksum().wire();
     tcp[8] = if stays_partial { fold(pseudo) } else { !fold(sum(&tcp) + pseudo) };
 
-    let mut ip = Ipv4Hdr {
-        vihl: 0x45,
-        tos: 0,
-        tot_len: (Ipv4Hdr::LEN as u16 + segment).to_be_bytes(),
-        id: [0; 2],
-        frags: [0x40, 0],
-        ttl: TTL,
-        proto: TCP,
-        check: [0; 2],
-        src_addr: packet.ip.dst_addr,
-        dst_addr: packet.ip.src_addr,
-    };
-    ip.check = (!ip_sum(&ip)).to_ne_bytes();
-    let ethernet = EthHdr {
-        dst_addr: packet.ethernet.src_addr,
-        src_addr: packet.ethernet.dst_addr,
-        ether_type: packet.ethernet.ether_type,
-    };
-    frame.store(0, ethernet)?;
+    let length = Be16::from_host(IPV4 as u16 + segment).wire().to_ne_bytes();
+    let mut ip: Ipv4Words = [
+        u32::from_ne_bytes([0x45, 0, length[0], length[1]]),
+        u32::from_ne_bytes([0, 0, DONT_FRAGMENT, 0]),
+        u32::from_ne_bytes([TTL, TCP, 0, 0]),
+        packet.ip[4],
+        packet.ip[3],
+    ];
+    let check = (!ip_sum(&ip)).to_ne_bytes();
+    ip[2] = u32::from_ne_bytes([TTL, TCP, check[0], check[1]]);
+    frame.store(0, [packet.source_mac(), packet.destination_mac()])?;
     frame.store(ETHERNET, ip)?;
-    frame.store(ETHERNET + Ipv4Hdr::LEN, tcp)?;
+    frame.store(ETHERNET + IPV4, tcp)?;
     frame.truncate(LENGTH)
 }
 
@@ -105,19 +99,12 @@ fn sum(tcp: &TcpWords) -> u32 {
 }
 
 #[inline(always)]
-fn ip_sum(ip: &Ipv4Hdr) -> u16 {
-    let word = |bytes: [u8; 2]| u32::from(u16::from_ne_bytes(bytes));
-    let long = |bytes: [u8; 4]| {
-        let value = u32::from_ne_bytes(bytes);
-        (value & 0xffff) + (value >> 16)
-    };
-    fold(
-        word([ip.vihl, ip.tos])
-            + word(ip.tot_len)
-            + word(ip.id)
-            + word(ip.frags)
-            + word([ip.ttl, ip.proto])
-            + long(ip.src_addr)
-            + long(ip.dst_addr),
-    )
+fn ip_sum(ip: &Ipv4Words) -> u16 {
+    let mut sum = 0;
+    let mut index = 0;
+    while index < ip.len() {
+        sum += (ip[index] & 0xffff) + (ip[index] >> 16);
+        index += 1;
+    }
+    fold(sum)
 }

@@ -4,7 +4,6 @@ use lb_common::{
     Be16, Be32, Reason,
     abi::{Hop, checksums},
 };
-use network_types::{eth::EthHdr, ip::Ipv4Hdr};
 
 use crate::{
     Frame, Tables, Verdict,
@@ -12,6 +11,9 @@ use crate::{
     parse::{ETHERNET, Packet},
     verdict::Way,
 };
+
+/// Where the word of TTL, protocol and checksum stands in an IPv4 header; the addresses follow.
+const IP_TTL: usize = 8;
 
 /// Where the checksum stands in a TCP header.
 const TCP_CHECKSUM: usize = 16;
@@ -63,7 +65,7 @@ pub fn rewrite<F: Frame, T: Tables>(frame: &mut F, packet: &Packet, to: &Route, 
 
 #[inline(always)]
 fn apply<F: Frame, T: Tables>(frame: &mut F, packet: &Packet, to: &Route, tables: &T) -> Result<(), Reason> {
-    if packet.ip.ttl <= 1 {
+    if packet.ttl() <= 1 {
         return Err(Reason::TtlExceeded);
     }
     let Some(leaving) = tables.interface(to.hop.interface).filter(|_| to.hop.is_resolved()) else {
@@ -87,11 +89,9 @@ fn apply<F: Frame, T: Tables>(frame: &mut F, packet: &Packet, to: &Route, tables
         ports.complete(field)
     };
 
-    let ethernet =
-        EthHdr { dst_addr: to.hop.mac, src_addr: leaving.mac, ether_type: packet.ethernet.ether_type };
     let failed = Reason::RewriteFailed;
-    frame.store(0, ethernet).ok_or(failed)?;
-    frame.store(ETHERNET, ip_header(&packet.ip, to, addresses)).ok_or(failed)?;
+    frame.store(0, [to.hop.mac, leaving.mac]).ok_or(failed)?;
+    frame.store(ETHERNET + IP_TTL, ip_words(packet, to, addresses)).ok_or(failed)?;
     frame.store(packet.tcp_offset, [to.source_port, to.destination_port]).ok_or(failed)?;
     frame.store(packet.tcp_offset + TCP_CHECKSUM, tcp_checksum).ok_or(failed)?;
     if partial && trust == checksums::MAKE_WHOLE {
@@ -103,20 +103,12 @@ fn apply<F: Frame, T: Tables>(frame: &mut F, packet: &Packet, to: &Route, tables
     Ok(())
 }
 
-/// The IPv4 header with new addresses and one hop less to live.
+/// The last three words of the IPv4 header: one hop less to live, the checksum that follows, the new addresses.
 #[inline(always)]
-fn ip_header(before: &Ipv4Hdr, to: &Route, addresses: Change) -> Ipv4Hdr {
-    let ttl = before.ttl - 1;
-    let change = addresses.word(
-        Be16::from_wire(u16::from_ne_bytes([before.ttl, before.proto])),
-        Be16::from_wire(u16::from_ne_bytes([ttl, before.proto])),
-    );
-    let check = change.complete(Be16::from_wire(u16::from_ne_bytes(before.check)));
-    Ipv4Hdr {
-        ttl,
-        check: check.wire().to_ne_bytes(),
-        src_addr: to.source.bytes(),
-        dst_addr: to.destination.bytes(),
-        ..*before
-    }
+fn ip_words(packet: &Packet, to: &Route, addresses: Change) -> [u32; 3] {
+    let [ttl, protocol, high, low] = packet.ip[2].to_ne_bytes();
+    let word = |ttl| Be16::from_wire(u16::from_ne_bytes([ttl, protocol]));
+    let change = addresses.word(word(ttl), word(ttl - 1));
+    let [high, low] = change.complete(Be16::from_wire(u16::from_ne_bytes([high, low]))).wire().to_ne_bytes();
+    [u32::from_ne_bytes([ttl - 1, protocol, high, low]), to.source.wire(), to.destination.wire()]
 }

@@ -2,7 +2,7 @@
 
 use lb_common::abi::{Backend, Service, algorithm, backend_state};
 
-use crate::Tables;
+use crate::{Tables, tables::Ring};
 
 /// Slots of the ring that are looked at before nobody is found to serve. Slots name only backends that could serve
 /// when the ring was published, so a miss lasts as long as a publication takes.
@@ -33,22 +33,38 @@ pub fn select<T: Tables>(service: &Service, tables: &T) -> Option<Candidate> {
     if service.ring_length == 0 {
         return None;
     }
-    let draw = if service.algorithm == algorithm::ROUND_ROBIN {
-        round_robin(service, tables)
-    } else {
-        least_load(service, tables)
-    };
-    if draw.id == NOBODY.id {
+    let id = tables.draw(Ring {
+        service: service.id,
+        offset: service.ring_offset,
+        length: service.ring_length,
+        algorithm: u32::from(service.algorithm),
+    });
+    if id == NOBODY.id {
         return None;
     }
-    Some(Candidate { id: draw.id, backend: tables.backend(draw.id)? })
+    Some(Candidate { id, backend: tables.backend(id)? })
+}
+
+/// Draw a backend's id from a ring; 0: nobody.
+///
+/// In the kernel this is a global function, as [`search`](crate::claim::search) is and for the same reason.
+#[inline(always)]
+pub fn draw<T: Tables>(ring: Ring, tables: &T) -> u32 {
+    if ring.length == 0 {
+        return NOBODY.id;
+    }
+    if ring.algorithm == u32::from(algorithm::ROUND_ROBIN) {
+        round_robin(ring, tables).id
+    } else {
+        least_load(ring, tables).id
+    }
 }
 
 /// The ring is laid out in turns by weight, so walking it is weighted round robin.
 #[inline(always)]
-fn round_robin<T: Tables>(service: &Service, tables: &T) -> Draw {
+fn round_robin<T: Tables>(ring: Ring, tables: &T) -> Draw {
     for _ in 0..TRIES {
-        let draw = at(service, tables.ticket(service.id), tables);
+        let draw = at(ring, tables.ticket(ring.service), tables);
         if draw.id != NOBODY.id {
             return draw;
         }
@@ -59,10 +75,10 @@ fn round_robin<T: Tables>(service: &Service, tables: &T) -> Draw {
 /// The better of two different random candidates, each drawn in proportion to its weight (M. Mitzenmacher, "The Power
 /// of Two Choices in Randomized Load Balancing", 2001), by live connections over weight.
 #[inline(always)]
-fn least_load<T: Tables>(service: &Service, tables: &T) -> Draw {
+fn least_load<T: Tables>(ring: Ring, tables: &T) -> Draw {
     let mut first = NOBODY;
     for _ in 0..TRIES {
-        let draw = at(service, tables.random(), tables);
+        let draw = at(ring, tables.random(), tables);
         if draw.id == NOBODY.id || draw.id == first.id {
             continue;
         }
@@ -83,12 +99,12 @@ fn less_loaded<T: Tables>(a: Draw, b: Draw, tables: &T) -> Draw {
 }
 
 #[inline(always)]
-fn at<T: Tables>(service: &Service, number: u32, tables: &T) -> Draw {
-    let slot = tables.slot(service.ring_offset.wrapping_add(number % service.ring_length));
+fn at<T: Tables>(ring: Ring, number: u32, tables: &T) -> Draw {
+    let slot = tables.slot(ring.offset.wrapping_add(number % ring.length));
     let Some(id) = slot else { return NOBODY };
     match tables.backend(id) {
         // The map of services may hand out a value while it is replaced; a ring of another service is never followed.
-        Some(backend) if backend.state == backend_state::ACTIVE && backend.service == service.id => {
+        Some(backend) if backend.state == backend_state::ACTIVE && backend.service == ring.service => {
             Draw { id, weight: backend.weight }
         }
         _ => NOBODY,

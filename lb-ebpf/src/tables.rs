@@ -5,8 +5,32 @@ use lb_common::{
     abi::{
         Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, ProgramConfig, Service, ServiceKey,
     },
-    cell::{Owner, PortCell},
+    cell::{Owner, PortCell, Worth},
 };
+
+/// What a service's choice depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Ring {
+    /// The service's id.
+    pub service: u32,
+    /// First slot of its ring.
+    pub offset: u32,
+    /// Slots of its ring, at least one.
+    pub length: u32,
+    /// One of `lb_common::abi::algorithm`.
+    pub algorithm: u32,
+}
+
+/// Where to look for a source port: a block of cells, and the place to begin at.
+#[derive(Clone, Copy, Debug)]
+pub struct Block {
+    /// First cell of the block.
+    pub cells: u32,
+    /// Cells in the block.
+    pub count: u32,
+    /// Place of the first look, below `count`.
+    pub start: u32,
+}
 
 /// A flow that was found: its value as it was, and a handle to write it by.
 #[derive(Clone, Copy)]
@@ -53,6 +77,14 @@ pub trait Tables {
 
     /// The endpoint that answers to one of our source addresses.
     fn endpoint(&self, key: &EndpointKey) -> Option<Endpoint>;
+    /// Who holds a port cell, and since when it has been silent or closed.
+    fn holder(&self, index: u32) -> Option<(Owner, Ticks)>;
+    /// The id of a backend that takes a new connection, 0 for nobody: [`draw`](crate::select::draw), verified on its own.
+    fn draw(&self, ring: Ring) -> u32;
+    /// What a cell is worth to a newcomer: [`worth`](crate::claim::worth), verified on its own.
+    fn worth(&self, index: u32, now: Ticks) -> Worth;
+    /// The place of the most worthy cell of a block: [`search`](crate::claim::search), verified on its own.
+    fn search(&self, block: Block, now: Ticks) -> Option<u32>;
     /// A port cell as it is now.
     fn cell(&self, index: u32) -> Option<PortCell>;
     /// Replace a cell's owner if it is still `before`; whether it was.

@@ -216,6 +216,7 @@ impl KernelBuild<'_> {
         [
             format!("--cfg=bpf_target_arch=\"{arch}\""),
             "-Ctarget-cpu=v3".to_owned(),
+            "-Ctarget-feature=+allows-misaligned-mem-access".to_owned(),
             "-Cdebuginfo=2".to_owned(),
             format!("-Clinker={}", self.linker.path.display()),
             "-Clink-arg=--btf".to_owned(),

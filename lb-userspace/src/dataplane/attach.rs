@@ -12,7 +12,10 @@ use lb_common::{
     abi::{Layout, ProgramConfig, checksums, exit},
 };
 
-use super::{DataplaneError, pins::{MAPS, Pins}};
+use super::{
+    DataplaneError,
+    pins::{MAPS, Pins},
+};
 
 /// The kernel object, built by `build.rs`.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-xdp"));
@@ -181,7 +184,8 @@ fn attach_in(
     let id = program.attach_to_if_index(port.index, flags).map_err(|error| refused(port, mode, error))?;
     let link = program.take_link(id).map_err(DataplaneError::from_program)?;
     let path = pins.link(&port.name);
-    let link: FdLink = link.try_into().map_err(|source: LinkError| DataplaneError::Link { path: path.clone(), source })?;
+    let link: FdLink =
+        link.try_into().map_err(|source: LinkError| DataplaneError::Link { path: path.clone(), source })?;
     link.pin(&path).map_err(|error| DataplaneError::Pin { path, source: std::io::Error::other(error) })?;
     let id = program.info().map_err(DataplaneError::from_program)?.id();
     Ok((object, Attached { mode, program: id, fallback, adopted: false }))

@@ -8,6 +8,7 @@ pub mod pins;
 pub mod publish;
 pub mod shared;
 mod sweep;
+pub mod task;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,7 +25,8 @@ use aya::{
 use lb_common::{
     MAX_BACKENDS, RING_SLOTS, Reason,
     abi::{
-        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, Layout, Service, ServiceKey, Traffic,
+        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, Layout, Service, ServiceKey,
+        Traffic,
     },
 };
 
@@ -48,7 +50,9 @@ pub enum DataplaneError {
         path: PathBuf,
     },
     /// Not root, or the capabilities are missing.
-    #[error("the kernel does not let this process load programs: run `lb` as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON")]
+    #[error(
+        "the kernel does not let this process load programs: run `lb` as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+    )]
     NotPermitted,
     /// The kernel lacks something.
     #[error("this kernel refuses the program ({reason}); `lb` needs Linux 6.1 or newer")]
@@ -57,7 +61,9 @@ pub enum DataplaneError {
         reason: String,
     },
     /// Another layout's pins are there.
-    #[error("an agent with another layout ({found}, this one has abi-{ours}) holds the data path: type `lb detach` with that version first, which ends its connections")]
+    #[error(
+        "an agent with another layout ({found}, this one has abi-{ours}) holds the data path: type `lb detach` with that version first, which ends its connections"
+    )]
     OtherLayout {
         /// The folder that was found.
         found: String,
@@ -65,7 +71,9 @@ pub enum DataplaneError {
         ours: u32,
     },
     /// A pinned map is not what it should be.
-    #[error("the pinned map {name} is not ours: key, value and entries are {found:?}, wanted {wanted:?}; type `lb detach`, which ends its connections")]
+    #[error(
+        "the pinned map {name} is not ours: key, value and entries are {found:?}, wanted {wanted:?}; type `lb detach`, which ends its connections"
+    )]
     Shape {
         /// The map.
         name: &'static str,
@@ -75,13 +83,17 @@ pub enum DataplaneError {
         wanted: (usize, usize, u32),
     },
     /// Another program is attached.
-    #[error("{interface} already has an XDP program of somebody else: `ip link show {interface}` names it, `ip link set {interface} xdp off` removes it")]
+    #[error(
+        "{interface} already has an XDP program of somebody else: `ip link show {interface}` names it, `ip link set {interface} xdp off` removes it"
+    )]
     Occupied {
         /// The interface.
         interface: String,
     },
     /// The MTU is too large for the driver's XDP.
-    #[error("the MTU of {interface} is too large for its driver's XDP: lower it with `ip link set {interface} mtu 3498`, or set `xdp-mode = \"generic\"`")]
+    #[error(
+        "the MTU of {interface} is too large for its driver's XDP: lower it with `ip link set {interface} mtu 3498`, or set `xdp-mode = \"generic\"`"
+    )]
     Mtu {
         /// The interface.
         interface: String,
@@ -156,7 +168,11 @@ impl DataplaneError {
 
     fn from_load(error: EbpfError) -> Self {
         let code = std::error::Error::source(&error).and_then(os_code);
-        if matches!(code, Some(libc::EPERM | libc::EACCES)) { Self::NotPermitted } else { Self::Load(Box::new(error)) }
+        if matches!(code, Some(libc::EPERM | libc::EACCES)) {
+            Self::NotPermitted
+        } else {
+            Self::Load(Box::new(error))
+        }
     }
 
     fn from_program(error: ProgramError) -> Self {
@@ -211,7 +227,8 @@ impl Maps {
             flows: typed(pins, "FLOWS")?,
             traffic: typed(pins, "TRAFFIC")?,
             reasons: typed(pins, "REASONS")?,
-            cells: Cells::map(cells.fd().as_fd(), layout.blocks * layout.ports.count()).map_err(share("CELLS"))?,
+            cells: Cells::map(cells.fd().as_fd(), layout.blocks * layout.ports.count())
+                .map_err(share("CELLS"))?,
             accounts: Accounts::map(accounts.fd().as_fd(), MAX_BACKENDS).map_err(share("ACCOUNTS"))?,
             slots: Slots::map(slots.fd().as_fd(), RING_SLOTS).map_err(share("RING"))?,
         })
@@ -262,7 +279,9 @@ impl Dataplane {
         let adopting = pins.exist();
         if !adopting {
             // The first load creates and pins the maps; the layout is what says that they are complete.
-            let Some((port, _)) = ports.first() else { return Err(DataplaneError::TooMany { what: "no interfaces" }) };
+            let Some((port, _)) = ports.first() else {
+                return Err(DataplaneError::TooMany { what: "no interfaces" });
+            };
             attach::load(pins, &layout, port, Mode::Generic)?;
             let mut map: Array<MapData, Layout> = typed(pins, "LAYOUT")?;
             map.set(0, layout, 0).map_err(DataplaneError::write("LAYOUT"))?;
@@ -394,7 +413,11 @@ impl Dataplane {
         Reason::ALL
             .iter()
             .map(|reason| {
-                let cpus = self.maps.reasons.get(&reason.counter(id), 0).map_err(DataplaneError::write("REASONS"))?;
+                let cpus = self
+                    .maps
+                    .reasons
+                    .get(&reason.counter(id), 0)
+                    .map_err(DataplaneError::write("REASONS"))?;
                 Ok((*reason, cpus.iter().sum()))
             })
             .collect()

@@ -9,7 +9,8 @@ use aya::maps::MapInfo;
 use lb_common::{
     ABI_VERSION, MAX_BACKENDS, MAX_ENDPOINTS, MAX_INTERFACES, MAX_SERVICES, RING_SLOTS, Reason,
     abi::{
-        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, Layout, Service, ServiceKey, Traffic,
+        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, Layout, Service, ServiceKey,
+        Traffic,
     },
     cell::PortCell,
 };

@@ -112,7 +112,12 @@ impl Resting {
 
 /// Key of a service in the maps.
 pub(super) fn service_key(address: SocketAddrV4) -> ServiceKey {
-    ServiceKey { address: (*address.ip()).into(), port: Be16::from_host(address.port()), protocol: TCP, pad: 0 }
+    ServiceKey {
+        address: (*address.ip()).into(),
+        port: Be16::from_host(address.port()),
+        protocol: TCP,
+        pad: 0,
+    }
 }
 
 impl Dataplane {
@@ -122,8 +127,10 @@ impl Dataplane {
         for service in &desired.services {
             self.publish_service(service)?;
         }
-        let wanted: Vec<ServiceKey> = desired.services.iter().map(|service| service_key(service.address)).collect();
-        let gone: Vec<ServiceKey> = self.services.keys().filter(|key| !wanted.contains(key)).copied().collect();
+        let wanted: Vec<ServiceKey> =
+            desired.services.iter().map(|service| service_key(service.address)).collect();
+        let gone: Vec<ServiceKey> =
+            self.services.keys().filter(|key| !wanted.contains(key)).copied().collect();
         for key in gone {
             self.withdraw(&key)?;
         }
@@ -294,7 +301,9 @@ impl Dataplane {
             self.services.values().any(|known| known.entry.id == id)
                 || self.backends.values().any(|backend| backend.service == id)
         };
-        (1..lb_common::MAX_SERVICES).find(|id| !taken(*id)).ok_or(DataplaneError::TooMany { what: "services" })
+        (1..lb_common::MAX_SERVICES)
+            .find(|id| !taken(*id))
+            .ok_or(DataplaneError::TooMany { what: "services" })
     }
 
     fn backend_id(&self, service: u32, address: Be32, port: Be16) -> Result<u32, DataplaneError> {
@@ -336,7 +345,9 @@ impl Dataplane {
         let cells = (0..self.layout.blocks)
             .map(|block| block * ports)
             .find(|cells| !self.endpoints.values().any(|taken| taken == cells))
-            .ok_or(DataplaneError::TooMany { what: "endpoints (restart with `lb detach` and `lb run` for more)" })?;
+            .ok_or(DataplaneError::TooMany {
+                what: "endpoints (restart with `lb detach` and `lb run` for more)",
+            })?;
         self.maps
             .endpoints
             .insert(key, Endpoint { cells, pad: 0 }, 0)

@@ -3,7 +3,10 @@
 //! The kernel's half changes these by compare-and-swap and atomic additions; so does the agent, on the same memory,
 //! for a map created with `BPF_F_MMAPABLE` is the same pages on both sides (kernel/bpf/arraymap.c). An element takes
 //! its size rounded up to eight bytes.
-#![expect(unsafe_code, reason = "aya cannot map a BPF array into memory; this file is the only one that does")]
+#![expect(
+    unsafe_code,
+    reason = "aya cannot map a BPF array into memory; this file is the only one that does"
+)]
 
 use std::{
     io,

@@ -108,7 +108,8 @@ impl Dataplane {
             return Ok(());
         }
         if owner.phase() == Phase::Established {
-            let heard = self.maps.flows.get(&self.key(index, owner, &backend), 0).map(|flow| now.since(flow.seen()));
+            let heard =
+                self.maps.flows.get(&self.key(index, owner, &backend), 0).map(|flow| now.since(flow.seen()));
             if heard.is_ok_and(|age| !age.at_least(limit)) {
                 return Ok(());
             }
@@ -171,9 +172,7 @@ impl Dataplane {
         let absent: Vec<u32> = self
             .backends
             .iter()
-            .filter(|(number, backend)| {
-                backend.state == backend_state::ABSENT && !live.contains_key(number)
-            })
+            .filter(|(number, backend)| backend.state == backend_state::ABSENT && !live.contains_key(number))
             .map(|(number, _)| *number)
             .collect();
         for number in absent {
@@ -201,10 +200,15 @@ impl Dataplane {
     fn forget(&mut self, number: u32) {
         let Some(gone) = self.backends.remove(&number) else { return };
         // The entry stays absent until the id is given away again; nothing refers to it.
-        let shared = self.backends.values().any(|other| other.cells == gone.cells && other.source == gone.source);
+        let shared =
+            self.backends.values().any(|other| other.cells == gone.cells && other.source == gone.source);
         if !shared {
-            let keys: Vec<_> =
-                self.endpoints.iter().filter(|(_, cells)| **cells == gone.cells).map(|(key, _)| *key).collect();
+            let keys: Vec<_> = self
+                .endpoints
+                .iter()
+                .filter(|(_, cells)| **cells == gone.cells)
+                .map(|(key, _)| *key)
+                .collect();
             for key in keys {
                 if self.maps.endpoints.remove(&key).is_ok() {
                     self.endpoints.remove(&key);

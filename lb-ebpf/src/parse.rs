@@ -58,6 +58,8 @@ pub enum Parsed {
     Tcp(Packet),
     /// Not ours.
     Other,
+    /// A part of a TCP/IPv4 packet.
+    Fragment,
     /// Headers that lie about the packet's length.
     Malformed,
 }
@@ -77,8 +79,11 @@ pub fn parse<F: Frame>(frame: &F) -> Parsed {
     }
     // Bit 14 is "don't fragment", bit 15 is reserved (RFC 791) and may be anything.
     let [_, _, fragment_high, fragment_low] = ip[1].to_ne_bytes();
-    if ip[2].to_ne_bytes()[1] != TCP || fragment_high & 0x3f != 0 || fragment_low != 0 {
+    if ip[2].to_ne_bytes()[1] != TCP {
         return Parsed::Other;
+    }
+    if fragment_high & 0x3f != 0 || fragment_low != 0 {
+        return Parsed::Fragment;
     }
     let tcp_offset = ETHERNET + header;
     let Some(tcp) = frame.load::<TcpWords>(tcp_offset) else { return Parsed::Malformed };

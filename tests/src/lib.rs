@@ -6,4 +6,4 @@
 
 pub mod lab;
 
-pub use lab::{Error, Host, Lab, Process, Result, wait_for};
+pub use lab::{Balancer, Error, Host, Lab, Process, Result, Setup, Site, wait_for};

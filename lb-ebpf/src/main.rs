@@ -2,6 +2,7 @@
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
+#![expect(missing_docs, reason = "the macro makes an undocumented function around the program")]
 
 mod frame;
 mod maps;
@@ -11,7 +12,6 @@ use lb_common::{Reason, abi::exit};
 use lb_ebpf::{Tables, Verdict, balance};
 
 /// The program of one interface.
-#[expect(missing_docs, reason = "the macro makes an undocumented function of the same name around it")]
 #[xdp(frags)]
 pub fn lb(ctx: XdpContext) -> u32 {
     let verdict = balance(&mut frame::Packet(ctx.ctx), &maps::Maps);

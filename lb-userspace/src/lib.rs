@@ -1,6 +1,7 @@
 //! The agent of `lb`, as a library: the binary only wires its parts together.
 #![deny(unsafe_code)]
 
+pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod cluster;

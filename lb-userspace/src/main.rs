@@ -1,2 +1,199 @@
-//! `lb`, the command line.
-fn main() {}
+//! `lb`: reads the command line, and hands over to the library.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use lb_userspace::{
+    agent::{self, World, start},
+    api::{self, ApiError, Reply, Status, call},
+    cli::{self, Cli, Command, Exit, Instance},
+    config,
+    dataplane::Pins,
+    netlink::Netlink,
+};
+
+/// Time between two looks at a draining backend.
+const WATCH: Duration = Duration::from_millis(200);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("lb: no runtime: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    match runtime.block_on(dispatch(cli)) {
+        Ok(exit) => exit,
+        Err(error) => {
+            eprintln!("lb: {error:#}");
+            Exit::Failed.into()
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let instance = &cli.instance;
+    Ok(match cli.command {
+        Command::Run(run) => match read(&run.file) {
+            Ok(config) => {
+                let mode = run.xdp_mode.unwrap_or(config.xdp_mode);
+                agent::start(&world(instance), config, mode, run.confirm).await?;
+                Exit::Done.into()
+            }
+            Err(exit) => exit.into(),
+        },
+        Command::Check(file) => match read(&file) {
+            Ok(config) => check(&config, &file).await?,
+            Err(exit) => exit.into(),
+        },
+        Command::Status(options) => status(instance, options.json).await,
+        Command::Drain(drain) => drained(instance, drain).await,
+        Command::Ready(ready) => {
+            say(call(&instance.socket(), api::Command::Ready(api::Ready { name: ready.name.to_string() }))
+                .await)
+        }
+        Command::Confirm => say(call(&instance.socket(), api::Command::Confirm).await),
+        Command::Detach => detach(instance).await?,
+    })
+}
+
+fn world(instance: &Instance) -> World {
+    World {
+        instance: instance.name().to_owned(),
+        socket: instance.socket(),
+        pins: instance.pins(),
+        state: instance.state(),
+    }
+}
+
+/// The configuration, or its errors on standard error.
+fn read(file: &cli::ConfigFile) -> Result<config::Config, Exit> {
+    config::load(&file.config).map_err(|errors| {
+        eprintln!("{errors}");
+        Exit::BadInput
+    })
+}
+
+/// `lb check`: the file was read; now hold it against this machine.
+async fn check(config: &config::Config, file: &cli::ConfigFile) -> anyhow::Result<ExitCode> {
+    let netlink = Netlink::open().context("asking the kernel for interfaces")?;
+    if let Err(error) = start::interfaces(&netlink, config).await {
+        eprintln!("{}: error: {error}", file.config.display());
+        return Ok(Exit::BadInput.into());
+    }
+    let ports = start::source_ports(config)?;
+    println!(
+        "{}: {} services, {} clusters: good",
+        file.config.display(),
+        config.services.len(),
+        config.clusters.len()
+    );
+    println!(
+        "source ports: {} for each backend: {} new connections a second to each backend can go on for ever",
+        ports.count(),
+        ports.count() / 60
+    );
+    Ok(Exit::Done.into())
+}
+
+/// Print an answer; the exit code that it stands for.
+fn say(answer: Result<Reply, ApiError>) -> ExitCode {
+    match answer {
+        Ok(Reply::Done { message }) => {
+            println!("{message}");
+            Exit::Done.into()
+        }
+        Ok(Reply::Status(status)) => {
+            print!("{}", api::render(&status));
+            Exit::Done.into()
+        }
+        Ok(Reply::Refused(refusal)) => fail(&ApiError::Refused(refusal)),
+        Err(error) => fail(&error),
+    }
+}
+
+fn fail(error: &ApiError) -> ExitCode {
+    eprintln!("lb: {error}");
+    ExitCode::from(error.exit_code())
+}
+
+async fn fetch(instance: &Instance) -> Result<Status, ApiError> {
+    match call(&instance.socket(), api::Command::Status).await? {
+        Reply::Status(status) => Ok(*status),
+        Reply::Refused(refusal) => Err(ApiError::Refused(refusal)),
+        Reply::Done { message } => Err(ApiError::NoAnswer { socket: instance.socket(), reason: message }),
+    }
+}
+
+async fn status(instance: &Instance, json: bool) -> ExitCode {
+    match fetch(instance).await {
+        Ok(status) if json => match serde_json::to_string_pretty(&status) {
+            Ok(text) => {
+                println!("{text}");
+                Exit::Done.into()
+            }
+            Err(error) => {
+                eprintln!("lb: the status cannot be printed: {error}");
+                Exit::Failed.into()
+            }
+        },
+        Ok(status) => say(Ok(Reply::Status(Box::new(status)))),
+        Err(error) => fail(&error),
+    }
+}
+
+async fn drained(instance: &Instance, drain: cli::Drain) -> ExitCode {
+    let name = drain.name.to_string();
+    let deadline_ms = drain.deadline.map(|deadline| deadline.as_millis() as u64);
+    let answer =
+        call(&instance.socket(), api::Command::Drain(api::Drain { name: name.clone(), deadline_ms })).await;
+    if !drain.wait || !matches!(answer, Ok(Reply::Done { .. })) {
+        return say(answer);
+    }
+    say(answer);
+    let deadline = drain.deadline.map(|within| tokio::time::Instant::now() + within);
+    loop {
+        let left = match fetch(instance).await {
+            Ok(status) => live(&status, &drain.name),
+            Err(error) => return fail(&error),
+        };
+        if left == 0 {
+            println!("{name}: no connection is left");
+            return Exit::Done.into();
+        }
+        if deadline.is_some_and(|deadline| tokio::time::Instant::now() >= deadline) {
+            eprintln!("lb: {name}: {left} connections are left at the deadline");
+            return Exit::DeadlinePassed.into();
+        }
+        tokio::time::sleep(WATCH).await;
+    }
+}
+
+/// Connections of a backend, or of a node over all services of its cluster.
+fn live(status: &Status, member: &cli::Member) -> u64 {
+    let services = status
+        .services
+        .iter()
+        .filter(|service| service.name == member.owner || service.cluster.as_deref() == Some(&member.owner));
+    let backends = services.flat_map(|service| &service.backends);
+    backends.filter(|backend| backend.name == member.name).map(|backend| backend.live).sum()
+}
+
+/// Through the agent if there is one, otherwise by hand.
+async fn detach(instance: &Instance) -> anyhow::Result<ExitCode> {
+    match call(&instance.socket(), api::Command::Detach).await {
+        Err(ApiError::NotReached { .. }) => {
+            let netlink = Netlink::open().context("asking the kernel for neighbours")?;
+            start::remove(&Pins::new(instance.pins()), &netlink)
+                .await
+                .with_context(|| format!("removing {}", instance.pins().display()))?;
+            println!("detached: program, maps and pins are removed");
+            Ok(Exit::Done.into())
+        }
+        answer => Ok(say(answer)),
+    }
+}

@@ -114,8 +114,13 @@ impl Member {
         if !due || (weight != 0 && now < self.not_before) {
             return false;
         }
+        // Nothing stands where nothing was published yet, so a first zero is no news and uses up no slot.
+        let news = self.published.is_some() || weight != 0;
         self.published = Some(weight);
         self.must_publish = false;
+        if !news {
+            return true;
+        }
         self.not_before = self.not_before.max(now) + tuning.publish_interval.max(Duration::from_millis(1));
         true
     }

@@ -160,7 +160,7 @@ fn named(error: &io::Error, stage: &'static str) -> HttpError {
 }
 
 /// Status, body, and whether the connection can serve another request (RFC 9112).
-fn read_answer(stream: &mut impl BufRead) -> Result<(u16, Vec<u8>, bool), HttpError> {
+pub(crate) fn read_answer(stream: &mut impl BufRead) -> Result<(u16, Vec<u8>, bool), HttpError> {
     const STAGE: &str = "waiting for the answer";
     const BODY: &str = "within the body";
     let first = read_line(stream, STAGE)?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+pub mod balancer;
 pub mod command;
 pub mod echo;
 pub mod error;
@@ -20,14 +21,17 @@ pub mod php;
 pub mod ping;
 pub mod process;
 pub mod scratch;
+pub mod setup;
 pub mod skip;
 pub mod wait;
 pub mod wrk;
 
+pub use balancer::Balancer;
 pub use command::HostCommand;
 pub use error::{Error, Result};
 pub use host::Host;
 pub use process::Process;
+pub use setup::Setup;
 pub use wait::wait_for;
 
 use machine::Machine;

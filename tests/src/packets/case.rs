@@ -471,7 +471,8 @@ pub fn consistent(world: &dyn World) -> Result<(), String> {
 }
 
 impl Fact {
-    fn apply(&self, world: &mut dyn World) {
+    /// Make it so.
+    pub fn apply(&self, world: &mut dyn World) {
         match self {
             Self::State(id, state) => edit_backend(world, *id, |backend| backend.state = *state),
             Self::Weight(id, weight) => edit_backend(world, *id, |backend| backend.weight = *weight),

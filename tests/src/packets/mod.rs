@@ -14,6 +14,7 @@ pub mod model;
 pub mod object;
 pub mod scene;
 pub mod segment;
+pub mod traffic;
 pub mod world;
 
 pub use case::{Case, Expect, Fact, run_all};

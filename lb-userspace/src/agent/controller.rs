@@ -1,0 +1,485 @@
+//! The one owner of what is wanted.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{Ipv4Addr, SocketAddrV4},
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    Event,
+    clusters::Galera,
+    probers::{BackendAt, Hasten, NodeAt},
+    report::History,
+    services::{Backends, hastened},
+    state::{State as Kept, StateFile},
+};
+use crate::{
+    api::{self, Refusal, RefusalKind, Reply, Timestamp},
+    cluster::{self, How, Outcome},
+    config::{Config, Target},
+    dataplane::{
+        Attached, Desired, Way,
+        task::{Handle, Notice},
+    },
+    health::{Admin, Moment},
+    netlink::{Interface, NextHopChanged},
+    probe::{Failure, php_fpm},
+};
+
+/// How the agent ended.
+#[derive(Debug)]
+pub enum Ended {
+    /// The data path runs on.
+    Running,
+    /// The data path is to be removed, as an operator or a missing `lb confirm` wants; whoever asked waits for the word
+    /// that it is done.
+    Detach(Option<oneshot::Sender<Reply>>),
+}
+
+/// What stays the same from start to end.
+pub struct Fixed {
+    /// Name of the instance.
+    pub instance: String,
+    /// The configuration.
+    pub config: Config,
+    /// The interfaces attached to, with what became of them.
+    pub attached: Vec<(Interface, Attached, u8)>,
+    /// Whether an earlier agent's data path was taken up.
+    pub adopted: bool,
+    /// When the agent started.
+    pub since: Timestamp,
+    /// The origin of all moments.
+    pub origin: Instant,
+}
+
+/// The owner of what is wanted.
+pub struct Controller {
+    pub(super) fixed: Fixed,
+    pub(super) services: Vec<Option<Backends>>,
+    pub(super) clusters: Vec<Galera>,
+    pub(super) ways: HashMap<Ipv4Addr, Way>,
+    pub(super) obstacles: HashMap<Ipv4Addr, String>,
+    pub(super) history: History,
+    pub(super) confirm: Option<(Moment, Timestamp)>,
+    pub(super) faults: BTreeMap<String, String>,
+    pub(super) dataplane: Handle,
+    state: Kept,
+    file: StateFile,
+    checks: HashMap<BackendAt, Hasten>,
+    nodes: HashMap<NodeAt, Hasten>,
+    pub(super) published: Option<Desired>,
+    deadlines: BTreeMap<String, Moment>,
+    quiet: HashMap<BackendAt, bool>,
+}
+
+impl Controller {
+    /// A controller that has published nothing yet.
+    pub fn new(
+        fixed: Fixed,
+        dataplane: Handle,
+        state: Kept,
+        file: StateFile,
+        confirm: Option<Duration>,
+    ) -> Self {
+        let now = Moment::at(fixed.origin.elapsed());
+        let drained = |owner: &str| {
+            let state = state.clone();
+            let owner = owner.to_owned();
+            move |name: &str| state.drained.contains(&format!("{owner}/{name}"))
+        };
+        let services = fixed
+            .config
+            .services
+            .iter()
+            .map(|service| Backends::new(service, drained(&service.name), now))
+            .collect();
+        let clusters = fixed
+            .config
+            .clusters
+            .iter()
+            .map(|cluster| {
+                let incumbent = state.writers.get(&cluster.name).cloned();
+                Galera::new(cluster, incumbent, drained(&cluster.name), now)
+            })
+            .collect();
+        let confirm = confirm.map(|within| {
+            let deadline = Timestamp::now().checked_add(within).unwrap_or(fixed.since);
+            (now + within, deadline)
+        });
+        Self {
+            fixed,
+            services,
+            clusters,
+            ways: HashMap::new(),
+            obstacles: HashMap::new(),
+            history: History::default(),
+            confirm,
+            faults: BTreeMap::new(),
+            dataplane,
+            state,
+            file,
+            checks: HashMap::new(),
+            nodes: HashMap::new(),
+            published: None,
+            deadlines: BTreeMap::new(),
+            quiet: HashMap::new(),
+        }
+    }
+
+    /// The tasks whose rhythm the controller may hasten.
+    pub fn hasten(&mut self, checks: HashMap<BackendAt, Hasten>, nodes: HashMap<NodeAt, Hasten>) {
+        self.checks = checks;
+        self.nodes = nodes;
+    }
+
+    /// Take events until the end.
+    pub async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) -> Ended {
+        while let Some(event) = events.recv().await {
+            if let Some(ended) = self.take(event).await {
+                return ended;
+            }
+        }
+        Ended::Running
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        Moment::at(self.fixed.origin.elapsed())
+    }
+
+    async fn take(&mut self, event: Event) -> Option<Ended> {
+        match event {
+            Event::Checked { at, result } => self.checked(at, result),
+            Event::Loaded { at, result } => self.loaded(at, &result),
+            Event::Sampled { at, result } => {
+                let now = self.now();
+                let former = self.clusters.get(at.cluster).and_then(|cluster| cluster.election.writer());
+                if let Some(cluster) = self.clusters.get_mut(at.cluster) {
+                    let outcome = cluster.sampled(at.node, result, now);
+                    self.elected(at.cluster, former, &outcome);
+                }
+            }
+            Event::Hop(changed) => self.hop(&changed),
+            Event::Notice(notice) => self.notice(notice),
+            Event::Request(request) => return self.request(request).await,
+            Event::Tick => return self.tick().await,
+            Event::Stop => {
+                log::info!("the agent ends; the data path runs on (`lb detach` removes it)");
+                return Some(Ended::Running);
+            }
+        }
+        None
+    }
+
+    fn checked(&mut self, at: BackendAt, result: Result<(), Failure>) {
+        let now = self.now();
+        let Some(Some(backends)) = self.services.get_mut(at.service) else { return };
+        let Some(step) = backends.checked(at.backend, result, now) else { return };
+        if let (Some(after), Some(task)) = (hastened(&step), self.checks.get(&at)) {
+            task.after(after);
+        }
+        if let Some(change) = &step.changed {
+            let backend = &backends.members[at.backend];
+            let service = &self.fixed.config.services[at.service].name;
+            log::info!("{service}/{}: {} → {}: {}", backend.name, change.from, change.to, change.reason);
+        }
+        if backends.step(now) {
+            self.publish();
+        }
+    }
+
+    fn loaded(&mut self, at: BackendAt, result: &Result<php_fpm::Status, Failure>) {
+        let now = self.now();
+        let Some(Some(backends)) = self.services.get_mut(at.service) else { return };
+        let failed = result.is_err();
+        let name = backends.members.get(at.backend).map_or("?", |backend| &backend.name);
+        // A load that cannot be read is said once, not once a second.
+        if self.quiet.insert(at, failed) != Some(failed)
+            && let Err(failure) = result
+        {
+            let service = &self.fixed.config.services[at.service].name;
+            log::warn!("{service}/{name}: no load: {failure}; its weight returns to the configured one");
+        }
+        if let Ok(status) = result {
+            backends.loaded(at.backend, status, now);
+        }
+    }
+
+    /// What an election has decided: log it, keep it, publish it, and hasten the probes that it wants.
+    fn elected(&mut self, index: usize, former: Option<usize>, outcome: &Outcome) {
+        for wish in &outcome.reprobe {
+            if let Some(task) = self.nodes.get(&NodeAt { cluster: index, node: wish.node }) {
+                task.after(wish.after);
+            }
+        }
+        let now = self.now();
+        let cluster = &mut self.clusters[index];
+        for event in &outcome.events {
+            log_election(cluster, event);
+            if let (cluster::Event::WriterElected { how: How::Planned, node, .. }, Some(former)) =
+                (event, former)
+                && former != *node
+            {
+                cluster.hand_over(former, now);
+            }
+        }
+        if !outcome.events.is_empty()
+            && let Some(incumbent) = cluster.election.incumbent().cloned()
+        {
+            let name = cluster.name.clone();
+            if self.state.writers.get(&name) != Some(&incumbent) {
+                self.state.writers.insert(name, incumbent);
+                self.store();
+            }
+        }
+        self.publish();
+    }
+
+    fn hop(&mut self, changed: &NextHopChanged) {
+        let way = changed.hop.as_ref().and_then(|hop| {
+            let (interface, _, exit) =
+                self.fixed.attached.iter().find(|(known, ..)| known.index == hop.interface)?;
+            Some(Way {
+                mac: hop.mac?,
+                interface: hop.interface,
+                interface_mac: interface.mac?,
+                exit: *exit,
+                source: hop.source,
+            })
+        });
+        let obstacle = match (&way, &changed.obstacle, &changed.hop) {
+            (Some(_), ..) => None,
+            (None, Some(obstacle), _) => Some(obstacle.to_string()),
+            (None, None, Some(hop)) if hop.mac.is_some() => Some(format!(
+                "it is reached by interface {}, which is not one of `interfaces`",
+                hop.interface
+            )),
+            (None, None, _) => Some("its MAC address is not known yet".to_owned()),
+        };
+        match (way, obstacle) {
+            (Some(way), _) => {
+                if self.ways.insert(changed.backend, way) != Some(way) {
+                    log::debug!("{}: next hop {:02x?}", changed.backend, way.mac);
+                }
+                self.obstacles.remove(&changed.backend);
+            }
+            (None, Some(obstacle)) => {
+                // The last known way stands in the maps until another is known; new connections wait for it.
+                self.ways.remove(&changed.backend);
+                if self.obstacles.insert(changed.backend, obstacle.clone()).as_ref() != Some(&obstacle) {
+                    log::warn!("{}: no way there: {obstacle}", changed.backend);
+                }
+            }
+            (None, None) => {}
+        }
+        self.publish();
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        let (key, text) = match notice {
+            Notice::PublicationFailed(why) => {
+                // What stands in the maps is not what was asked for, so the next attempt is a full one.
+                self.published = None;
+                ("publication".to_owned(), format!("the data path refused an update: {why}"))
+            }
+            Notice::SweepFailed(why) => ("sweep".to_owned(), format!("connections cannot be expired: {why}")),
+            Notice::AccountFault { service, backend, difference } => (
+                format!("account {service} {backend}"),
+                format!(
+                    "{service} {backend}: live connections are {difference} off (a defect; please report it)"
+                ),
+            ),
+        };
+        if self.faults.insert(key, text.clone()).as_ref() != Some(&text) {
+            log::error!("{text}");
+        }
+    }
+
+    async fn tick(&mut self) -> Option<Ended> {
+        let now = self.now();
+        if self.confirm.is_some_and(|(deadline, _)| now >= deadline) {
+            log::warn!("no `lb confirm` came in time: detaching");
+            return Some(Ended::Detach(None));
+        }
+        for index in 0..self.clusters.len() {
+            let cluster = &mut self.clusters[index];
+            if cluster.wake.is_some_and(|wake| now >= wake) || cluster.leaving().is_some() {
+                let former = cluster.election.writer();
+                let outcome = cluster.tick(now);
+                self.elected(index, former, &outcome);
+            }
+        }
+        let mut changed = false;
+        for backends in self.services.iter_mut().flatten() {
+            changed |= backends.step(now);
+        }
+        if changed || self.published.is_none() {
+            self.publish();
+        }
+        self.count().await;
+        self.deadlines_passed(now);
+        None
+    }
+
+    /// Fetch the counters and remember them for rates.
+    pub(super) async fn count(&mut self) {
+        if let Some(counts) = self.dataplane.count().await {
+            let now = self.now();
+            self.history.push(now, counts);
+        }
+    }
+
+    fn deadlines_passed(&mut self, now: Moment) {
+        let passed: Vec<String> =
+            self.deadlines.iter().filter(|(_, at)| now >= **at).map(|(name, _)| name.clone()).collect();
+        for name in passed {
+            self.deadlines.remove(&name);
+            let left = self.live(&name);
+            if left > 0 {
+                log::warn!(
+                    "{name}: the drain's deadline has passed with {left} connections left; they are kept"
+                );
+            }
+        }
+    }
+
+    /// Live connections of a backend, or of a node over all its services.
+    fn live(&self, name: &str) -> u64 {
+        let Some((owner, member)) = name.split_once('/') else { return 0 };
+        let address = self.address_of(owner, member);
+        let services = self.fixed.config.services.iter().filter(|service| match &service.target {
+            Target::Backends { .. } => service.name == owner,
+            Target::Cluster { cluster, .. } => cluster == owner,
+        });
+        services
+            .filter_map(|service| Some(self.history.last(service.address, address?)?.account.live()))
+            .sum()
+    }
+
+    fn address_of(&self, owner: &str, member: &str) -> Option<SocketAddrV4> {
+        if let Some(cluster) = self.clusters.iter().find(|cluster| cluster.name == owner) {
+            return Some(cluster.members[cluster.find(member)?].address);
+        }
+        let index = self.fixed.config.services.iter().position(|service| service.name == owner)?;
+        let backends = self.services[index].as_ref()?;
+        Some(backends.members[backends.find(member)?].address)
+    }
+
+    async fn request(&mut self, request: api::Request) -> Option<Ended> {
+        let reply = match request.command {
+            api::Command::Status => {
+                self.count().await;
+                Reply::Status(Box::new(self.report()))
+            }
+            api::Command::Drain(drain) => {
+                let deadline = drain.deadline_ms.map(Duration::from_millis);
+                self.administer(&drain.name, Admin::Drain, deadline)
+            }
+            api::Command::Ready(ready) => self.administer(&ready.name, Admin::Ready, None),
+            api::Command::Confirm => match self.confirm.take() {
+                Some(_) => {
+                    log::info!("confirmed: the agent stays");
+                    Reply::Done { message: "confirmed: the agent stays".to_owned() }
+                }
+                None => refused(
+                    RefusalKind::Conflict,
+                    "nothing waits to be confirmed",
+                    "`lb run --confirm 60s` starts an agent that does",
+                ),
+            },
+            api::Command::Detach => {
+                log::info!("detaching, as an operator wants");
+                return Some(Ended::Detach(Some(request.reply)));
+            }
+        };
+        // A client that has gone needs no answer.
+        let _ = request.reply.send(reply);
+        None
+    }
+
+    fn administer(&mut self, name: &str, admin: Admin, deadline: Option<Duration>) -> Reply {
+        let now = self.now();
+        let Some((owner, member)) = name.split_once('/') else {
+            return refused(
+                RefusalKind::BadInput,
+                &format!("`{name}` is no OWNER/NAME"),
+                "`lb status` shows them",
+            );
+        };
+        let unknown = || {
+            refused(
+                RefusalKind::NotFound,
+                &format!("there is no {name} here"),
+                "`lb status` shows what there is",
+            )
+        };
+        if let Some(index) = self.clusters.iter().position(|cluster| cluster.name == owner) {
+            let Some(node) = self.clusters[index].find(member) else { return unknown() };
+            self.clusters[index].members[node].admin = admin;
+            if let Some(task) = self.nodes.get(&NodeAt { cluster: index, node }) {
+                task.after(Duration::ZERO);
+            }
+        } else {
+            let service = self.fixed.config.services.iter().position(|service| service.name == owner);
+            let backends = service.and_then(|service| self.services[service].as_mut());
+            let Some(backends) = backends else { return unknown() };
+            let Some(backend) = backends.find(member) else { return unknown() };
+            backends.administer(backend, admin, now);
+            backends.step(now);
+        }
+        let message = match admin {
+            Admin::Drain => {
+                self.state.drained.insert(name.to_owned());
+                if let Some(deadline) = deadline {
+                    self.deadlines.insert(name.to_owned(), now + deadline);
+                }
+                format!("{name} takes no new connections; {} are left", self.live(name))
+            }
+            Admin::Ready => {
+                self.state.drained.remove(name);
+                self.deadlines.remove(name);
+                format!("{name} takes new connections when it is healthy")
+            }
+        };
+        log::info!("{message}");
+        self.store();
+        self.publish();
+        Reply::Done { message }
+    }
+
+    fn store(&self) {
+        if let Err(error) = self.file.store(&self.state) {
+            log::error!("the state cannot be kept for the next start: {error}");
+        }
+    }
+}
+
+fn refused(kind: RefusalKind, error: &str, hint: &str) -> Reply {
+    Reply::Refused(Refusal { kind, error: error.to_owned(), hint: hint.to_owned() })
+}
+
+/// One line for each decision.
+fn log_election(cluster: &Galera, event: &cluster::Event) {
+    let name = &cluster.name;
+    let node = |index: usize| cluster.members.get(index).map_or("?", |member| member.name.as_str());
+    match event {
+        cluster::Event::WriterElected { node: index, epoch, how, reason } => {
+            let how = match how {
+                How::First => "elected",
+                How::Failover => "elected after a failure",
+                How::Planned => "elected by plan",
+            };
+            log::info!("{name}: writer {}, epoch {epoch}, {how}: {reason}", node(*index));
+        }
+        cluster::Event::WriterLost { node: index, reason } => {
+            log::error!("{name}: no writer: {} is out: {reason}", node(*index));
+        }
+        cluster::Event::ReadinessChanged { node: index, from, to, reason } => {
+            log::info!("{name}/{}: {from:?} → {to:?}: {reason}", node(*index));
+        }
+        cluster::Event::AlarmRaised(alarm) => log::error!("{name}: {alarm:?}"),
+        cluster::Event::AlarmCleared(alarm) => log::info!("{name}: over: {alarm:?}"),
+    }
+}

@@ -1,0 +1,59 @@
+//! The agent: one task owns what is wanted, everybody else sends it events.
+//!
+//! Probers, the netlink watcher, the API and the clock only tell what they saw; [`controller`] alone decides, and hands
+//! the whole desired state to the data path's task, which finds the differences. So there is one place where a state
+//! changes, and one line in the log for each change.
+
+mod clusters;
+mod controller;
+mod probers;
+mod publication;
+mod report;
+mod services;
+pub mod start;
+mod state;
+
+use crate::{
+    api,
+    dataplane::task::Notice,
+    netlink::NextHopChanged,
+    probe::{Failure, galera::Sample, php_fpm},
+};
+
+pub use start::{StartError, World, start};
+
+/// All that the controller reacts to.
+#[derive(Debug)]
+pub enum Event {
+    /// A backend's health was probed.
+    Checked {
+        /// Which.
+        at: probers::BackendAt,
+        /// What came of it.
+        result: Result<(), Failure>,
+    },
+    /// A backend's load was sampled.
+    Loaded {
+        /// Which.
+        at: probers::BackendAt,
+        /// What came of it.
+        result: Result<php_fpm::Status, Failure>,
+    },
+    /// A database node was asked.
+    Sampled {
+        /// Which.
+        at: probers::NodeAt,
+        /// What came of it.
+        result: Result<Box<Sample>, Failure>,
+    },
+    /// The way to a backend has changed.
+    Hop(NextHopChanged),
+    /// The data path has something to say.
+    Notice(Notice),
+    /// An operator wants something.
+    Request(api::Request),
+    /// A second has passed.
+    Tick,
+    /// The agent shall end; the data path runs on.
+    Stop,
+}

@@ -1,0 +1,193 @@
+//! The tasks that ask: one for each probe of a backend, one for each database node. They know their target, their
+//! interval and where to send what they saw; what it means is decided elsewhere.
+
+use std::{
+    net::{SocketAddr, SocketAddrV4},
+    time::Duration,
+};
+
+use rand::Rng as _;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use super::Event;
+use crate::{
+    config::{self, CheckKind, FpmScheme, FpmUrl, LoadKind},
+    probe::{Failure, FailureKind, galera, http, php_fpm, tcp},
+};
+
+/// A probe's time may differ from its interval by this part, so that probes do not march in step.
+const JITTER: f64 = 0.1;
+
+/// Hastens the next probe of one task.
+#[derive(Clone, Debug)]
+pub struct Hasten(mpsc::UnboundedSender<Duration>);
+
+impl Hasten {
+    /// The next probe comes after `delay` at the latest, counted from now.
+    pub fn after(&self, delay: Duration) {
+        // The task ends only with the agent.
+        let _ = self.0.send(delay);
+    }
+}
+
+/// Where a task's rhythm comes from.
+struct Rhythm {
+    interval: Duration,
+    hasten: mpsc::UnboundedReceiver<Duration>,
+}
+
+impl Rhythm {
+    fn new(interval: Duration) -> (Self, Hasten) {
+        let (sender, hasten) = mpsc::unbounded_channel();
+        (Self { interval, hasten }, Hasten(sender))
+    }
+
+    /// Wait for the next turn; `false`: nobody listens any more.
+    async fn turn(&mut self) -> bool {
+        let spread = rand::rng().random_range(1.0 - JITTER..=1.0 + JITTER);
+        let mut due = Instant::now() + self.interval.mul_f64(spread);
+        loop {
+            tokio::select! {
+                () = sleep_until(due) => return true,
+                delay = self.hasten.recv() => match delay {
+                    Some(delay) => due = due.min(Instant::now() + delay),
+                    None => return false,
+                },
+            }
+        }
+    }
+}
+
+/// Which backend of which service, by their places in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct BackendAt {
+    /// The service.
+    pub service: usize,
+    /// The backend.
+    pub backend: usize,
+}
+
+/// Probe a backend's health for as long as events are taken.
+pub fn check(
+    at: BackendAt,
+    address: SocketAddrV4,
+    check: &config::Check,
+    events: mpsc::UnboundedSender<Event>,
+) -> Hasten {
+    let (mut rhythm, hasten) = Rhythm::new(check.interval);
+    let check = check.clone();
+    tokio::spawn(async move {
+        loop {
+            let result = check_once(address, &check).await;
+            if events.send(Event::Checked { at, result }).is_err() || !rhythm.turn().await {
+                return;
+            }
+        }
+    });
+    hasten
+}
+
+async fn check_once(address: SocketAddrV4, check: &config::Check) -> Result<(), Failure> {
+    let to =
+        |port: Option<u16>| SocketAddr::V4(SocketAddrV4::new(*address.ip(), port.unwrap_or(address.port())));
+    match &check.kind {
+        CheckKind::Tcp { port } => tcp::probe(to(*port), check.timeout).await.map(|_| ()),
+        CheckKind::Http { path, host, status, port } => {
+            let address = to(*port);
+            let host = host.clone().unwrap_or_else(|| address.to_string());
+            let target = http::Target::new(address, path, &host, status.first..=status.last)
+                .map_err(|error| unfit(&error))?;
+            http::probe(&target, check.timeout).await.map(|_| ())
+        }
+        CheckKind::PhpFpm { url } => {
+            let url = fpm_url(url, address, true)?;
+            match php_fpm::status(&url, check.timeout).await {
+                // A locked scoreboard says that FPM is there and busy.
+                Ok(_) | Err(Failure { kind: FailureKind::NoSample, .. }) => Ok(()),
+                Err(failure) => Err(failure),
+            }
+        }
+    }
+}
+
+fn unfit(error: &http::InvalidTarget) -> Failure {
+    Failure { kind: FailureKind::Local, detail: error.to_string() }
+}
+
+fn fpm_url(url: &FpmUrl, backend: SocketAddrV4, through_pool: bool) -> Result<php_fpm::Url, Failure> {
+    let address = SocketAddr::V4(url.endpoint(*backend.ip()));
+    Ok(match url.scheme {
+        FpmScheme::Fcgi => php_fpm::Url::Fcgi { addr: address, path: url.path.clone(), through_pool },
+        FpmScheme::Http => php_fpm::Url::Http {
+            target: http::Target::new(address, &url.path, address.to_string(), 200..=200)
+                .map_err(|error| unfit(&error))?,
+            through_pool,
+        },
+    })
+}
+
+/// Sample a backend's load for as long as events are taken.
+pub fn load(
+    at: BackendAt,
+    address: SocketAddrV4,
+    load: &config::Load,
+    events: mpsc::UnboundedSender<Event>,
+) -> Hasten {
+    let (mut rhythm, hasten) = Rhythm::new(load.interval);
+    let load = load.clone();
+    tokio::spawn(async move {
+        let LoadKind::PhpFpm { url, .. } = &load.kind;
+        // A status page that the pool itself serves never shows fewer than one active worker, the one that serves it.
+        let mut through_pool = true;
+        loop {
+            let result = match fpm_url(url, address, through_pool) {
+                Ok(url) => php_fpm::status(&url, load.timeout).await,
+                Err(failure) => Err(failure),
+            };
+            if result.as_ref().is_ok_and(|status| status.active == 0) {
+                through_pool = false;
+            }
+            if events.send(Event::Loaded { at, result }).is_err() || !rhythm.turn().await {
+                return;
+            }
+        }
+    });
+    hasten
+}
+
+/// Which node of which cluster, by their places in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct NodeAt {
+    /// The cluster.
+    pub cluster: usize,
+    /// The node.
+    pub node: usize,
+}
+
+/// Ask a database node about itself over one persistent connection, for as long as events are taken.
+pub fn node(
+    at: NodeAt,
+    address: SocketAddrV4,
+    monitor: &config::Monitor,
+    events: mpsc::UnboundedSender<Event>,
+) -> Hasten {
+    let (mut rhythm, hasten) = Rhythm::new(monitor.interval);
+    let mut session = galera::Monitor::new(
+        SocketAddr::V4(address),
+        &monitor.user,
+        monitor.password.expose(),
+        monitor.timeout,
+    );
+    tokio::spawn(async move {
+        loop {
+            let result = session.sample().await.map(Box::new);
+            if events.send(Event::Sampled { at, result }).is_err() || !rhythm.turn().await {
+                return;
+            }
+        }
+    });
+    hasten
+}

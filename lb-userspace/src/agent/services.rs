@@ -1,0 +1,147 @@
+//! A service over backends of its own: their health, their load, their weights.
+
+use std::net::SocketAddrV4;
+
+use crate::{
+    api::Timestamp,
+    config::{self, LoadKind, Target},
+    health::{Admin, Health, Moment, NextProbe, Probe, State, Step, Tuning},
+    probe::{Evidence, Failure, php_fpm},
+    weights::{Controller, Member},
+};
+
+/// One backend.
+pub struct Backend {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddrV4,
+    /// Its weight in the configuration.
+    pub configured: u16,
+    /// What its probes say.
+    pub health: Health,
+    /// What the operator says.
+    pub admin: Admin,
+    /// Whether its last probe lets it take new connections.
+    pub takes_new: bool,
+    /// Its weight now, in steps of 1/1024 of a configured one.
+    pub weight: u32,
+    /// Its last measured load; 1: all workers are busy.
+    pub load: Option<f64>,
+    /// When its state last changed.
+    pub since: Timestamp,
+}
+
+/// A service over backends.
+pub struct Backends {
+    /// In the order of the configuration.
+    pub members: Vec<Backend>,
+    controller: Controller<usize>,
+    max_children: Option<u32>,
+}
+
+impl Backends {
+    /// The backends of `service`, if it has backends of its own; `drained` says which names are.
+    pub fn new(service: &config::Service, drained: impl Fn(&str) -> bool, now: Moment) -> Option<Self> {
+        let Target::Backends { backends, check, load } = &service.target else { return None };
+        let tuning = Tuning { rise: u32::from(check.rise), fall: u32::from(check.fall), ..Tuning::default() };
+        let members: Vec<Backend> = backends
+            .iter()
+            .map(|backend| Backend {
+                name: backend.name.clone(),
+                address: backend.address,
+                configured: backend.weight,
+                health: Health::new(tuning, now),
+                admin: if drained(&backend.name) { Admin::Drain } else { Admin::Ready },
+                takes_new: false,
+                weight: 0,
+                load: None,
+                since: Timestamp::now(),
+            })
+            .collect();
+        let mut controller = Controller::new(crate::weights::Tuning::default());
+        let configured: Vec<Member<usize>> = members
+            .iter()
+            .enumerate()
+            .map(|(key, backend)| Member { key, configured: u32::from(backend.configured) })
+            .collect();
+        controller.set_members(&configured, now);
+        let max_children = load.as_ref().and_then(|load| {
+            let LoadKind::PhpFpm { max_children, .. } = &load.kind;
+            *max_children
+        });
+        Some(Self { members, controller, max_children })
+    }
+
+    /// A probe's result; what follows from it.
+    pub fn checked(&mut self, index: usize, result: Result<(), Failure>, now: Moment) -> Option<Step> {
+        let usable =
+            self.members.iter().filter(|backend| backend.takes_new && backend.admin.takes_new()).count();
+        let backend = self.members.get_mut(index)?;
+        let last_usable = backend.takes_new && usable == 1;
+        let probe = match result {
+            Ok(()) => Probe::Ok,
+            Err(failure) => match failure.kind.evidence() {
+                Evidence::Nothing => return None,
+                evidence => {
+                    Probe::Failure { certain: evidence == Evidence::Certain, text: failure.to_string() }
+                }
+            },
+        };
+        let before = backend.health.state();
+        let step = backend.health.observe(probe, last_usable, now);
+        backend.takes_new = step.takes_new;
+        if step.changed.is_some() {
+            backend.since = Timestamp::now();
+        }
+        // The first judgement after the agent's start is no recovery: what served before serves on at full weight.
+        let restored = before == State::Unknown;
+        self.tell(index, restored, now);
+        Some(step)
+    }
+
+    /// A load sample.
+    pub fn loaded(&mut self, index: usize, status: &php_fpm::Status, now: Moment) {
+        let learnt = status.total.max(status.max_active).max(1);
+        let utilisation = status.utilisation(self.max_children.unwrap_or(learnt));
+        if let Some(backend) = self.members.get_mut(index) {
+            backend.load = Some(utilisation);
+            self.controller.observe(index, utilisation, now);
+        }
+    }
+
+    /// The operator's wish for a backend.
+    pub fn administer(&mut self, index: usize, admin: Admin, now: Moment) {
+        if let Some(backend) = self.members.get_mut(index) {
+            backend.admin = admin;
+            self.tell(index, true, now);
+        }
+    }
+
+    fn tell(&mut self, index: usize, restored: bool, now: Moment) {
+        let backend = &self.members[index];
+        self.controller.health(index, backend.takes_new && backend.admin.takes_new(), now, restored);
+    }
+
+    /// Let the controller step; whether any weight is to be published anew.
+    pub fn step(&mut self, now: Moment) -> bool {
+        let changed = self.controller.step(now);
+        for (index, weight) in &changed {
+            self.members[*index].weight = *weight;
+        }
+        !changed.is_empty()
+    }
+
+    /// The place of a backend by name.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.members.iter().position(|backend| backend.name == name)
+    }
+}
+
+/// When to probe again, if sooner than usual.
+pub fn hastened(step: &Step) -> Option<std::time::Duration> {
+    match step.next_probe {
+        NextProbe::Normal => None,
+        NextProbe::Quick(after) => Some(after),
+    }
+}

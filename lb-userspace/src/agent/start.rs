@@ -1,0 +1,397 @@
+//! Bring an agent up: look at the machine, open the data path, start the tasks, and run until the end.
+
+use std::{
+    collections::HashMap,
+    net::{Ipv4Addr, SocketAddrV4},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use lb_common::{abi::Layout, ports::PortRanges};
+use rand::Rng as _;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    Event,
+    controller::{Controller, Ended, Fixed},
+    probers::{self, BackendAt, NodeAt},
+    state::StateFile,
+};
+use crate::{
+    api::{self, ApiError, Reply, Timestamp},
+    config::{Config, Target, XdpMode},
+    dataplane::{Attached, Dataplane, DataplaneError, Kind, Mode, Pins, Port, task},
+    netlink::{self, Interface, Netlink, NetlinkError, Watcher},
+};
+
+/// Bytes of kernel memory that a flow costs: an element of the flow table, and its bucket.
+const FLOW_BYTES: u64 = 112;
+
+/// Flows at most, unless the configuration says otherwise.
+const MAX_FLOWS: u64 = 1 << 20;
+
+/// Where one instance lives.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Name of the instance.
+    pub instance: String,
+    /// The Unix socket to answer on.
+    pub socket: PathBuf,
+    /// The folder of the pins.
+    pub pins: PathBuf,
+    /// The file for what must survive.
+    pub state: PathBuf,
+}
+
+/// Why an agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The socket.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The network.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The data path.
+    #[error(transparent)]
+    Dataplane(#[from] DataplaneError),
+    /// The kernel is too old.
+    #[error("this is Linux {found}; `lb` needs 6.1 or newer")]
+    Kernel {
+        /// Its release.
+        found: String,
+    },
+    /// No source ports are left.
+    #[error("no source port is left: `source-ports` lies within net.ipv4.ip_local_port_range ({}-{}); choose others", local.0, local.1)]
+    NoPorts {
+        /// The host's own range.
+        local: (u16, u16),
+    },
+    /// The interface has no MAC address.
+    #[error(
+        "interface {name} has no MAC address, so it cannot carry balanced packets; name an Ethernet interface"
+    )]
+    NotEthernet {
+        /// Its name.
+        name: String,
+    },
+    /// The state file.
+    #[error("{path} cannot be read: {source}; move it away to start without it (writers and drains are forgotten)", path = path.display())]
+    State {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A signal handler.
+    #[error("signals cannot be awaited: {0}")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Run an agent until it is told to stop.
+///
+/// Everything that can be wrong with the machine is found before the data path is touched.
+pub async fn start(
+    world: &World,
+    config: Config,
+    mode: XdpMode,
+    confirm: Option<Duration>,
+) -> Result<(), StartError> {
+    kernel_is_new_enough()?;
+    let (socket, listener) = api::Socket::bind(&world.socket, &world.instance)?;
+    let netlink = Netlink::open()?;
+    let interfaces = interfaces(&netlink, &config).await?;
+    let file = StateFile::new(&world.state);
+    let state = file.load().map_err(|source| StartError::State { path: world.state.clone(), source })?;
+    let fresh = layout(&config)?;
+    let ports = interfaces.iter().map(|interface| port(interface, mode)).collect::<Result<Vec<_>, _>>()?;
+
+    let pins = Pins::new(&world.pins);
+    let (dataplane, attached) = Dataplane::open(&pins, fresh, ports)?;
+    let adopted = attached.iter().any(|attached| attached.adopted);
+    say_what_happened(&interfaces, &attached, &dataplane);
+    let attached = interfaces
+        .into_iter()
+        .zip(attached)
+        .map(|(interface, attached)| {
+            let exit = dataplane.exit_of(interface.index);
+            (interface, attached, exit)
+        })
+        .collect();
+
+    let (events, inbox) = mpsc::unbounded_channel();
+    let handle = task::spawn(dataplane, watched(&config), forward(&events, Event::Notice));
+    let fixed = Fixed {
+        instance: world.instance.clone(),
+        config: config.clone(),
+        attached,
+        adopted,
+        since: Timestamp::now(),
+        origin: Instant::now(),
+    };
+    let mut controller = Controller::new(fixed, handle, state, file, confirm);
+    let (checks, nodes) = probe_all(&config, &events);
+    controller.hasten(checks, nodes);
+
+    let watcher = watch(&config, &events)?;
+    clock_and_signals(&events)?;
+    let (stop_api, stopped) = tokio::sync::oneshot::channel::<()>();
+    let requests = requests(&events);
+    let api = tokio::spawn(api::serve(listener, requests, async move {
+        let _ = stopped.await;
+    }));
+
+    let ended = controller.run(inbox).await;
+    drop(watcher);
+    if let Ended::Detach(asked) = ended {
+        let reply = detach(&pins, &netlink).await;
+        if let Some(asked) = asked {
+            let _ = asked.send(reply);
+        }
+    }
+    let _ = stop_api.send(());
+    let _ = api.await;
+    drop(socket);
+    Ok(())
+}
+
+/// Remove program, maps, pins, and our hold on neighbours.
+async fn detach(pins: &Pins, netlink: &Netlink) -> Reply {
+    match remove(pins, netlink).await {
+        Ok(()) => {
+            log::info!("detached: program, maps and pins are removed");
+            Reply::Done { message: "detached: program, maps and pins are removed".to_owned() }
+        }
+        Err(error) => {
+            log::error!("not detached: {error}");
+            Reply::Refused(api::Refusal {
+                kind: api::RefusalKind::Failed,
+                error: error.to_string(),
+                hint: "`ip link set IFACE xdp off` removes the program by hand".to_owned(),
+            })
+        }
+    }
+}
+
+/// Remove what an instance left behind, with or without an agent.
+///
+/// Errors: a pin that cannot be removed.
+pub async fn remove(pins: &Pins, netlink: &Netlink) -> std::io::Result<()> {
+    pins.remove()?;
+    if let Err(error) = netlink.release_neighbours(&[]).await {
+        log::warn!("neighbours stay managed: {error}");
+    }
+    Ok(())
+}
+
+fn kernel_is_new_enough() -> Result<(), StartError> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map(|part| part.trim().parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (6, 1) { Err(StartError::Kernel { found: release.trim().to_owned() }) } else { Ok(()) }
+}
+
+/// The interfaces of the configuration, and proof that each service's address is on this host.
+pub async fn interfaces(netlink: &Netlink, config: &Config) -> Result<Vec<Interface>, NetlinkError> {
+    let mut found = Vec::new();
+    for name in &config.interfaces {
+        found.push(netlink.interface(name).await?);
+    }
+    let suggestion = config.interfaces.first().map_or("eth0", String::as_str);
+    for service in &config.services {
+        netlink.require_local(*service.address.ip(), suggestion).await?;
+    }
+    Ok(found)
+}
+
+/// The source ports that are not the host's own.
+///
+/// Errors: none are left.
+pub fn source_ports(config: &Config) -> Result<PortRanges, StartError> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_whitespace().filter_map(|number| number.parse().ok());
+    let local = (numbers.next().unwrap_or(32768), numbers.next().unwrap_or(60999));
+    let (first, last) = config.source_ports.map_or((1024, 65535), |ports| (ports.first, ports.last));
+    let ports = PortRanges::around(first, last, local);
+    if ports.count() == 0 { Err(StartError::NoPorts { local }) } else { Ok(ports) }
+}
+
+/// The layout of a data path that is made anew: at most a million flows or 2 % of memory.
+fn layout(config: &Config) -> Result<Layout, StartError> {
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kilobytes: u64 = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
+        .unwrap_or(1 << 20);
+    let affordable = kilobytes * 1024 / 50 / FLOW_BYTES;
+    let flows = config.max_flows.map_or(MAX_FLOWS.min(affordable), u64::from);
+    let endpoints: usize =
+        config.services.iter().map(|service| addresses(config, &service.target).len()).sum();
+    Ok(Layout {
+        seed: rand::rng().random(),
+        ports: source_ports(config)?,
+        flows: flows as u32,
+        // Twice what is needed, so that backends can come while the old ones' connections end.
+        blocks: (2 * endpoints).max(16) as u32,
+    })
+}
+
+/// The backends of a target.
+fn addresses(config: &Config, target: &Target) -> Vec<SocketAddrV4> {
+    match target {
+        Target::Backends { backends, .. } => backends.iter().map(|backend| backend.address).collect(),
+        Target::Cluster { cluster, .. } => config
+            .clusters
+            .iter()
+            .filter(|known| known.name == *cluster)
+            .flat_map(|known| known.nodes.iter().map(|node| node.address))
+            .collect(),
+    }
+}
+
+fn port(interface: &Interface, mode: XdpMode) -> Result<(Port, [u8; 6]), StartError> {
+    let mac = interface.mac.ok_or_else(|| StartError::NotEthernet { name: interface.name.clone() })?;
+    let kind = match interface.driver.as_deref().or(interface.kind.as_deref()) {
+        Some("veth") => Kind::Veth,
+        Some("virtio_net" | "tun" | "tap" | "bridge" | "macvlan") => Kind::Virtual,
+        _ => Kind::Physical,
+    };
+    let running = interface.xdp.as_ref().map(|xdp| {
+        let mode = if xdp.mode == netlink::XdpMode::Generic { Mode::Generic } else { Mode::Native };
+        (xdp.program_id, mode)
+    });
+    let mode = match mode {
+        XdpMode::Auto => None,
+        XdpMode::Native => Some(Mode::Native),
+        XdpMode::Generic => Some(Mode::Generic),
+    };
+    Ok((Port { name: interface.name.clone(), index: interface.index, id: 0, kind, mode, running }, mac))
+}
+
+fn say_what_happened(interfaces: &[Interface], attached: &[Attached], dataplane: &Dataplane) {
+    for (interface, attached) in interfaces.iter().zip(attached) {
+        let mode = match attached.mode {
+            Mode::Native => "native",
+            Mode::Generic => "generic",
+        };
+        let how = if attached.adopted { "taken up" } else { "attached" };
+        match &attached.fallback {
+            Some(why) => log::warn!("{}: {how}, generic and so slower: {why}", interface.name),
+            None => log::info!("{}: {how}, {mode}, program {}", interface.name, attached.program),
+        }
+    }
+    let layout = dataplane.layout();
+    log::info!(
+        "{} flows at most, {} source ports for each backend and address ({} new connections a second each, for good)",
+        layout.flows,
+        layout.ports.count(),
+        layout.ports.count() / 60,
+    );
+}
+
+/// What the counters are wanted of.
+fn watched(config: &Config) -> Vec<(SocketAddrV4, Vec<SocketAddrV4>)> {
+    config.services.iter().map(|service| (service.address, addresses(config, &service.target))).collect()
+}
+
+/// A channel of another type that ends in the controller's.
+fn forward<T: Send + 'static>(
+    events: &mpsc::UnboundedSender<Event>,
+    wrap: impl Fn(T) -> Event + Send + 'static,
+) -> mpsc::UnboundedSender<T> {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let events = events.clone();
+    tokio::spawn(async move {
+        while let Some(value) = receiver.recv().await {
+            if events.send(wrap(value)).is_err() {
+                return;
+            }
+        }
+    });
+    sender
+}
+
+/// A bounded channel for requests, so that a flood of them waits rather than piles up.
+fn requests(events: &mpsc::UnboundedSender<Event>) -> mpsc::Sender<api::Request> {
+    let (sender, mut receiver) = mpsc::channel(16);
+    let events = events.clone();
+    tokio::spawn(async move {
+        while let Some(request) = receiver.recv().await {
+            if events.send(Event::Request(request)).is_err() {
+                return;
+            }
+        }
+    });
+    sender
+}
+
+type Tasks = (HashMap<BackendAt, probers::Hasten>, HashMap<NodeAt, probers::Hasten>);
+
+/// Start a task for each probe.
+fn probe_all(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Tasks {
+    let (mut checks, mut nodes) = (HashMap::new(), HashMap::new());
+    for (service, known) in config.services.iter().enumerate() {
+        let Target::Backends { backends, check, load } = &known.target else { continue };
+        for (backend, target) in backends.iter().enumerate() {
+            let at = BackendAt { service, backend };
+            checks.insert(at, probers::check(at, target.address, check, events.clone()));
+            if let Some(load) = load {
+                probers::load(at, target.address, load, events.clone());
+            }
+        }
+    }
+    for (cluster, known) in config.clusters.iter().enumerate() {
+        for (node, target) in known.nodes.iter().enumerate() {
+            let at = NodeAt { cluster, node };
+            nodes.insert(at, probers::node(at, target.address, &known.monitor, events.clone()));
+        }
+    }
+    (checks, nodes)
+}
+
+fn watch(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Result<Watcher, NetlinkError> {
+    let (sender, mut receiver) = mpsc::channel(64);
+    let watcher = Watcher::start(sender)?;
+    let events = events.clone();
+    tokio::spawn(async move {
+        while let Some(changed) = receiver.recv().await {
+            if events.send(Event::Hop(changed)).is_err() {
+                return;
+            }
+        }
+    });
+    let backends: Vec<Ipv4Addr> = config
+        .services
+        .iter()
+        .flat_map(|service| addresses(config, &service.target))
+        .map(|address| *address.ip())
+        .collect();
+    watcher.watch(backends);
+    Ok(watcher)
+}
+
+/// A tick each second, and a stop for SIGTERM and SIGINT.
+fn clock_and_signals(events: &mpsc::UnboundedSender<Event>) -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    let mut seconds = interval(Duration::from_secs(1));
+    seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let events = events.clone();
+    tokio::spawn(async move {
+        loop {
+            let event = tokio::select! {
+                _ = seconds.tick() => Event::Tick,
+                _ = terminate.recv() => Event::Stop,
+                _ = interrupt.recv() => Event::Stop,
+            };
+            if events.send(event).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}

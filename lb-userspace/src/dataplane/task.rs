@@ -1,0 +1,154 @@
+//! The task that alone holds BPF descriptors: it publishes what it is told, sweeps, and answers with counts.
+
+use std::{net::SocketAddrV4, time::Duration};
+
+use lb_common::Reason;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{BackendCounts, Dataplane, DataplaneError, Desired};
+
+/// Time from one sweep over all connections to the next.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What the task can be asked for.
+enum Command {
+    Publish(Desired),
+    Count(oneshot::Sender<Counts>),
+}
+
+/// What happened in the data path that somebody should know of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// A publication failed; the state before it stands.
+    PublicationFailed(String),
+    /// A sweep failed.
+    SweepFailed(String),
+    /// An account does not agree with the connections it stands for: a defect of ours.
+    AccountFault {
+        /// The service.
+        service: SocketAddrV4,
+        /// The backend.
+        backend: SocketAddrV4,
+        /// By how many connections.
+        difference: i64,
+    },
+}
+
+/// Counters of everything at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// By service, in the order of the last publication.
+    pub services: Vec<ServiceCounts>,
+    /// Of packets without a service.
+    pub nobody: Vec<(Reason, u64)>,
+}
+
+/// Counters of a service.
+#[derive(Clone, Debug)]
+pub struct ServiceCounts {
+    /// Where clients connect to.
+    pub address: SocketAddrV4,
+    /// By reason.
+    pub reasons: Vec<(Reason, u64)>,
+    /// By backend.
+    pub backends: Vec<(SocketAddrV4, BackendCounts)>,
+}
+
+/// The way to the task.
+#[derive(Clone)]
+pub struct Handle(mpsc::UnboundedSender<Command>);
+
+impl Handle {
+    /// Have this published. What is wrong with it comes as a [`Notice`].
+    pub fn publish(&self, desired: Desired) {
+        // The task ends only with the agent.
+        let _ = self.0.send(Command::Publish(desired));
+    }
+
+    /// The counters; `None` if the task has ended.
+    pub async fn count(&self) -> Option<Counts> {
+        let (reply, counts) = oneshot::channel();
+        self.0.send(Command::Count(reply)).ok()?;
+        counts.await.ok()
+    }
+}
+
+/// Give the data path to a task of its own. Every address whose counters are wanted must be in `watched`:
+/// (service, its backends).
+pub fn spawn(
+    dataplane: Dataplane,
+    watched: Vec<(SocketAddrV4, Vec<SocketAddrV4>)>,
+    notices: mpsc::UnboundedSender<Notice>,
+) -> Handle {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    tokio::spawn(run(dataplane, watched, notices, receiver));
+    Handle(sender)
+}
+
+async fn run(
+    mut dataplane: Dataplane,
+    watched: Vec<(SocketAddrV4, Vec<SocketAddrV4>)>,
+    notices: mpsc::UnboundedSender<Notice>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
+    let mut sweeps = interval(SWEEP);
+    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                None => return,
+                Some(Command::Publish(desired)) => {
+                    if let Err(error) = dataplane.publish(&desired) {
+                        let _ = notices.send(Notice::PublicationFailed(error.to_string()));
+                    }
+                }
+                Some(Command::Count(reply)) => match counts(&dataplane, &watched) {
+                    Ok(counts) => { let _ = reply.send(counts); }
+                    Err(error) => log::error!("the counters cannot be read: {error}"),
+                },
+            },
+            _ = sweeps.tick() => sweep(&mut dataplane, &notices).await,
+        }
+    }
+}
+
+/// One sweep, giving way to others after each slice.
+async fn sweep(dataplane: &mut Dataplane, notices: &mpsc::UnboundedSender<Notice>) {
+    loop {
+        match dataplane.sweep() {
+            Ok(None) => tokio::task::yield_now().await,
+            Ok(Some(swept)) => {
+                for (number, difference) in swept.faults {
+                    if let Some((service, backend)) = dataplane.name_of(number) {
+                        let _ = notices.send(Notice::AccountFault { service, backend, difference });
+                    }
+                }
+                return;
+            }
+            Err(error) => {
+                let _ = notices.send(Notice::SweepFailed(error.to_string()));
+                return;
+            }
+        }
+    }
+}
+
+fn counts(
+    dataplane: &Dataplane,
+    watched: &[(SocketAddrV4, Vec<SocketAddrV4>)],
+) -> Result<Counts, DataplaneError> {
+    let services = watched
+        .iter()
+        .map(|(address, backends)| {
+            let backends = backends
+                .iter()
+                .map(|backend| Ok((*backend, dataplane.backend_counts(*address, *backend)?)))
+                .collect::<Result<_, DataplaneError>>()?;
+            Ok(ServiceCounts { address: *address, reasons: dataplane.reasons(Some(*address))?, backends })
+        })
+        .collect::<Result<_, DataplaneError>>()?;
+    Ok(Counts { services, nobody: dataplane.reasons(None)? })
+}

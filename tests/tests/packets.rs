@@ -10,9 +10,10 @@ use lb_common::{
     cell::{Owner, PortCell},
 };
 use lb_tests::packets::{
-    Action, Case, Model, Segment, Sum, World,
-    case::{Fact, Life, consistent, to_backend},
-    cases, run_all, scene,
+    Action, Case, Fact, Life, Model, Segment, Sum, World, cases,
+    check::consistent,
+    expect::{to_backend, untouched},
+    run_all, scene,
     segment::{ACK, SYN, client, forwarded},
     traffic::{Chance, packet},
 };
@@ -38,9 +39,8 @@ fn every_case_holds_in_the_model() {
 fn cases_have_names_of_their_own() {
     let mut names: Vec<String> = cases::all().into_iter().map(|case| case.what).collect();
     names.sort();
-    let all = names.len();
-    names.dedup();
-    assert_eq!(names.len(), all);
+    let twice: Vec<_> = names.windows(2).filter(|pair| pair[0] == pair[1]).collect();
+    assert!(twice.is_empty(), "{twice:?}");
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_case_that_expects_the_wrong_thing_fails() {
         Case::new("no account").send(client(SYN), to_backend(scene::A), &[Embryonic]),
         Case::new("wrong phase").send(client(SYN), to_backend(scene::A).opens(scene::A), &[Answered]),
         Case::new("wrong backend").send(client(SYN), to_backend(scene::B).opens(scene::B), &[Embryonic]),
-        Case::new("no reason").send(client(ACK), lb_tests::packets::case::untouched(), &[]),
+        Case::new("no reason").send(client(ACK), untouched(), &[]),
     ];
     for case in wrong {
         let mut model = Model::new(scene::config(case.ports, case.trust), case.flows);
@@ -182,7 +182,8 @@ fn scramble(model: &mut Model, chance: &mut Chance) {
         backend.cells = chance.next() as u32 >> chance.below(32);
         model.set_backend(id, backend);
         let words = (chance.next() >> chance.below(64), chance.next() >> chance.below(64));
-        let account = lb_common::abi::Account { opened: words.0, closed: words.1, closed_by_agent: 0, pad: 0 };
+        let account =
+            lb_common::abi::Account { opened: words.0, closed: words.1, closed_by_agent: 0, pad: 0 };
         model.set_account(id, account);
     }
     for (key, mut service) in model.services() {
@@ -192,7 +193,8 @@ fn scramble(model: &mut Model, chance: &mut Chance) {
         service.no_backend = chance.next() as u8;
         model.set_service(key, service);
     }
-    Fact::Connection { client: scene::CLIENT, backend: scene::A, place: 0, life: Life::Established, age: 0 }.apply(model);
+    Fact::Connection { client: scene::CLIENT, backend: scene::A, place: 0, life: Life::Established, age: 0 }
+        .apply(model);
     for (key, mut flow) in model.flows() {
         flow.backend = chance.below(6) as u32;
         flow.cell = chance.below(12) as u32;

@@ -6,9 +6,9 @@ use lb_common::{abi::ProgramConfig, ports::PortRanges};
 use lb_tests::{
     lab::skip::{Need, cannot_run},
     packets::{
-        Kernel, Model, World,
-        case::{Fact, consistent},
-        cases, kernel, object, run_all, scene,
+        Case, Fact, Kernel, Model, World, cases,
+        check::consistent,
+        kernel, object, run_all, scene,
         traffic::{Chance, packet},
         world::Counters,
     },
@@ -65,7 +65,11 @@ fn kernel_and_library_agree_about_20_000_generated_packets() {
             for index in 0..model.cell_count() {
                 let (ours, theirs) = (kernel.cell_at(index), model.cell_at(index));
                 assert_eq!(ours.owner, theirs.owner, "{name}, round {round}, cell {index}");
-                assert_eq!((ours.hop, ours.server_isn), (theirs.hop, theirs.server_isn), "{name}, cell {index}");
+                assert_eq!(
+                    (ours.hop, ours.server_isn),
+                    (theirs.hop, theirs.server_isn),
+                    "{name}, cell {index}"
+                );
             }
             consistent(&kernel).unwrap();
         }
@@ -79,7 +83,7 @@ fn round_robin_tickets_and_cells_survive_a_clear_of_the_world() {
     }
     let config = scene::config(scene::ONE_PORT, 0);
     let mut kernel = Kernel::new(config, 4);
-    let case = lb_tests::packets::Case::new("a handshake twice").handshake().given(Fact::Pass(1));
+    let case = Case::new("a handshake twice").handshake().given(Fact::Pass(1));
     for _ in 0..2 {
         case.run(&mut kernel).unwrap();
     }
@@ -116,7 +120,8 @@ fn the_program_and_what_it_calls_stay_within_the_stack() {
     // The kernel rounds each frame up to 32 bytes; of what is called, at most two stand one upon the other
     // (`lb_search` calls `lb_worth`).
     let round = |bytes: u32| bytes.max(1).next_multiple_of(32);
-    let mut called: Vec<u32> = stack.iter().filter(|(name, _)| **name != "lb").map(|(_, bytes)| round(*bytes)).collect();
+    let mut called: Vec<u32> =
+        stack.iter().filter(|(name, _)| **name != "lb").map(|(_, bytes)| round(*bytes)).collect();
     called.sort_unstable();
     let deepest: u32 = called.iter().rev().take(2).sum();
     assert!(round(main) + deepest <= KERNEL_STACK, "{stack:?}");

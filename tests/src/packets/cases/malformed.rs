@@ -2,12 +2,13 @@
 
 use lb_common::{
     Reason,
-    cell::Phase::{Embryonic, Established},
+    abi::checksums::MAKE_WHOLE,
+    cell::Phase::{Answered, Embryonic, Established},
 };
 
 use crate::packets::{
-    Case, Expect, Fact, Segment, Sum,
-    case::{Life, to_backend, to_client, untouched},
+    Case, Expect, Fact, Life, Segment, Sum,
+    expect::{lost, to_backend, to_client, untouched},
     scene::{A, CLIENT, TRUSTS, WEB_ID},
     segment::{ACK, SYN, client, server},
 };
@@ -33,31 +34,52 @@ pub(super) fn cases() -> Vec<Case> {
 fn truncated() -> Vec<Case> {
     let whole = client(SYN).tcp_options(&[1; 12]).frame();
     let options = client(SYN).ip_options(&[1; 20]).frame();
-    let cut = |frame: &[u8], length: usize| {
+    let cut = |what: &str, frame: &[u8], length: usize| {
         let expect = if length < 14 { untouched() } else { noted() };
-        Case::new(format!("a SYN cut to {length} bytes")).send_frame(frame[..length].to_vec(), expect, &[])
+        Case::new(format!("{what} cut to {length} bytes")).send_frame(frame[..length].to_vec(), expect, &[])
     };
-    let mut cases: Vec<Case> = (0..54).map(|length| cut(&whole, length)).collect();
-    cases.extend([34, 38, 53, 54, 60, 73].map(|length| cut(&options, length)));
+    let mut cases: Vec<Case> = (0..54).map(|length| cut("a SYN", &whole, length)).collect();
+    cases.extend([34, 38, 53, 54, 60, 73].map(|length| cut("a SYN with IP options", &options, length)));
     cases
 }
 
 fn lying() -> Vec<Case> {
     vec![
-        is_noted("an IP length shorter than the headers", (0..40u16).map(|length| {
-            client(SYN).edit(IP + 2, &length.to_be_bytes())
-        })),
-        is_noted("an IP header length below 5 words", (0..5).map(|words| client(SYN).edit(IP, &[0x40 | words]))),
-        is_noted("another IP version in an IPv4 frame", [5, 6, 0, 15].map(|version| {
-            client(SYN).edit(IP, &[version << 4 | 5])
-        })),
+        is_noted(
+            "an IP length shorter than the headers",
+            (0..40u16).map(|length| client(SYN).edit(IP + 2, &length.to_be_bytes())),
+        ),
+        is_noted(
+            "an IP header length below 5 words",
+            (0..5).map(|words| client(SYN).edit(IP, &[0x40 | words])),
+        ),
+        is_noted(
+            "another IP version in an IPv4 frame",
+            [5, 6, 0, 15].map(|version| client(SYN).edit(IP, &[version << 4 | 5])),
+        ),
         is_noted("an IP header that reaches over the packet's end", [client(SYN).edit(IP, &[0x4f])]),
-        is_noted("a TCP header length below 5 words", (0..5).map(|words| client(SYN).edit(TCP + 12, &[words << 4]))),
-        is_noted("a TCP header longer than the segment", (6..16).map(|words| {
-            client(SYN).edit(TCP + 12, &[words << 4])
-        })),
-        Case::new("a reserved bit in the fragment's word is no fragment")
-            .send(client(SYN).edit(IP + 6, &[0xc0, 0]).edit(IP + 10, &reserved_sum()), to_backend(A).opens(A), &[Embryonic]),
+        is_noted(
+            "a TCP header length below 5 words",
+            (0..5).map(|words| client(SYN).edit(TCP + 12, &[words << 4])),
+        ),
+        is_noted(
+            "a TCP header longer than the segment",
+            (6..16).map(|words| client(SYN).edit(TCP + 12, &[words << 4])),
+        ),
+        Case::new(
+            "a packet that IP says is longer than its frame goes on as it is, for its receiver to drop",
+        )
+        .send(client(SYN).claiming(10), to_backend(A).opens(A), &[Embryonic])
+        .send(server(A, SYN | ACK).claiming(10), to_client(A), &[Answered]),
+        Case::new("a partial sum over more than there is cannot be made, and the packet is dropped")
+            .trust(MAKE_WHOLE)
+            .given(Fact::Connection { client: CLIENT, backend: A, place: 0, life: Life::Established, age: 0 })
+            .send(client(ACK).claiming(10).sum(Sum::Partial), lost(Reason::RewriteFailed), &[Established]),
+        Case::new("a reserved bit in the fragment's word is no fragment").send(
+            client(SYN).edit(IP + 6, &[0xc0, 0]).edit(IP + 10, &reserved_sum()),
+            to_backend(A).opens(A),
+            &[Embryonic],
+        ),
     ]
 }
 
@@ -75,12 +97,18 @@ fn padded() -> Vec<Case> {
         .iter()
         .flat_map(|(name, trust)| {
             [1, 2, 6, 7, 46, 1000].map(|padding| {
-                Case::new(format!("{padding} bytes of padding stay as they are and count for nothing ({name})"))
-                    .trust(*trust)
-                    .given(held.clone())
-                    .send(client(ACK).padding(padding), to_backend(A), &[Established])
-                    .send(server(A, ACK).padding(padding).data(3), to_client(A), &[Established])
-                    .send(client(ACK).padding(padding).data(5).sum(Sum::Partial), made(*trust), &[Established])
+                Case::new(format!(
+                    "{padding} bytes of padding stay as they are and count for nothing ({name})"
+                ))
+                .trust(*trust)
+                .given(held.clone())
+                .send(client(ACK).padding(padding), to_backend(A), &[Established])
+                .send(server(A, ACK).padding(padding).data(3), to_client(A), &[Established])
+                .send(
+                    client(ACK).padding(padding).data(5).sum(Sum::Partial),
+                    made(*trust),
+                    &[Established],
+                )
             })
         })
         .collect()
@@ -88,9 +116,5 @@ fn padded() -> Vec<Case> {
 
 fn made(trust: u8) -> Expect {
     let forwarded = to_backend(A);
-    if trust == lb_common::abi::checksums::MAKE_WHOLE {
-        forwarded.counted(WEB_ID, Reason::ChecksumCompleted)
-    } else {
-        forwarded
-    }
+    if trust == MAKE_WHOLE { forwarded.counted(WEB_ID, Reason::ChecksumCompleted) } else { forwarded }
 }

@@ -7,4 +7,4 @@
 pub mod lab;
 pub mod packets;
 
-pub use lab::{Error, Host, Lab, Process, Result, wait_for};
+pub use lab::{Balancer, Error, Host, Lab, Process, Result, Setup, Site, wait_for};

@@ -6,7 +6,7 @@
 pub enum Reason {
     /// Shorter than its headers say, or headers that contradict each other; passed to the host.
     Malformed = 0,
-    /// A fragment for a service's address; passed to the host.
+    /// A TCP fragment, whose ports or later parts are not in sight; passed to the host.
     Fragment,
     /// TTL 1 or 0 on a packet that would be routed; dropped.
     TtlExceeded,
@@ -94,6 +94,19 @@ impl Reason {
             Self::SynOnOldFlow => "syn-on-old-flow",
             Self::EmbryoDisplaced => "embryo-displaced",
         }
+    }
+
+    /// Whether the packet did not go where its sender wanted: dropped, or answered with a RST.
+    pub const fn is_refusal(self) -> bool {
+        !matches!(
+            self,
+            Self::Malformed
+                | Self::Fragment
+                | Self::PortReusedEarly
+                | Self::ChecksumCompleted
+                | Self::SynOnOldFlow
+                | Self::EmbryoDisplaced
+        )
     }
 
     /// The place of this reason's counter for a service in the map of reasons.

@@ -49,6 +49,7 @@ pub fn balance<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Verdict {
     let packet = match parse(frame) {
         Parsed::Tcp(packet) => packet,
         Parsed::Other => return Verdict::Pass,
+        Parsed::Fragment => return Verdict::Note(0, Reason::Fragment),
         Parsed::Malformed => return Verdict::Note(0, Reason::Malformed),
     };
     let step = match look_up(&packet, tables) {

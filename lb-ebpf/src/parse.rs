@@ -58,6 +58,8 @@ pub enum Parsed {
     Tcp(Packet),
     /// Not ours.
     Other,
+    /// A part of a TCP/IPv4 packet.
+    Fragment,
     /// Headers that lie about the packet's length.
     Malformed,
 }
@@ -77,8 +79,11 @@ pub fn parse<F: Frame>(frame: &F) -> Parsed {
     }
     // Bit 14 is "don't fragment", bit 15 is reserved (RFC 791) and may be anything.
     let [_, _, fragment_high, fragment_low] = ip[1].to_ne_bytes();
-    if ip[2].to_ne_bytes()[1] != TCP || fragment_high & 0x3f != 0 || fragment_low != 0 {
+    if ip[2].to_ne_bytes()[1] != TCP {
         return Parsed::Other;
+    }
+    if fragment_high & 0x3f != 0 || fragment_low != 0 {
+        return Parsed::Fragment;
     }
     let tcp_offset = ETHERNET + header;
     let Some(tcp) = frame.load::<TcpWords>(tcp_offset) else { return Parsed::Malformed };
@@ -105,15 +110,15 @@ impl Packet {
     /// The MAC address that it came by.
     #[inline(always)]
     pub const fn source_mac(&self) -> [u8; 6] {
-        let ([_, _, a, b], [c, d, e, f]) = (self.macs[1].to_ne_bytes(), self.macs[2].to_ne_bytes());
-        [a, b, c, d, e, f]
+        let (middle, last) = (self.macs[1].to_ne_bytes(), self.macs[2].to_ne_bytes());
+        [middle[2], middle[3], last[0], last[1], last[2], last[3]]
     }
 
     /// The MAC address that it was sent to.
     #[inline(always)]
     pub const fn destination_mac(&self) -> [u8; 6] {
-        let ([a, b, c, d], [e, f, ..]) = (self.macs[0].to_ne_bytes(), self.macs[1].to_ne_bytes());
-        [a, b, c, d, e, f]
+        let (first, middle) = (self.macs[0].to_ne_bytes(), self.macs[1].to_ne_bytes());
+        [first[0], first[1], first[2], first[3], middle[0], middle[1]]
     }
 
     /// Hops left.

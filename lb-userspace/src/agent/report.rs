@@ -164,7 +164,7 @@ impl Controller {
         let reasons = service.map(|service| service.reasons.as_slice()).unwrap_or_default();
         reasons
             .iter()
-            .filter(|(_, count)| *count > 0)
+            .filter(|(reason, count)| reason.is_refusal() && *count > 0)
             .map(|(reason, count)| (reason.name().to_owned(), *count))
             .collect()
     }

@@ -66,7 +66,12 @@ fn quoted(document: &str) -> Vec<String> {
             outside.push('\n');
         }
     }
-    outside.split('`').skip(1).step_by(2).map(|text| text.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    outside
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .map(|text| text.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect()
 }
 
 /// Rows of the table whose header begins with these columns.
@@ -253,7 +258,8 @@ fn host(lab: &Lab) -> Host {
 fn check(host: &Host, text: &str) -> (Option<i32>, String) {
     let path = write_configuration(host, text).unwrap();
     let output = lb(host, &["check", "--config"]).arg(&path).output().unwrap();
-    (output.status.code(), output.stdout + &output.stderr)
+    let said = (output.stdout + &output.stderr).replace(&path.display().to_string(), "/etc/lb/lb.toml");
+    (output.status.code(), format!("{}\n", said.trim_end()))
 }
 
 #[test]
@@ -262,16 +268,17 @@ fn the_documents_configurations_pass_lb_check_once_their_addresses_are_there() {
     if skip::cannot_run(name, &[Need::Lab]) {
         return;
     }
-    for text in [configurations()[0].clone(), vagrant_configuration()] {
+    let readme = read("README.md");
+    for (text, shown) in [(configurations()[0].clone(), true), (vagrant_configuration(), false)] {
         let lab = Lab::new().unwrap();
         let host = host(&lab);
         let (code, said) = check(&host, &text);
         assert_eq!(code, Some(2), "{said}");
-        assert!(said.contains("ip addr add "), "README promises the line to type: {said}");
+        assert!(!shown || readme.contains(&said), "README shows something else: {said}");
         add_service_addresses(&host, &text).unwrap();
         let (code, said) = check(&host, &text);
         assert_eq!(code, Some(0), "{said}");
-        assert!(said.contains("36280 for each backend: 604 new connections"), "README's arithmetic: {said}");
+        assert!(!shown || readme.contains(&said), "README shows something else: {said}");
     }
 }
 
@@ -281,8 +288,11 @@ fn the_capabilities_that_the_readme_names_are_enough() {
         return;
     }
     let readme = read("README.md");
-    let named: Vec<String> =
-        readme.split("--cap-add ").skip(1).map(|rest| rest.split(['`', ' ']).next().unwrap().to_lowercase()).collect();
+    let named: Vec<String> = readme
+        .split("--cap-add ")
+        .skip(1)
+        .map(|rest| rest.split(['`', ' ']).next().unwrap().to_lowercase())
+        .collect();
     assert_eq!(named, ["bpf", "net_admin", "perfmon"]);
 
     let lab = Lab::new().unwrap();

@@ -182,7 +182,8 @@ fn scramble(model: &mut Model, chance: &mut Chance) {
         backend.cells = chance.next() as u32 >> chance.below(32);
         model.set_backend(id, backend);
         let words = (chance.next() >> chance.below(64), chance.next() >> chance.below(64));
-        let account = lb_common::abi::Account { opened: words.0, closed: words.1, closed_by_agent: 0, pad: 0 };
+        let account =
+            lb_common::abi::Account { opened: words.0, closed: words.1, closed_by_agent: 0, pad: 0 };
         model.set_account(id, account);
     }
     for (key, mut service) in model.services() {
@@ -192,7 +193,8 @@ fn scramble(model: &mut Model, chance: &mut Chance) {
         service.no_backend = chance.next() as u8;
         model.set_service(key, service);
     }
-    Fact::Connection { client: scene::CLIENT, backend: scene::A, place: 0, life: Life::Established, age: 0 }.apply(model);
+    Fact::Connection { client: scene::CLIENT, backend: scene::A, place: 0, life: Life::Established, age: 0 }
+        .apply(model);
     for (key, mut flow) in model.flows() {
         flow.backend = chance.below(6) as u32;
         flow.cell = chance.below(12) as u32;

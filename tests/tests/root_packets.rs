@@ -65,7 +65,11 @@ fn kernel_and_library_agree_about_20_000_generated_packets() {
             for index in 0..model.cell_count() {
                 let (ours, theirs) = (kernel.cell_at(index), model.cell_at(index));
                 assert_eq!(ours.owner, theirs.owner, "{name}, round {round}, cell {index}");
-                assert_eq!((ours.hop, ours.server_isn), (theirs.hop, theirs.server_isn), "{name}, cell {index}");
+                assert_eq!(
+                    (ours.hop, ours.server_isn),
+                    (theirs.hop, theirs.server_isn),
+                    "{name}, cell {index}"
+                );
             }
             consistent(&kernel).unwrap();
         }
@@ -116,7 +120,8 @@ fn the_program_and_what_it_calls_stay_within_the_stack() {
     // The kernel rounds each frame up to 32 bytes; of what is called, at most two stand one upon the other
     // (`lb_search` calls `lb_worth`).
     let round = |bytes: u32| bytes.max(1).next_multiple_of(32);
-    let mut called: Vec<u32> = stack.iter().filter(|(name, _)| **name != "lb").map(|(_, bytes)| round(*bytes)).collect();
+    let mut called: Vec<u32> =
+        stack.iter().filter(|(name, _)| **name != "lb").map(|(_, bytes)| round(*bytes)).collect();
     called.sort_unstable();
     let deepest: u32 = called.iter().rev().take(2).sum();
     assert!(round(main) + deepest <= KERNEL_STACK, "{stack:?}");

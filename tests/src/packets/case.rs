@@ -274,11 +274,8 @@ impl Case {
                     fact.apply(world);
                     Ok(())
                 }
-                Step::Segment(segment, expect, phases) => {
-                    ends(world, segment).and_then(|(from, to)| {
-                        check(world, &segment.frame_between(from, to), expect, phases)
-                    })
-                }
+                Step::Segment(segment, expect, phases) => ends(world, segment)
+                    .and_then(|(from, to)| check(world, &segment.frame_between(from, to), expect, phases)),
                 Step::Frame(frame, ..) if frame.len() < world.shortest() => Ok(()),
                 Step::Frame(frame, expect, phases) => check(world, frame, expect, phases),
             };
@@ -326,7 +323,10 @@ fn check(world: &mut dyn World, packet: &[u8], expect: &Expect, phases: &[Phase]
     let (wanted_action, wanted_bytes, traffic) = outcome(world, packet, &expect.outcome)?;
     if action != wanted_action {
         let counts = difference(&before, &after);
-        return Err(format!("{action:?}, wanted {wanted_action:?} for {:?}; counted {counts:?}", expect.outcome));
+        return Err(format!(
+            "{action:?}, wanted {wanted_action:?} for {:?}; counted {counts:?}",
+            expect.outcome
+        ));
     }
     if bytes != wanted_bytes {
         return Err(format!("the packet is\n  {bytes:02x?}, wanted\n  {wanted_bytes:02x?}"));
@@ -339,7 +339,8 @@ fn check(world: &mut dyn World, packet: &[u8], expect: &Expect, phases: &[Phase]
             difference(&before, &wanted)
         ));
     }
-    let mut found: Vec<Phase> = (0..world.cell_count()).map(|index| world.cell_at(index).owner.phase()).collect();
+    let mut found: Vec<Phase> =
+        (0..world.cell_count()).map(|index| world.cell_at(index).owner.phase()).collect();
     found.retain(|phase| *phase != Phase::Free);
     let mut wanted = phases.to_vec();
     found.sort_by_key(|phase| *phase as u8);
@@ -370,7 +371,11 @@ fn outcome(
         Outcome::Reset(seq, ack) => (leave(FRONT), segment::reset(packet, seq, ack, trust), None),
         Outcome::ToOneOf(backends) => {
             let (client, service) = ends_of(packet);
-            let id = world.services().iter().find(|(key, _)| *key == scene::service_key(service)).map(|(_, s)| s.id);
+            let id = world
+                .services()
+                .iter()
+                .find(|(key, _)| *key == scene::service_key(service))
+                .map(|(_, s)| s.id);
             let flow = flow_of(world, client, id.unwrap_or_default()).ok_or("the client has no flow")?;
             if !backends.contains(&flow.backend) {
                 return Err(format!("the flow is on backend {}, wanted one of {backends:?}", flow.backend));
@@ -427,7 +432,8 @@ fn wanted_counters(before: &Counters, expect: &Expect, traffic: Option<Moved>) -
 /// What moved between two moments, for messages.
 fn difference(before: &Counters, after: &Counters) -> Vec<String> {
     let reasons = after.reasons.iter().filter(|entry| !before.reasons.contains(entry));
-    let reasons = reasons.map(|(service, reason, count)| format!("{} of {service}: now {count}", reason.name()));
+    let reasons =
+        reasons.map(|(service, reason, count)| format!("{} of {service}: now {count}", reason.name()));
     let ids = 0..=LAST_ID as usize;
     let accounts = ids.clone().filter(|id| before.accounts[*id] != after.accounts[*id]);
     let accounts = accounts.map(|id| format!("account {id}: {:?}", after.accounts[id]));
@@ -485,7 +491,9 @@ impl Fact {
                 });
                 world.set_ring(scene::service(*id).ring_offset, ring);
             }
-            Self::Algorithm(id, algorithm) => edit_service(world, *id, |service| service.algorithm = *algorithm),
+            Self::Algorithm(id, algorithm) => {
+                edit_service(world, *id, |service| service.algorithm = *algorithm)
+            }
             Self::NoBackend(id, policy) => edit_service(world, *id, |service| service.no_backend = *policy),
             Self::Exit(id, exit) => {
                 let interface = world.interface_at(*id);
@@ -583,5 +591,8 @@ fn connection(world: &mut dyn World, client: SocketAddrV4, backend: u32, place: 
         _ => mark::PROVEN | mark::CLOSING,
     };
     let source_port = Be16::from_host(ranges.port(place));
-    world.set_flow(key, Flow { backend, cell: index, source: SOURCE.into(), source_port, marks, seen, pad: 0 });
+    world.set_flow(
+        key,
+        Flow { backend, cell: index, source: SOURCE.into(), source_port, marks, seen, pad: 0 },
+    );
 }

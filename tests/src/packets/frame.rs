@@ -1,5 +1,8 @@
 //! A packet in a vector: the data path's `Frame` outside of the kernel.
-#![expect(unsafe_code, reason = "a `Plain` value is read from and written into bytes, which only pointers can do")]
+#![expect(
+    unsafe_code,
+    reason = "a `Plain` value is read from and written into bytes, which only pointers can do"
+)]
 
 use lb_common::plain::Plain;
 use lb_ebpf::Frame;

@@ -11,8 +11,8 @@ use aya::{
 use lb_common::{
     Reason, Ticks,
     abi::{
-        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, ProgramConfig, Service, ServiceKey,
-        Traffic,
+        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, ProgramConfig, Service,
+        ServiceKey, Traffic,
     },
     cell::PortCell,
 };

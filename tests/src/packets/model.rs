@@ -8,8 +8,8 @@ use std::{
 use lb_common::{
     Reason, Ticks,
     abi::{
-        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, ProgramConfig, Service, ServiceKey,
-        Traffic, exit,
+        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, ProgramConfig, Service,
+        ServiceKey, Traffic, exit,
     },
     cell::{Owner, PortCell, Worth},
 };
@@ -206,7 +206,8 @@ impl Tables for Model {
 
     /// A linear congruential generator (D. Knuth, MMIX), so that every run is the same.
     fn random(&self) -> u32 {
-        let next = self.chance.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let next =
+            self.chance.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         self.chance.set(next);
         (next >> 32) as u32
     }
@@ -260,7 +261,9 @@ impl Tables for Model {
 
     fn swap_owner(&self, index: u32, before: Owner, after: Owner) -> bool {
         let mut cells = self.cells.borrow_mut();
-        let Some(cell) = cells.get_mut(index as usize).filter(|cell| cell.owner == before) else { return false };
+        let Some(cell) = cells.get_mut(index as usize).filter(|cell| cell.owner == before) else {
+            return false;
+        };
         cell.owner = after;
         true
     }

@@ -53,7 +53,8 @@ pub fn functions(elf: &[u8]) -> BTreeMap<String, Vec<Instruction>> {
         let names = &sections[table.link as usize];
         for symbol in elf[table.start..table.start + table.size].chunks_exact(24) {
             let (kind, section) = (symbol[4] & 0x0f, usize::from(half(symbol, 6)));
-            let Some(code) = sections.get(section).filter(|code| kind == 2 && code.flags & EXECUTABLE != 0) else {
+            let Some(code) = sections.get(section).filter(|code| kind == 2 && code.flags & EXECUTABLE != 0)
+            else {
                 continue;
             };
             let start = code.start + wide(symbol, 8) as usize;
@@ -88,7 +89,8 @@ pub fn stack(function: &[Instruction]) -> u32 {
             2 | 3 if instruction.destination == FRAME && memory => i32::from(instruction.offset),
             7 if instruction.code == MOVE && instruction.source == FRAME => {
                 let next = function.get(index + 1);
-                let adds = next.filter(|next| next.code == ADD && next.destination == instruction.destination);
+                let adds =
+                    next.filter(|next| next.code == ADD && next.destination == instruction.destination);
                 adds.map_or(0, |next| next.immediate)
             }
             _ => 0,
@@ -109,7 +111,8 @@ struct Section {
 /// The section headers of an ELF file of 64 bits, little endian.
 fn sections(elf: &[u8]) -> Vec<Section> {
     assert_eq!(elf[..6], *b"\x7fELF\x02\x01", "not an ELF file of 64 bits, little endian");
-    let (table, size, count) = (wide(elf, 0x28) as usize, usize::from(half(elf, 0x3a)), usize::from(half(elf, 0x3c)));
+    let (table, size, count) =
+        (wide(elf, 0x28) as usize, usize::from(half(elf, 0x3a)), usize::from(half(elf, 0x3c)));
     let headers = elf[table..table + size * count].chunks_exact(size);
     headers
         .map(|header| Section {

@@ -66,7 +66,8 @@ pub const BLOCKS: u32 = 2;
 /// One source port, so that every packet is known to the last bit.
 pub const ONE_PORT: PortRanges = PortRanges { low_first: 2000, low_count: 1, high_first: 0, high_count: 0 };
 /// Four, in both ranges.
-pub const FOUR_PORTS: PortRanges = PortRanges { low_first: 2000, low_count: 3, high_first: 61_000, high_count: 1 };
+pub const FOUR_PORTS: PortRanges =
+    PortRanges { low_first: 2000, low_count: 3, high_first: 61_000, high_count: 1 };
 /// None at all.
 pub const NO_PORTS: PortRanges = PortRanges { low_first: 0, low_count: 0, high_first: 0, high_count: 0 };
 
@@ -84,7 +85,12 @@ pub const TRUSTS: [(&str, u8); 3] = [
 
 /// The key of a service.
 pub fn service_key(service: SocketAddrV4) -> ServiceKey {
-    ServiceKey { address: (*service.ip()).into(), port: Be16::from_host(service.port()), protocol: TCP, pad: 0 }
+    ServiceKey {
+        address: (*service.ip()).into(),
+        port: Be16::from_host(service.port()),
+        protocol: TCP,
+        pad: 0,
+    }
 }
 
 /// A service as the scene has it.

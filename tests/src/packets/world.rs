@@ -3,8 +3,8 @@
 use lb_common::{
     Reason, Ticks,
     abi::{
-        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, ProgramConfig, Service, ServiceKey,
-        Traffic,
+        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, ProgramConfig, Service,
+        ServiceKey, Traffic,
     },
     cell::{Phase, PortCell},
 };

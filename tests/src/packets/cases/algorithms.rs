@@ -35,12 +35,16 @@ pub(super) fn cases() -> Vec<Case> {
             .given(Fact::Ring(WEB_ID, vec![A, B]))
             .given(Fact::State(A, backend_state::CLOSED_TO_NEW))
             .send(client(SYN), to_backend(B).opens(B), &[Embryonic]),
-        Case::new("least load draws one of the backends")
-            .given(Fact::Ring(WEB_ID, vec![A, B]))
-            .send(client(SYN), to_one_of(&[A, B]).opens_it(), &[Embryonic]),
-        Case::new("least load takes the only backend that there is")
-            .given(Fact::Live(A, 1_000))
-            .send(client(SYN), to_backend(A).opens(A), &[Embryonic]),
+        Case::new("least load draws one of the backends").given(Fact::Ring(WEB_ID, vec![A, B])).send(
+            client(SYN),
+            to_one_of(&[A, B]).opens_it(),
+            &[Embryonic],
+        ),
+        Case::new("least load takes the only backend that there is").given(Fact::Live(A, 1_000)).send(
+            client(SYN),
+            to_backend(A).opens(A),
+            &[Embryonic],
+        ),
         Case::new("least load avoids the one with more connections")
             .given(Fact::Ring(WEB_ID, vec![A, B]))
             .given(Fact::Live(A, 10))
@@ -73,7 +77,10 @@ pub(super) fn cases() -> Vec<Case> {
             .send(client(SYN), refused(), &[])
             .given(round_robin())
             .send(client(SYN), refused(), &[]),
-        Case::new("the other service on the same address has backends of its own")
-            .send(client(SYN).of(CLIENT).to(ADMIN), to_backend(A2).opens(A2), &[Embryonic]),
+        Case::new("the other service on the same address has backends of its own").send(
+            client(SYN).of(CLIENT).to(ADMIN),
+            to_backend(A2).opens(A2),
+            &[Embryonic],
+        ),
     ]
 }

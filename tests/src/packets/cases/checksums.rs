@@ -23,10 +23,13 @@ fn held() -> Fact {
 
 /// Send it both ways; where a sum is made whole, that is counted.
 fn both_ways(case: Case, make: impl Fn(Segment) -> Segment, whole: bool) -> Case {
-    let counted = |expect: Expect| if whole { expect.counted(WEB_ID, Reason::ChecksumCompleted) } else { expect };
-    case.given(held())
-        .send(make(client(ACK | PSH)), counted(to_backend(A)), &[Established])
-        .send(make(server(A, ACK | PSH)), counted(to_client(A)), &[Established])
+    let counted =
+        |expect: Expect| if whole { expect.counted(WEB_ID, Reason::ChecksumCompleted) } else { expect };
+    case.given(held()).send(make(client(ACK | PSH)), counted(to_backend(A)), &[Established]).send(
+        make(server(A, ACK | PSH)),
+        counted(to_client(A)),
+        &[Established],
+    )
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -60,7 +63,11 @@ fn by_trust(name: &str, trust: u8) -> Vec<Case> {
         ),
     ];
     for length in LENGTHS {
-        cases.push(both_ways(case(&format!("a complete sum over {length} bytes")), |s| s.data(length), false));
+        cases.push(both_ways(
+            case(&format!("a complete sum over {length} bytes")),
+            |s| s.data(length),
+            false,
+        ));
         cases.push(both_ways(
             case(&format!("a partial sum over {length} bytes")),
             |s| s.data(length).sum(Sum::Partial),
@@ -74,16 +81,17 @@ fn by_trust(name: &str, trust: u8) -> Vec<Case> {
 fn edges() -> Vec<Case> {
     let zero = |s: Segment| {
         // The two bytes of data that make the packet's own sum 0x0000.
-        let found = (0..=u16::MAX).map(|word| Segment { data: word.to_be_bytes().to_vec(), ..s.clone() }).find(|s| {
-            let frame = match s.ends {
-                crate::packets::segment::Ends::Fixed(from, to) => s.frame_between(from, to),
-                crate::packets::segment::Ends::ToPortOf { backend, .. } => {
-                    let port = std::net::SocketAddrV4::new(crate::packets::scene::SOURCE, 2000);
-                    s.frame_between(crate::packets::scene::server_of(backend).0, port)
-                }
-            };
-            crate::packets::checksum::tcp_field(&frame) == 0
-        });
+        let found =
+            (0..=u16::MAX).map(|word| Segment { data: word.to_be_bytes().to_vec(), ..s.clone() }).find(|s| {
+                let frame = match s.ends {
+                    crate::packets::segment::Ends::Fixed(from, to) => s.frame_between(from, to),
+                    crate::packets::segment::Ends::ToPortOf { backend, .. } => {
+                        let port = std::net::SocketAddrV4::new(crate::packets::scene::SOURCE, 2000);
+                        s.frame_between(crate::packets::scene::server_of(backend).0, port)
+                    }
+                };
+                crate::packets::checksum::tcp_field(&frame) == 0
+            });
         found.expect("some two bytes make any sum")
     };
     TRUSTS
@@ -92,7 +100,8 @@ fn edges() -> Vec<Case> {
             both_ways(Case::new(format!("a complete sum of 0x0000 ({name})")).trust(*trust), zero, false)
         })
         .chain([both_ways(
-            Case::new("a sum that is wrong by a whole turn, 0xffff for 0x0000, comes out right").trust(COMPLETE),
+            Case::new("a sum that is wrong by a whole turn, 0xffff for 0x0000, comes out right")
+                .trust(COMPLETE),
             |s| zero(s).sum(Sum::Raw(0xffff)),
             false,
         )])

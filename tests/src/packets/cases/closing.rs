@@ -69,19 +69,23 @@ fn resets() -> Vec<Case> {
             .send(server(A, RST), to_client(A).closes(A), &[Closed])
             .send(client(ACK).data(3), to_backend(A), &[Closed])
             .send(server(A, RST), to_client(A), &[Closed]),
-        Case::new("a RST of the client closes the account and goes on to the server")
-            .handshake()
-            .send(client(RST), to_backend(A).closes(A), &[Closed]),
+        Case::new("a RST of the client closes the account and goes on to the server").handshake().send(
+            client(RST),
+            to_backend(A).closes(A),
+            &[Closed],
+        ),
         Case::new("a client's RST in the handshake closes the account")
             .send(client(SYN), to_backend(A).opens(A), &[Embryonic])
             .send(server(A, SYN | ACK), to_client(A), &[Answered])
             .send(client(RST), to_backend(A).closes(A), &[Closed]),
-        Case::new("data of the server after the client's RST restores the connection, for anyone can forge one")
-            .handshake()
-            .send(client(RST), to_backend(A).closes(A), &[Closed])
-            .send(server(A, ACK), to_client(A), &[Closed])
-            .send(server(A, ACK | PSH).data(20), to_client(A).opens(A), &[Established])
-            .send(client(ACK), to_backend(A), &[Established]),
+        Case::new(
+            "data of the server after the client's RST restores the connection, for anyone can forge one",
+        )
+        .handshake()
+        .send(client(RST), to_backend(A).closes(A), &[Closed])
+        .send(server(A, ACK), to_client(A), &[Closed])
+        .send(server(A, ACK | PSH).data(20), to_client(A).opens(A), &[Established])
+        .send(client(ACK), to_backend(A), &[Established]),
         Case::new("data of the client after its own RST restores the connection")
             .handshake()
             .send(client(RST), to_backend(A).closes(A), &[Closed])
@@ -89,9 +93,11 @@ fn resets() -> Vec<Case> {
             .send(server(A, ACK), to_client(A), &[Established])
             .send(client(FIN | ACK), to_backend(A), &[Established])
             .send(server(A, FIN | ACK), to_client(A).closes(A), &[Closed]),
-        Case::new("a RST with data restores nothing")
-            .given(connection(Life::ResetByClient))
-            .send(client(RST | ACK).data(8), to_backend(A), &[Closed]),
+        Case::new("a RST with data restores nothing").given(connection(Life::ResetByClient)).send(
+            client(RST | ACK).data(8),
+            to_backend(A),
+            &[Closed],
+        ),
     ]
 }
 
@@ -110,19 +116,25 @@ fn late() -> Vec<Case> {
         Case::new("an answer to a port that was never used is the host's")
             .send(server(A, ACK).to(port), untouched(), &[])
             .send(server(A, SYN | ACK).to(port), untouched(), &[]),
-        Case::new("an answer to a port that rests is the host's")
-            .given(connection(Life::Resting))
-            .send(server(A, ACK).to(port), untouched(), &[Resting]),
-        Case::new("an answer to a port that changes hands is dropped")
-            .given(connection(Life::Busy))
-            .send(server(A, ACK).to(port), dropped(Reason::PortBusy), &[Busy]),
+        Case::new("an answer to a port that rests is the host's").given(connection(Life::Resting)).send(
+            server(A, ACK).to(port),
+            untouched(),
+            &[Resting],
+        ),
+        Case::new("an answer to a port that changes hands is dropped").given(connection(Life::Busy)).send(
+            server(A, ACK).to(port),
+            dropped(Reason::PortBusy),
+            &[Busy],
+        ),
         Case::new("a SYN takes a port that rests, and the old client has no flow any more")
             .given(connection(Life::Resting))
             .send(client(ACK), reset(Reason::NoFlow, SERVER_ISN + 1, None), &[Resting])
             .send(client(SYN), to_backend(A).opens(A), &[Embryonic]),
-        Case::new("a port that changes hands is not taken")
-            .given(connection(Life::Busy))
-            .send(client(SYN), reset(Reason::PortsExhausted, 0, Some(CLIENT_ISN + 1)), &[Busy]),
+        Case::new("a port that changes hands is not taken").given(connection(Life::Busy)).send(
+            client(SYN),
+            reset(Reason::PortsExhausted, 0, Some(CLIENT_ISN + 1)),
+            &[Busy],
+        ),
         Case::new("an answer to a port outside of the ranges is the host's")
             .ports(FOUR_PORTS)
             .given(connection(Life::Established))

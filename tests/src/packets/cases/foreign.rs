@@ -38,9 +38,15 @@ pub(super) fn cases() -> Vec<Case> {
         passes("a foreign packet with TTL 1 and a wrong sum", [client(ACK).to(ssh).ttl(1).sum(Sum::Raw(1))]),
         passes("UDP to a service's port", [client(SYN).edit(IP + 9, &[17])]),
         passes("ICMP to a service's address", [client(SYN).edit(IP + 9, &[1])]),
-        passes("GRE, SCTP and the rest of the protocols", (0..=255).filter(|p| *p != 6).map(|p| client(SYN).edit(IP + 9, &[p]))),
+        passes(
+            "GRE, SCTP and the rest of the protocols",
+            (0..=255).filter(|p| *p != 6).map(|p| client(SYN).edit(IP + 9, &[p])),
+        ),
         passes("the first fragment of a service's packet", [client(ACK).data(64).edit(IP + 6, &[0x20, 0])]),
-        passes("a later fragment", [client(ACK).data(64).edit(IP + 6, &[0x20, 0xb9]), client(ACK).edit(IP + 6, &[0, 1])]),
+        passes(
+            "a later fragment",
+            [client(ACK).data(64).edit(IP + 6, &[0x20, 0xb9]), client(ACK).edit(IP + 6, &[0, 1])],
+        ),
         passes("a fragment of an answer", [server(A, ACK).to(ours).data(64).edit(IP + 6, &[0x20, 0])]),
         passes(
             "a stranger's packet to a port that a connection holds",
@@ -49,8 +55,14 @@ pub(super) fn cases() -> Vec<Case> {
                 client(ACK).of(SocketAddrV4::new(*SERVER_A.ip(), 9001)).to(ours),
             ],
         ),
-        passes("a server's packet to another address of ours", [server(A, ACK).to(SocketAddrV4::new(*host.ip(), 2000))]),
-        passes("a server's packet to another port of ours", [server(A, SYN).to(SocketAddrV4::new(SOURCE, 22))]),
+        passes(
+            "a server's packet to another address of ours",
+            [server(A, ACK).to(SocketAddrV4::new(*host.ip(), 2000))],
+        ),
+        passes(
+            "a server's packet to another port of ours",
+            [server(A, SYN).to(SocketAddrV4::new(SOURCE, 22))],
+        ),
         Case::new("ARP").send_frame(frame(0x0806, &[0, 1, 8, 0, 6, 4, 0, 1]), untouched(), &[]),
         Case::new("IPv6").send_frame(frame(0x86dd, &[0x60; 60]), untouched(), &[]),
         Case::new("a VLAN's packet, for tags are not spoken yet")

@@ -44,20 +44,32 @@ fn truncated() -> Vec<Case> {
 
 fn lying() -> Vec<Case> {
     vec![
-        is_noted("an IP length shorter than the headers", (0..40u16).map(|length| {
-            client(SYN).edit(IP + 2, &length.to_be_bytes())
-        })),
-        is_noted("an IP header length below 5 words", (0..5).map(|words| client(SYN).edit(IP, &[0x40 | words]))),
-        is_noted("another IP version in an IPv4 frame", [5, 6, 0, 15].map(|version| {
-            client(SYN).edit(IP, &[version << 4 | 5])
-        })),
+        is_noted(
+            "an IP length shorter than the headers",
+            (0..40u16).map(|length| client(SYN).edit(IP + 2, &length.to_be_bytes())),
+        ),
+        is_noted(
+            "an IP header length below 5 words",
+            (0..5).map(|words| client(SYN).edit(IP, &[0x40 | words])),
+        ),
+        is_noted(
+            "another IP version in an IPv4 frame",
+            [5, 6, 0, 15].map(|version| client(SYN).edit(IP, &[version << 4 | 5])),
+        ),
         is_noted("an IP header that reaches over the packet's end", [client(SYN).edit(IP, &[0x4f])]),
-        is_noted("a TCP header length below 5 words", (0..5).map(|words| client(SYN).edit(TCP + 12, &[words << 4]))),
-        is_noted("a TCP header longer than the segment", (6..16).map(|words| {
-            client(SYN).edit(TCP + 12, &[words << 4])
-        })),
-        Case::new("a reserved bit in the fragment's word is no fragment")
-            .send(client(SYN).edit(IP + 6, &[0xc0, 0]).edit(IP + 10, &reserved_sum()), to_backend(A).opens(A), &[Embryonic]),
+        is_noted(
+            "a TCP header length below 5 words",
+            (0..5).map(|words| client(SYN).edit(TCP + 12, &[words << 4])),
+        ),
+        is_noted(
+            "a TCP header longer than the segment",
+            (6..16).map(|words| client(SYN).edit(TCP + 12, &[words << 4])),
+        ),
+        Case::new("a reserved bit in the fragment's word is no fragment").send(
+            client(SYN).edit(IP + 6, &[0xc0, 0]).edit(IP + 10, &reserved_sum()),
+            to_backend(A).opens(A),
+            &[Embryonic],
+        ),
     ]
 }
 
@@ -75,12 +87,18 @@ fn padded() -> Vec<Case> {
         .iter()
         .flat_map(|(name, trust)| {
             [1, 2, 6, 7, 46, 1000].map(|padding| {
-                Case::new(format!("{padding} bytes of padding stay as they are and count for nothing ({name})"))
-                    .trust(*trust)
-                    .given(held.clone())
-                    .send(client(ACK).padding(padding), to_backend(A), &[Established])
-                    .send(server(A, ACK).padding(padding).data(3), to_client(A), &[Established])
-                    .send(client(ACK).padding(padding).data(5).sum(Sum::Partial), made(*trust), &[Established])
+                Case::new(format!(
+                    "{padding} bytes of padding stay as they are and count for nothing ({name})"
+                ))
+                .trust(*trust)
+                .given(held.clone())
+                .send(client(ACK).padding(padding), to_backend(A), &[Established])
+                .send(server(A, ACK).padding(padding).data(3), to_client(A), &[Established])
+                .send(
+                    client(ACK).padding(padding).data(5).sum(Sum::Partial),
+                    made(*trust),
+                    &[Established],
+                )
             })
         })
         .collect()

@@ -29,16 +29,25 @@ pub(super) fn cases() -> Vec<Case> {
 
 fn handshakes() -> Vec<Case> {
     vec![
-        Case::new("a SYN gets a port and goes to a backend").send(syn(), to_backend(A).opens(A), &[Embryonic]),
+        Case::new("a SYN gets a port and goes to a backend").send(
+            syn(),
+            to_backend(A).opens(A),
+            &[Embryonic],
+        ),
         Case::new("a SYN may carry data").send(client(SYN).data(33), to_backend(A).opens(A), &[Embryonic]),
-        Case::new("a SYN with unusual flags is still a SYN")
-            .send(client(SYN | PSH | 0xe0), to_backend(A).opens(A), &[Embryonic]),
+        Case::new("a SYN with unusual flags is still a SYN").send(
+            client(SYN | PSH | 0xe0),
+            to_backend(A).opens(A),
+            &[Embryonic],
+        ),
         Case::new("the answer goes back to the client from the service's address")
             .send(syn(), to_backend(A).opens(A), &[Embryonic])
             .send(server(A, SYN | ACK).tcp_options(&[2, 4, 5, 0xb4]), to_client(A), &[Answered]),
-        Case::new("acknowledging the server's number proves the client")
-            .handshake()
-            .send(client(ACK).data(100), to_backend(A), &[Established]),
+        Case::new("acknowledging the server's number proves the client").handshake().send(
+            client(ACK).data(100),
+            to_backend(A),
+            &[Established],
+        ),
         Case::new("acknowledging another number proves nothing")
             .send(syn(), to_backend(A).opens(A), &[Embryonic])
             .send(server(A, SYN | ACK), to_client(A), &[Answered])
@@ -99,9 +108,11 @@ fn data() -> Vec<Case> {
             .given(Fact::Pass(3_600_000))
             .send(client(ACK).data(1), to_backend(A), &[Established])
             .send(server(A, ACK).data(1), to_client(A), &[Established]),
-        Case::new("a packet with TTL 2 goes on with TTL 1")
-            .given(established())
-            .send(client(ACK).ttl(2), to_backend(A), &[Established]),
+        Case::new("a packet with TTL 2 goes on with TTL 1").given(established()).send(
+            client(ACK).ttl(2),
+            to_backend(A),
+            &[Established],
+        ),
         Case::new("a packet with TTL 1 is dropped in either direction, and the connection stays")
             .given(established())
             .send(client(ACK).ttl(1), dropped(Reason::TtlExceeded), &[Established])
@@ -126,9 +137,11 @@ fn again() -> Vec<Case> {
             .send(syn(), to_backend(A), &[Embryonic])
             .send(server(A, SYN | ACK), to_client(A), &[Answered])
             .send(syn(), to_backend(A), &[Answered]),
-        Case::new("a SYN with another number on a living connection follows it: the server will say what it thinks")
-            .given(established())
-            .send(client(SYN).seq(CLIENT_ISN + 99), to_backend(A), &[Established]),
+        Case::new(
+            "a SYN with another number on a living connection follows it: the server will say what it thinks",
+        )
+        .given(established())
+        .send(client(SYN).seq(CLIENT_ISN + 99), to_backend(A), &[Established]),
         Case::new("a SYN on a closed connection is judged afresh and gets a new port")
             .ports(FOUR_PORTS)
             .given(Fact::Connection {
@@ -147,22 +160,24 @@ fn again() -> Vec<Case> {
         elsewhere("drains", backend_state::CLOSED_TO_NEW, Life::Established),
         elsewhere("is absent", backend_state::ABSENT, Life::Established),
         elsewhere("went away in the handshake", backend_state::CLOSED_TO_NEW, Life::Answered),
-        Case::new("a SYN on a closed connection of a backend that drains goes elsewhere, and closes nothing twice")
-            .ports(FOUR_PORTS)
-            .given(Fact::Connection {
-                client: CLIENT,
-                backend: A,
-                place: 0,
-                life: Life::ClosedByClient,
-                age: 10_000,
-            })
-            .given(Fact::State(A, backend_state::CLOSED_TO_NEW))
-            .given(Fact::Ring(WEB_ID, vec![B]))
-            .send(
-                client(SYN),
-                to_backend(B).opens(B).counted(WEB_ID, Reason::SynOnOldFlow),
-                &[Resting, Embryonic],
-            ),
+        Case::new(
+            "a SYN on a closed connection of a backend that drains goes elsewhere, and closes nothing twice",
+        )
+        .ports(FOUR_PORTS)
+        .given(Fact::Connection {
+            client: CLIENT,
+            backend: A,
+            place: 0,
+            life: Life::ClosedByClient,
+            age: 10_000,
+        })
+        .given(Fact::State(A, backend_state::CLOSED_TO_NEW))
+        .given(Fact::Ring(WEB_ID, vec![B]))
+        .send(
+            client(SYN),
+            to_backend(B).opens(B).counted(WEB_ID, Reason::SynOnOldFlow),
+            &[Resting, Embryonic],
+        ),
         Case::new("a backend that drains keeps its connections")
             .given(established())
             .given(Fact::State(A, backend_state::CLOSED_TO_NEW))

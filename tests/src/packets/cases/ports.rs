@@ -33,18 +33,16 @@ fn exhausted() -> Vec<Case> {
             .given(other(0, Life::Established, 7_200_000))
             .send(client(SYN), refused(Reason::PortsExhausted), &[Established])
             .send(client(ACK).of(OTHER), to_backend(A), &[Established]),
-        Case::new("a program without ports refuses every connection")
-            .ports(NO_PORTS)
-            .send(client(SYN), refused(Reason::PortsExhausted), &[]),
+        Case::new("a program without ports refuses every connection").ports(NO_PORTS).send(
+            client(SYN),
+            refused(Reason::PortsExhausted),
+            &[],
+        ),
         Case::new("a full flow table refuses a connection and gives its port back")
             .ports(FOUR_PORTS)
             .flows(1)
             .given(other(0, Life::Established, 0))
-            .send(
-                client(SYN),
-                refused(Reason::FlowTableFull).opens(A).closes(A),
-                &[Established, Resting],
-            )
+            .send(client(SYN), refused(Reason::FlowTableFull).opens(A).closes(A), &[Established, Resting])
             .send(client(ACK).of(OTHER), to_backend(A), &[Established, Resting]),
         Case::new("room in the flow table is there again once a connection has gone")
             .flows(1)
@@ -58,8 +56,20 @@ fn order() -> Vec<Case> {
         Case::new(format!("of four ports the one that is {left:?} is taken"))
             .ports(FOUR_PORTS)
             .given(other(0, Life::Established, 0))
-            .given(Fact::Connection { client: other_port(1), backend: A, place: 1, life: Life::Established, age: 0 })
-            .given(Fact::Connection { client: other_port(2), backend: A, place: 2, life: Life::Established, age: 0 })
+            .given(Fact::Connection {
+                client: other_port(1),
+                backend: A,
+                place: 1,
+                life: Life::Established,
+                age: 0,
+            })
+            .given(Fact::Connection {
+                client: other_port(2),
+                backend: A,
+                place: 2,
+                life: Life::Established,
+                age: 0,
+            })
             .given(third(3, left, age))
             .send(client(SYN), to_backend(A).opens(A), &[Established, Established, Established, Embryonic])
     };
@@ -95,20 +105,18 @@ fn order() -> Vec<Case> {
         Case::new("a port that its server closed a minute ago has rested enough")
             .given(other(0, Life::RestingByServer, 61_000))
             .send(client(SYN), to_backend(A).opens(A), &[Embryonic]),
-        Case::new("a port that its server closed within the minute is taken if there is no other, and counted")
-            .given(other(0, Life::RestingByServer, 30_000))
-            .send(
-                client(SYN),
-                to_backend(A).opens(A).counted(WEB_ID, Reason::PortReusedEarly),
-                &[Embryonic],
-            ),
+        Case::new(
+            "a port that its server closed within the minute is taken if there is no other, and counted",
+        )
+        .given(other(0, Life::RestingByServer, 30_000))
+        .send(
+            client(SYN),
+            to_backend(A).opens(A).counted(WEB_ID, Reason::PortReusedEarly),
+            &[Embryonic],
+        ),
         Case::new("so is one whose connection still has its flow, which goes")
             .given(other(0, Life::ClosedByServer, 30_000))
-            .send(
-                client(SYN),
-                to_backend(A).opens(A).counted(WEB_ID, Reason::PortReusedEarly),
-                &[Embryonic],
-            )
+            .send(client(SYN), to_backend(A).opens(A).counted(WEB_ID, Reason::PortReusedEarly), &[Embryonic])
             .send(client(ACK).of(OTHER), reset(Reason::NoFlow, SERVER_ISN + 1, None), &[Embryonic]),
         Case::new("a busy port is passed over")
             .ports(FOUR_PORTS)
@@ -161,7 +169,13 @@ fn displaced() -> Vec<Case> {
                 &[Embryonic, Established, Established, Embryonic],
             ),
         Case::new("a handshake of the other service on the same server yields too, on its own account")
-            .given(Fact::Connection { client: OTHER, backend: A2, place: 0, life: Life::Embryonic, age: 2_000 })
+            .given(Fact::Connection {
+                client: OTHER,
+                backend: A2,
+                place: 0,
+                life: Life::Embryonic,
+                age: 2_000,
+            })
             .send(
                 client(SYN),
                 to_backend(A).opens(A).closes(A2).counted(WEB_ID, Reason::EmbryoDisplaced),
@@ -184,15 +198,17 @@ fn shared() -> Vec<Case> {
             .send(server(A, SYN | ACK), to_client(A), &[Answered, Embryonic])
             .send(server(A2, SYN | ACK), to_client(A2), &[Answered; 2]),
         Case::new("a port that one service holds is not free for the other")
-            .given(Fact::Connection { client: CLIENT, backend: A2, place: 0, life: Life::Established, age: 0 })
+            .given(Fact::Connection {
+                client: CLIENT,
+                backend: A2,
+                place: 0,
+                life: Life::Established,
+                age: 0,
+            })
             .send(client(SYN), reset(Reason::PortsExhausted, 0, Some(CLIENT_ISN + 1)), &[Established]),
         Case::new("another server has ports of its own")
             .given(other(0, Life::Established, 0))
             .given(Fact::Ring(WEB_ID, vec![B]))
-            .send(
-                client(SYN),
-                to_backend(B).opens(B),
-                &[Established, Embryonic],
-            ),
+            .send(client(SYN), to_backend(B).opens(B), &[Established, Embryonic]),
     ]
 }

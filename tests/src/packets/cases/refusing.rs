@@ -14,19 +14,45 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn strangers() -> Vec<Case> {
-    let stranger =
-        |what: &str, segment: Segment, seq, ack| Case::new(what).send(segment, reset(Reason::NoFlow, seq, ack), &[]);
+    let stranger = |what: &str, segment: Segment, seq, ack| {
+        Case::new(what).send(segment, reset(Reason::NoFlow, seq, ack), &[])
+    };
     let next = CLIENT_ISN + 1;
     vec![
-        stranger("an ACK without a flow gets a RST at the number it acknowledges", client(ACK).ack(0x8000_0001), 0x8000_0001, None),
-        stranger("so does one with data, which is not acknowledged", client(ACK | PSH).data(100).ack(7), 7, None),
+        stranger(
+            "an ACK without a flow gets a RST at the number it acknowledges",
+            client(ACK).ack(0x8000_0001),
+            0x8000_0001,
+            None,
+        ),
+        stranger(
+            "so does one with data, which is not acknowledged",
+            client(ACK | PSH).data(100).ack(7),
+            7,
+            None,
+        ),
         stranger("so does a SYN-ACK", client(SYN | ACK).ack(9), 9, None),
         stranger("so does a FIN with an ACK", client(FIN | ACK).ack(11), 11, None),
-        stranger("a segment without ACK gets a RST that acknowledges its data", client(PSH).data(100), 0, Some(next + 100)),
+        stranger(
+            "a segment without ACK gets a RST that acknowledges its data",
+            client(PSH).data(100),
+            0,
+            Some(next + 100),
+        ),
         stranger("a FIN without ACK counts as one", client(FIN).data(10), 0, Some(next + 11)),
-        stranger("a segment without any flag gets a RST that acknowledges nothing more", client(0), 0, Some(next)),
+        stranger(
+            "a segment without any flag gets a RST that acknowledges nothing more",
+            client(0),
+            0,
+            Some(next),
+        ),
         stranger("the numbers of a RST wrap", client(PSH).seq(u32::MAX - 1).data(10), 0, Some(8)),
-        stranger("options and padding are not data", client(FIN).tcp_options(&[1; 40]).ip_options(&[1; 8]).padding(9), 0, Some(next + 1)),
+        stranger(
+            "options and padding are not data",
+            client(FIN).tcp_options(&[1; 40]).ip_options(&[1; 8]).padding(9),
+            0,
+            Some(next + 1),
+        ),
         stranger("a packet with TTL 1 is answered, for it has arrived", client(ACK).ack(3).ttl(1), 3, None),
         Case::new("a RST without a flow is never answered")
             .send(client(RST), dropped(Reason::RstWithoutFlow), &[])
@@ -40,9 +66,11 @@ fn nobody() -> Vec<Case> {
     let empty = Fact::Ring(WEB_ID, vec![]);
     vec![
         Case::new("without backends a SYN gets a RST").given(empty.clone()).send(client(SYN), refused(), &[]),
-        Case::new("a refused SYN's data and FIN are acknowledged")
-            .given(empty.clone())
-            .send(client(SYN | FIN).data(20), reset(Reason::NoBackendReset, 0, Some(CLIENT_ISN + 22)), &[]),
+        Case::new("a refused SYN's data and FIN are acknowledged").given(empty.clone()).send(
+            client(SYN | FIN).data(20),
+            reset(Reason::NoBackendReset, 0, Some(CLIENT_ISN + 22)),
+            &[],
+        ),
         Case::new("with `hold` a SYN waits in silence for three seconds, then gets a RST")
             .given(empty.clone())
             .given(Fact::NoBackend(WEB_ID, no_backend::HOLD))
@@ -76,9 +104,15 @@ fn every_trust() -> Vec<Case> {
         .iter()
         .flat_map(|(name, trust)| {
             sums.map(|sum| {
-                Case::new(format!("a RST to a packet whose sum is {sum:?} has the sum that it should ({name})"))
-                    .trust(*trust)
-                    .send(client(PSH).data(9).sum(sum), reset(Reason::NoFlow, 0, Some(CLIENT_ISN + 10)), &[])
+                Case::new(format!(
+                    "a RST to a packet whose sum is {sum:?} has the sum that it should ({name})"
+                ))
+                .trust(*trust)
+                .send(
+                    client(PSH).data(9).sum(sum),
+                    reset(Reason::NoFlow, 0, Some(CLIENT_ISN + 10)),
+                    &[],
+                )
             })
         })
         .collect()

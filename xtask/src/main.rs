@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bpf_linker;
+#[cfg(test)]
+mod documents;
 mod packages;
 mod process;
 mod setup;

@@ -79,8 +79,8 @@ fn an_agent_that_is_killed_or_ended_costs_no_request_and_its_successor_takes_eve
     let kept = Load { keep_alive: true, per_second: Some(100.0), ..short.clone() };
     let pages =
         Load { threads: 2, per_second: Some(20.0), ..Load::new(WEB, "/db.php?h=10.77.0.101&tag={n}") };
-    let loads = [short, kept, pages].map(|load| load.start(&site.client));
     let started = site.balancer.status().unwrap();
+    let loads = [short, kept, pages].map(|load| load.start(&site.client));
 
     for killed in [true, false] {
         loads.iter().for_each(|load| answered(load, 20));

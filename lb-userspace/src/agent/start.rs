@@ -139,7 +139,7 @@ pub async fn start(
         since: Timestamp::now(),
         origin: Instant::now(),
     };
-    let (handle, tasks) = task::spawn(dataplane, watched(&config), forward(&events, Event::Notice));
+    let (handle, task) = task::spawn(dataplane, watched(&config), forward(&events, Event::Notice));
     let mut controller = Controller::new(fixed, handle, state, file, confirm);
     let (checks, nodes) = probe_all(&config, &events);
     controller.hasten(checks, nodes);
@@ -153,11 +153,8 @@ pub async fn start(
     drop(watcher);
     let mut done = Ok(());
     if let Ended::Detach(asked) = ended {
-        // The tasks hold the maps; once they have ended, removing the pins removes the maps.
-        for task in tasks {
-            task.abort();
-            let _ = task.await;
-        }
+        // The task holds the maps; once it has ended, as it does without a controller, removing the pins removes them.
+        let _ = task.await;
         let removed = remove(&pins, &netlink).await;
         if let Some(asked) = asked {
             let _ = asked.send(detached(&removed));

@@ -197,7 +197,7 @@ impl Dataplane {
     fn attach_all(
         &mut self,
         pins: &Pins,
-        ports: Vec<(Port, [u8; 6])>,
+        ports: &[(Port, [u8; 6])],
     ) -> Result<Vec<Attached>, DataplaneError> {
         let mut attached = Vec::with_capacity(ports.len());
         for (port, mac) in ports {
@@ -257,9 +257,11 @@ impl Dataplane {
         known.map_or(lb_common::abi::exit::REDIRECT, |known| known.exit)
     }
 
-    /// What the programs log, to be read by somebody; rare diagnostics only.
-    pub fn take_loggers(&mut self) -> Vec<EbpfLogger<&'static dyn log::Log>> {
-        std::mem::take(&mut self.loggers)
+    /// Pass on what the programs have logged: rare diagnostics only.
+    pub fn relay_logs(&mut self) {
+        for logger in &mut self.loggers {
+            logger.flush();
+        }
     }
 
     /// The layout in use: an adopted one may differ from the configuration.

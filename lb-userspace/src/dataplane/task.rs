@@ -2,10 +2,8 @@
 
 use std::{net::SocketAddrV4, time::Duration};
 
-use aya_log::EbpfLogger;
 use lb_common::Reason;
 use tokio::{
-    io::{Interest, unix::AsyncFd},
     sync::{mpsc, oneshot},
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
@@ -84,18 +82,15 @@ impl Handle {
 }
 
 /// Give the data path to a task of its own. Every address whose counters are wanted must be in `watched`:
-/// (service, its backends). The tasks hold the descriptors; the last of them ends when every handle is gone.
+/// (service, its backends). The task ends when every handle is gone.
 pub fn spawn(
     dataplane: Dataplane,
     watched: Vec<(SocketAddrV4, Vec<SocketAddrV4>)>,
     notices: mpsc::UnboundedSender<Notice>,
-) -> (Handle, Vec<JoinHandle<()>>) {
+) -> (Handle, JoinHandle<()>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let mut dataplane = dataplane;
-    let mut tasks: Vec<_> =
-        dataplane.take_loggers().into_iter().map(|logger| tokio::spawn(relay(logger))).collect();
-    tasks.push(tokio::spawn(run(dataplane, watched, notices, receiver)));
-    (Handle(sender), tasks)
+    let task = tokio::spawn(run(dataplane, watched, notices, receiver));
+    (Handle(sender), task)
 }
 
 async fn run(
@@ -128,7 +123,10 @@ async fn run(
                     Err(error) => log::error!("the counters cannot be read: {error}"),
                 },
             },
-            _ = sweeps.tick() => sweeping = true,
+            _ = sweeps.tick() => {
+                sweeping = true;
+                dataplane.relay_logs();
+            }
             // One slice a turn: what is to be published never waits for a whole sweep.
             () = tokio::task::yield_now(), if sweeping => match dataplane.sweep() {
                 Ok(None) => {}
@@ -154,18 +152,6 @@ fn tell_faults(dataplane: &Dataplane, swept: Swept, notices: &mpsc::UnboundedSen
         if let Some((service, backend)) = dataplane.name_of(number) {
             let _ = notices.send(Notice::AccountFault { service, backend, difference });
         }
-    }
-}
-
-/// Pass on what a program logs.
-async fn relay(logger: EbpfLogger<&'static dyn log::Log>) {
-    let mut logger = match AsyncFd::register_with_interest(logger, Interest::READABLE) {
-        Ok(logger) => logger,
-        Err(error) => return log::warn!("what a program logs will not be seen: {error}"),
-    };
-    while let Ok(mut ready) = logger.readable_mut().await {
-        ready.get_inner_mut().flush();
-        ready.clear_ready();
     }
 }
 

@@ -190,6 +190,16 @@ fn connection(world: &mut dyn World, client: SocketAddrV4, backend: u32, place: 
     let source_port = Be16::from_host(ranges.port(place));
     world.set_flow(
         key,
-        Flow { backend, cell: index, source: SOURCE.into(), source_port, marks, seen, pad: 0 },
+        Flow {
+            backend,
+            cell: index,
+            source: SOURCE.into(),
+            source_port,
+            marks,
+            seen,
+            client: key.client,
+            client_port: key.client_port,
+            pad: [0; 3],
+        },
     );
 }

@@ -71,12 +71,12 @@ pub(super) fn cases() -> Vec<Case> {
             .tries(TRIES),
         Case::new("a slot that names another service's backend is not followed")
             .given(Fact::Ring(WEB_ID, vec![A2]))
-            .send(client(SYN), refused(), &[]),
-        Case::new("a ring of backends that are all closed to new connections is as good as none")
+            .send(client(SYN), dropped(Reason::NoBackendHold), &[]),
+        Case::new("a ring of backends that are all closed to new connections is about to be replaced: the SYN waits")
             .given(Fact::State(A, backend_state::CLOSED_TO_NEW))
-            .send(client(SYN), refused(), &[])
+            .send(client(SYN), dropped(Reason::NoBackendHold), &[])
             .given(round_robin())
-            .send(client(SYN), refused(), &[]),
+            .send(client(SYN), dropped(Reason::NoBackendHold), &[]),
         Case::new("the other service on the same address has backends of its own").send(
             client(SYN).of(CLIENT).to(ADMIN),
             to_backend(A2).opens(A2),

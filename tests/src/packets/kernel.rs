@@ -16,7 +16,8 @@ use lb_common::{
     },
     cell::PortCell,
 };
-use lb_userspace::dataplane::{attach::OBJECT, now};
+use lb_userspace::dataplane::attach::OBJECT;
+use nix::time::{ClockId, clock_gettime};
 
 use super::{
     scene::{BLOCKS, LAST_ID},
@@ -109,8 +110,10 @@ impl World for Kernel {
         self.config
     }
 
+    /// The clock that the program reads (`bpf_ktime_get_coarse_ns`), which lags behind the precise one.
     fn now(&self) -> Ticks {
-        now()
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("every kernel has this clock");
+        Ticks::from_nanos(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
     }
 
     fn clear(&mut self) {

@@ -88,10 +88,10 @@ fn displace<T: Tables>(pick: &Pick, service: u32, tables: &T) {
     if pick.worth.is_early() {
         tables.count(service, Reason::PortReusedEarly);
     }
-    if former.is_live() || former.phase() == Phase::Closed {
-        if let Some(key) = key_of(&pick.cell, tables) {
-            tables.remove_flow(&key);
-        }
+    if (former.is_live() || former.phase() == Phase::Closed)
+        && let Some(key) = key_of(&pick.cell, tables)
+    {
+        tables.remove_flow(&key);
     }
 }
 

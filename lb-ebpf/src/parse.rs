@@ -110,15 +110,15 @@ impl Packet {
     /// The MAC address that it came by.
     #[inline(always)]
     pub const fn source_mac(&self) -> [u8; 6] {
-        let ([_, _, a, b], [c, d, e, f]) = (self.macs[1].to_ne_bytes(), self.macs[2].to_ne_bytes());
-        [a, b, c, d, e, f]
+        let (middle, last) = (self.macs[1].to_ne_bytes(), self.macs[2].to_ne_bytes());
+        [middle[2], middle[3], last[0], last[1], last[2], last[3]]
     }
 
     /// The MAC address that it was sent to.
     #[inline(always)]
     pub const fn destination_mac(&self) -> [u8; 6] {
-        let ([a, b, c, d], [e, f, ..]) = (self.macs[0].to_ne_bytes(), self.macs[1].to_ne_bytes());
-        [a, b, c, d, e, f]
+        let (first, middle) = (self.macs[0].to_ne_bytes(), self.macs[1].to_ne_bytes());
+        [first[0], first[1], first[2], first[3], middle[0], middle[1]]
     }
 
     /// Hops left.

@@ -6,5 +6,6 @@
 
 pub mod demo;
 pub mod lab;
+pub mod packets;
 
-pub use lab::{Error, Host, Lab, Process, Result, wait_for};
+pub use lab::{Balancer, Error, Host, Lab, Process, Result, Setup, Site, wait_for};

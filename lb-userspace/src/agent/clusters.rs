@@ -105,7 +105,7 @@ impl Galera {
                 member.sample = Some(*sample);
                 Seen::Sample(signals)
             }
-            Err(failure) => member.failed(failure),
+            Err(failure) => member.failed(&failure),
         };
         let outcome = self.election.observe(index, Observation { result: seen, at: now });
         self.note(&outcome, now);
@@ -163,7 +163,7 @@ impl Galera {
 
 impl Member {
     /// What a failure says about a node. Nothing here may turn the monitor's own trouble into an outage.
-    fn failed(&mut self, failure: Failure) -> Seen {
+    fn failed(&mut self, failure: &Failure) -> Seen {
         let refused_before = std::mem::take(&mut self.refused);
         match failure.kind {
             FailureKind::Refused | FailureKind::Unreachable => {

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::{Ticks, abi};
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
@@ -20,21 +19,15 @@ use super::{
 use crate::{
     api::{self, Refusal, RefusalKind, Reply, Timestamp},
     cluster::{self, How, Outcome},
-    config::{self, Algorithm, Config, NoBackend, Target},
+    config::{Config, Target},
     dataplane::{
-        Attached, Desired, DesiredBackend, DesiredService, Timeouts, Way,
+        Attached, Desired, Way,
         task::{Handle, Notice},
     },
-    health::{Admin, Moment, State},
+    health::{Admin, Moment},
     netlink::{Interface, NextHopChanged},
-    probe::Failure,
+    probe::{Failure, php_fpm},
 };
-
-/// Weight of a cluster's writer: it has no peers to be weighed against.
-const WRITER_WEIGHT: u32 = 100 * 1024;
-
-/// How long a new agent learns before it replaces what an earlier one published.
-const LEARNING: Duration = Duration::from_secs(3);
 
 /// How the agent ended.
 #[derive(Debug)]
@@ -72,12 +65,12 @@ pub struct Controller {
     pub(super) history: History,
     pub(super) confirm: Option<(Moment, Timestamp)>,
     pub(super) faults: BTreeMap<String, String>,
-    dataplane: Handle,
+    pub(super) dataplane: Handle,
     state: Kept,
     file: StateFile,
     checks: HashMap<BackendAt, Hasten>,
     nodes: HashMap<NodeAt, Hasten>,
-    published: Option<Desired>,
+    pub(super) published: Option<Desired>,
     deadlines: BTreeMap<String, Moment>,
     quiet: HashMap<BackendAt, bool>,
 }
@@ -159,7 +152,7 @@ impl Controller {
     async fn take(&mut self, event: Event) -> Option<Ended> {
         match event {
             Event::Checked { at, result } => self.checked(at, result),
-            Event::Loaded { at, result } => self.loaded(at, result),
+            Event::Loaded { at, result } => self.loaded(at, &result),
             Event::Sampled { at, result } => {
                 let now = self.now();
                 let former = self.clusters.get(at.cluster).and_then(|cluster| cluster.election.writer());
@@ -168,7 +161,7 @@ impl Controller {
                     self.elected(at.cluster, former, &outcome);
                 }
             }
-            Event::Hop(changed) => self.hop(changed),
+            Event::Hop(changed) => self.hop(&changed),
             Event::Notice(notice) => self.notice(notice),
             Event::Request(request) => return self.request(request).await,
             Event::Tick => return self.tick().await,
@@ -197,20 +190,20 @@ impl Controller {
         }
     }
 
-    fn loaded(&mut self, at: BackendAt, result: Result<crate::probe::php_fpm::Status, Failure>) {
+    fn loaded(&mut self, at: BackendAt, result: &Result<php_fpm::Status, Failure>) {
         let now = self.now();
         let Some(Some(backends)) = self.services.get_mut(at.service) else { return };
         let failed = result.is_err();
         let name = backends.members.get(at.backend).map_or("?", |backend| &backend.name);
         // A load that cannot be read is said once, not once a second.
-        if self.quiet.insert(at, failed) != Some(failed) {
-            if let Err(failure) = &result {
-                let service = &self.fixed.config.services[at.service].name;
-                log::warn!("{service}/{name}: no load: {failure}; its weight returns to the configured one");
-            }
+        if self.quiet.insert(at, failed) != Some(failed)
+            && let Err(failure) = result
+        {
+            let service = &self.fixed.config.services[at.service].name;
+            log::warn!("{service}/{name}: no load: {failure}; its weight returns to the configured one");
         }
         if let Ok(status) = result {
-            backends.loaded(at.backend, &status, now);
+            backends.loaded(at.backend, status, now);
         }
     }
 
@@ -227,25 +220,24 @@ impl Controller {
             log_election(cluster, event);
             if let (cluster::Event::WriterElected { how: How::Planned, node, .. }, Some(former)) =
                 (event, former)
+                && former != *node
             {
-                if former != *node {
-                    cluster.hand_over(former, now);
-                }
+                cluster.hand_over(former, now);
             }
         }
-        if !outcome.events.is_empty() {
-            if let Some(incumbent) = cluster.election.incumbent().cloned() {
-                let name = cluster.name.clone();
-                if self.state.writers.get(&name) != Some(&incumbent) {
-                    self.state.writers.insert(name, incumbent);
-                    self.store();
-                }
+        if !outcome.events.is_empty()
+            && let Some(incumbent) = cluster.election.incumbent().cloned()
+        {
+            let name = cluster.name.clone();
+            if self.state.writers.get(&name) != Some(&incumbent) {
+                self.state.writers.insert(name, incumbent);
+                self.store();
             }
         }
         self.publish();
     }
 
-    fn hop(&mut self, changed: NextHopChanged) {
+    fn hop(&mut self, changed: &NextHopChanged) {
         let way = changed.hop.as_ref().and_then(|hop| {
             let (interface, _, exit) =
                 self.fixed.attached.iter().find(|(known, ..)| known.index == hop.interface)?;
@@ -462,108 +454,10 @@ impl Controller {
             log::error!("the state cannot be kept for the next start: {error}");
         }
     }
-
-    /// Hand the whole desired state to the data path, if it differs from the last one.
-    ///
-    /// What an earlier agent published stands until this one knows enough to replace it: a backend that has not been
-    /// probed yet is no reason to refuse its connections.
-    pub(super) fn publish(&mut self) {
-        if self.published.is_none() && self.fixed.adopted && !self.knows_enough() {
-            return;
-        }
-        let desired = self.desired();
-        if self.published.as_ref() != Some(&desired) {
-            self.dataplane.publish(desired.clone());
-            self.published = Some(desired);
-        }
-    }
-
-    /// Whether every backend has been judged and has a way or a reason for none; true anyway after [`LEARNING`].
-    fn knows_enough(&self) -> bool {
-        let judged = self
-            .services
-            .iter()
-            .flatten()
-            .flat_map(|backends| &backends.members)
-            .all(|backend| backend.health.state() != State::Unknown && self.way_known(backend.address));
-        let elected = self.clusters.iter().all(|cluster| {
-            cluster.election.writer().is_some()
-                && cluster.members.iter().all(|member| self.way_known(member.address))
-        });
-        judged && elected || self.now().since(Moment::START) >= LEARNING
-    }
-
-    fn way_known(&self, address: SocketAddrV4) -> bool {
-        self.ways.contains_key(address.ip()) || self.obstacles.contains_key(address.ip())
-    }
-
-    fn desired(&self) -> Desired {
-        let services = self.fixed.config.services.iter().zip(&self.services);
-        Desired {
-            services: services
-                .map(|(config, backends)| {
-                    let backends = match (&config.target, backends) {
-                        (Target::Cluster { cluster, .. }, _) => self.writer_of(cluster),
-                        (Target::Backends { .. }, Some(backends)) => backends
-                            .members
-                            .iter()
-                            .map(|backend| self.desired_backend(backend.address, backend.weight))
-                            .collect(),
-                        (Target::Backends { .. }, None) => Vec::new(),
-                    };
-                    desired_service(config, backends)
-                })
-                .collect(),
-        }
-    }
-
-    fn desired_backend(&self, address: SocketAddrV4, weight: u32) -> DesiredBackend {
-        DesiredBackend { address, weight, way: self.ways.get(address.ip()).copied() }
-    }
-
-    /// The writer of a cluster, and the one before it while its connections may finish. Whoever is not named here
-    /// loses its connections: a stale node must not keep writers.
-    fn writer_of(&self, cluster: &str) -> Vec<DesiredBackend> {
-        let Some(cluster) = self.clusters.iter().find(|known| known.name == cluster) else {
-            return Vec::new();
-        };
-        let node = |index: usize, weight| self.desired_backend(cluster.members[index].address, weight);
-        let writer = cluster.election.writer();
-        let leaving = cluster.leaving().filter(|leaving| Some(*leaving) != writer);
-        writer
-            .map(|index| node(index, WRITER_WEIGHT))
-            .into_iter()
-            .chain(leaving.map(|index| node(index, 0)))
-            .collect()
-    }
 }
 
 fn refused(kind: RefusalKind, error: &str, hint: &str) -> Reply {
     Reply::Refused(Refusal { kind, error: error.to_owned(), hint: hint.to_owned() })
-}
-
-fn desired_service(config: &config::Service, backends: Vec<DesiredBackend>) -> DesiredService {
-    let (no_backend, hold) = match config.no_backend {
-        NoBackend::Reset => (abi::no_backend::RESET, Duration::ZERO),
-        NoBackend::Hold(hold) => (abi::no_backend::HOLD, hold),
-        NoBackend::Drop => (abi::no_backend::DROP, Duration::ZERO),
-    };
-    let ticks = |duration: Duration| Ticks::from_millis(duration.as_millis() as u64);
-    DesiredService {
-        address: config.address,
-        algorithm: match config.algorithm {
-            Algorithm::RoundRobin => abi::algorithm::ROUND_ROBIN,
-            Algorithm::LeastLoad => abi::algorithm::LEAST_LOAD,
-        },
-        no_backend,
-        hold,
-        timeouts: Timeouts {
-            established: ticks(config.timeouts.established),
-            embryonic: ticks(config.timeouts.embryonic),
-            closing: ticks(config.timeouts.closing),
-        },
-        backends,
-    }
 }
 
 /// One line for each decision.

@@ -7,6 +7,7 @@
 mod clusters;
 mod controller;
 mod probers;
+mod publication;
 mod report;
 mod services;
 pub mod start;

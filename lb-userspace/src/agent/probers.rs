@@ -98,8 +98,8 @@ async fn check_once(address: SocketAddrV4, check: &config::Check) -> Result<(), 
         CheckKind::Http { path, host, status, port } => {
             let address = to(*port);
             let host = host.clone().unwrap_or_else(|| address.to_string());
-            let target =
-                http::Target::new(address, path, &host, status.first..=status.last).map_err(unfit)?;
+            let target = http::Target::new(address, path, &host, status.first..=status.last)
+                .map_err(|error| unfit(&error))?;
             http::probe(&target, check.timeout).await.map(|_| ())
         }
         CheckKind::PhpFpm { url } => {
@@ -113,7 +113,7 @@ async fn check_once(address: SocketAddrV4, check: &config::Check) -> Result<(), 
     }
 }
 
-fn unfit(error: http::InvalidTarget) -> Failure {
+fn unfit(error: &http::InvalidTarget) -> Failure {
     Failure { kind: FailureKind::Local, detail: error.to_string() }
 }
 
@@ -122,7 +122,8 @@ fn fpm_url(url: &FpmUrl, backend: SocketAddrV4, through_pool: bool) -> Result<ph
     Ok(match url.scheme {
         FpmScheme::Fcgi => php_fpm::Url::Fcgi { addr: address, path: url.path.clone(), through_pool },
         FpmScheme::Http => php_fpm::Url::Http {
-            target: http::Target::new(address, &url.path, &address.to_string(), 200..=200).map_err(unfit)?,
+            target: http::Target::new(address, &url.path, address.to_string(), 200..=200)
+                .map_err(|error| unfit(&error))?,
             through_pool,
         },
     })

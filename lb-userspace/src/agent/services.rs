@@ -103,7 +103,7 @@ impl Backends {
     /// A load sample.
     pub fn loaded(&mut self, index: usize, status: &php_fpm::Status, now: Moment) {
         let learnt = status.total.max(status.max_active).max(1);
-        let utilisation = status.utilisation(self.max_children.unwrap_or(learnt as u32));
+        let utilisation = status.utilisation(self.max_children.unwrap_or(learnt));
         if let Some(backend) = self.members.get_mut(index) {
             backend.load = Some(utilisation);
             self.controller.observe(index, utilisation, now);

@@ -4,6 +4,7 @@
 //! services, backends, interfaces and port blocks are read back from the maps, by the addresses that they stand for.
 
 pub mod attach;
+mod error;
 pub mod pins;
 pub mod publish;
 pub mod shared;
@@ -12,16 +13,11 @@ pub mod task;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io,
     os::fd::AsFd as _,
-    path::PathBuf,
 };
 
-use aya::{
-    EbpfError,
-    maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray},
-    programs::{ProgramError, links::LinkError},
-};
+use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray};
+use aya_log::EbpfLogger;
 use lb_common::{
     MAX_BACKENDS, RING_SLOTS, Reason,
     abi::{
@@ -31,6 +27,7 @@ use lb_common::{
 };
 
 pub use attach::{Attached, Kind, Mode, Port, now};
+pub use error::DataplaneError;
 pub use pins::Pins;
 pub use publish::{Desired, DesiredBackend, DesiredService, Timeouts, Way};
 pub use sweep::Swept;
@@ -39,165 +36,6 @@ use crate::ring::{Region, Regions};
 use publish::{KnownService, Resting, service_key};
 use shared::{Accounts, Cells, Slots};
 use sweep::Sweep;
-
-/// What can go wrong between the agent and the kernel, each with what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum DataplaneError {
-    /// The BPF file system is missing.
-    #[error("there is no BPF file system at {path}: type `mount -t bpf bpf {path}`", path = path.display())]
-    NoBpfFs {
-        /// Where it should be.
-        path: PathBuf,
-    },
-    /// Not root, or the capabilities are missing.
-    #[error(
-        "the kernel does not let this process load programs: run `lb` as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
-    )]
-    NotPermitted,
-    /// The kernel lacks something.
-    #[error("this kernel refuses the program ({reason}); `lb` needs Linux 6.1 or newer")]
-    Kernel {
-        /// The end of what the verifier says.
-        reason: String,
-    },
-    /// Another layout's pins are there.
-    #[error(
-        "an agent with another layout ({found}, this one has abi-{ours}) holds the data path: type `lb detach` with that version first, which ends its connections"
-    )]
-    OtherLayout {
-        /// The folder that was found.
-        found: String,
-        /// Our version.
-        ours: u32,
-    },
-    /// A pinned map is not what it should be.
-    #[error(
-        "the pinned map {name} is not ours: key, value and entries are {found:?}, wanted {wanted:?}; type `lb detach`, which ends its connections"
-    )]
-    Shape {
-        /// The map.
-        name: &'static str,
-        /// What it is.
-        found: (usize, usize, u32),
-        /// What it should be.
-        wanted: (usize, usize, u32),
-    },
-    /// Another program is attached.
-    #[error(
-        "{interface} already has an XDP program of somebody else: `ip link show {interface}` names it, `ip link set {interface} xdp off` removes it"
-    )]
-    Occupied {
-        /// The interface.
-        interface: String,
-    },
-    /// The MTU is too large for the driver's XDP.
-    #[error(
-        "the MTU of {interface} is too large for its driver's XDP: lower it with `ip link set {interface} mtu 3498`, or set `xdp-mode = \"generic\"`"
-    )]
-    Mtu {
-        /// The interface.
-        interface: String,
-    },
-    /// The driver has no native XDP.
-    #[error("{interface} cannot run the program natively: {reason}")]
-    Unsupported {
-        /// The interface.
-        interface: String,
-        /// Why.
-        reason: String,
-    },
-    /// The object in this binary is broken.
-    #[error("the kernel object in this binary has no program {name}")]
-    Object {
-        /// What is missing.
-        name: &'static str,
-    },
-    /// Loading failed otherwise.
-    #[error("loading the kernel object: {0}")]
-    Load(#[source] Box<EbpfError>),
-    /// The kernel refused something about a program.
-    #[error("the kernel refused the program: {0}")]
-    Program(#[source] Box<ProgramError>),
-    /// A pin could not be made or removed.
-    #[error("{path}: {source}", path = path.display())]
-    Pin {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// A link could not be used.
-    #[error("{path}: {source}", path = path.display())]
-    Link {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: LinkError,
-    },
-    /// A map could not be read or written.
-    #[error("map {name}: {source}")]
-    Map {
-        /// Which.
-        name: &'static str,
-        /// Why.
-        source: MapError,
-    },
-    /// A map could not be mapped into memory.
-    #[error("map {name} cannot be shared: {source}")]
-    Share {
-        /// Which.
-        name: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// A limit of `lb-common`.
-    #[error("too many {what} for one instance")]
-    TooMany {
-        /// Of what.
-        what: &'static str,
-    },
-    /// No room for another ring.
-    #[error("no room for another ring: too many backends in all")]
-    RingsFull,
-}
-
-impl DataplaneError {
-    fn write(name: &'static str) -> impl Fn(MapError) -> Self {
-        move |source| Self::Map { name, source }
-    }
-
-    fn from_load(error: EbpfError) -> Self {
-        let code = std::error::Error::source(&error).and_then(os_code);
-        if matches!(code, Some(libc::EPERM | libc::EACCES)) {
-            Self::NotPermitted
-        } else {
-            Self::Load(Box::new(error))
-        }
-    }
-
-    fn from_program(error: ProgramError) -> Self {
-        match &error {
-            ProgramError::LoadError { verifier_log, .. } => {
-                let log = verifier_log.to_string();
-                let lines: Vec<&str> = log.lines().rev().take(40).collect();
-                Self::Kernel { reason: lines.into_iter().rev().collect::<Vec<_>>().join(" | ") }
-            }
-            _ => Self::Program(Box::new(error)),
-        }
-    }
-}
-
-/// The number of the system's error at the root of `error`.
-fn os_code(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
-    let mut error = Some(error);
-    while let Some(current) = error {
-        if let Some(code) = current.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
-            return Some(code);
-        }
-        error = current.source();
-    }
-    None
-}
 
 /// Typed handles to the maps.
 struct Maps {
@@ -254,6 +92,7 @@ pub struct Dataplane {
     regions: Regions,
     resting: Vec<Resting>,
     sweep: Sweep,
+    loggers: Vec<EbpfLogger<&'static dyn log::Log>>,
 }
 
 /// Counters of a (service, backend) pair at one moment.
@@ -309,7 +148,7 @@ impl Dataplane {
         let maps = Maps::open(pins, &layout)?;
         let mut services = HashMap::new();
         let mut regions = Regions::new(RING_SLOTS);
-        for entry in maps.services.iter() {
+        for entry in &maps.services {
             let (key, service) = entry.map_err(DataplaneError::write("SERVICES"))?;
             if service.ring_length > 0 {
                 // Two rings never overlap in the maps; one that did would be laid out anew at the first publication.
@@ -325,7 +164,7 @@ impl Dataplane {
             }
         }
         let mut endpoints = HashMap::new();
-        for entry in maps.endpoints.iter() {
+        for entry in &maps.endpoints {
             let (key, endpoint) = entry.map_err(DataplaneError::write("ENDPOINTS"))?;
             endpoints.insert(key, endpoint.cells);
         }
@@ -344,6 +183,7 @@ impl Dataplane {
             regions,
             resting: Vec::new(),
             sweep: Sweep::default(),
+            loggers: Vec::new(),
         })
     }
 
@@ -359,7 +199,11 @@ impl Dataplane {
         let known = self.interfaces.iter().find(|known| known.index == port.index);
         way.exit = known.map_or(way.exit, |known| known.exit);
         port.id = self.interface_id(&way)?;
-        let (_, attached) = attach::attach(pins, &self.layout, &port)?;
+        let (mut object, attached) = attach::attach(pins, &self.layout, &port)?;
+        match EbpfLogger::init(&mut object) {
+            Ok(logger) => self.loggers.push(logger),
+            Err(error) => log::warn!("{}: what the program logs will not be seen: {error}", port.name),
+        }
         way.exit = port.kind.exit(attached.mode);
         self.interface_id(&way)?;
         Ok(attached)
@@ -369,6 +213,11 @@ impl Dataplane {
     pub fn exit_of(&self, interface: u32) -> u8 {
         let known = self.interfaces.iter().find(|known| known.index == interface);
         known.map_or(lb_common::abi::exit::REDIRECT, |known| known.exit)
+    }
+
+    /// What the programs log, to be read by somebody; rare diagnostics only.
+    pub fn take_loggers(&mut self) -> Vec<EbpfLogger<&'static dyn log::Log>> {
+        std::mem::take(&mut self.loggers)
     }
 
     /// The layout in use: an adopted one may differ from the configuration.

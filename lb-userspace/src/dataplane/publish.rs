@@ -4,7 +4,7 @@
 //! names them; a ring is laid out in a free region before its service points there; the service's entry is replaced by
 //! one update; the old region is reused only after [`REST`], when no CPU can still be walking it.
 
-use std::{collections::BTreeMap, net::SocketAddrV4, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddrV4, time::Duration};
 
 use lb_common::{
     Be16, Be32, Ticks,
@@ -132,28 +132,28 @@ impl Dataplane {
         let gone: Vec<ServiceKey> =
             self.services.keys().filter(|key| !wanted.contains(key)).copied().collect();
         for key in gone {
-            self.withdraw(&key)?;
+            self.withdraw(key)?;
         }
         Ok(())
     }
 
     fn publish_service(&mut self, wanted: &DesiredService) -> Result<(), DataplaneError> {
         let key = service_key(wanted.address);
-        let id = self.service_id(&key)?;
+        let id = self.service_id(key)?;
         let mut ring = Vec::with_capacity(wanted.backends.len());
-        let mut present = BTreeMap::new();
+        let mut present = BTreeSet::new();
         for backend in &wanted.backends {
-            let number = self.publish_backend(&key, id, backend)?;
-            present.insert(number, ());
+            let number = self.publish_backend(key, id, backend)?;
+            present.insert(number);
             if backend.weight > 0 && backend.way.is_some() {
                 ring.push((number, backend.weight));
             }
         }
-        self.publish_ring(&key, id, wanted, ring)?;
+        self.publish_ring(key, id, wanted, ring)?;
         let gone: Vec<u32> = self
             .backends
             .iter()
-            .filter(|(number, known)| known.service == id && !present.contains_key(number))
+            .filter(|(number, known)| known.service == id && !present.contains(number))
             .map(|(number, _)| *number)
             .collect();
         for number in gone {
@@ -164,7 +164,7 @@ impl Dataplane {
 
     fn publish_backend(
         &mut self,
-        key: &ServiceKey,
+        key: ServiceKey,
         service: u32,
         wanted: &DesiredBackend,
     ) -> Result<u32, DataplaneError> {
@@ -205,12 +205,12 @@ impl Dataplane {
 
     fn publish_ring(
         &mut self,
-        key: &ServiceKey,
+        key: ServiceKey,
         id: u32,
         wanted: &DesiredService,
         ring: Vec<(u32, u32)>,
     ) -> Result<(), DataplaneError> {
-        let before = self.services.get(key).cloned();
+        let before = self.services.get(&key).cloned();
         let old = before.as_ref().map_or_else(Service::default, |known| known.entry);
         let same_ring = before.as_ref().is_some_and(|known| known.ring == ring);
         let (ring_offset, ring_length) = if ring.is_empty() {
@@ -246,14 +246,14 @@ impl Dataplane {
         if old.ring_length > 0 && (old.ring_offset, old.ring_length) != (ring_offset, ring_length) {
             self.resting.push(Resting::of(&old));
         }
-        self.services.insert(*key, KnownService { entry, timeouts: wanted.timeouts, ring });
+        self.services.insert(key, KnownService { entry, timeouts: wanted.timeouts, ring });
         Ok(())
     }
 
     /// Take a service off the wire; its connections end with the next sweep.
-    fn withdraw(&mut self, key: &ServiceKey) -> Result<(), DataplaneError> {
-        self.maps.services.remove(key).map_err(DataplaneError::write("SERVICES"))?;
-        if let Some(known) = self.services.remove(key) {
+    fn withdraw(&mut self, key: ServiceKey) -> Result<(), DataplaneError> {
+        self.maps.services.remove(&key).map_err(DataplaneError::write("SERVICES"))?;
+        if let Some(known) = self.services.remove(&key) {
             if known.entry.ring_length > 0 {
                 self.resting.push(Resting::of(&known.entry));
             }
@@ -292,8 +292,8 @@ impl Dataplane {
         });
     }
 
-    fn service_id(&self, key: &ServiceKey) -> Result<u32, DataplaneError> {
-        if let Some(known) = self.services.get(key) {
+    fn service_id(&self, key: ServiceKey) -> Result<u32, DataplaneError> {
+        if let Some(known) = self.services.get(&key) {
             return Ok(known.entry.id);
         }
         // An id whose backends still have connections to end is not free yet: flow keys name it.

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
-use lb_userspace::api::{BackendState, BackendStatus, NodeReadiness, ServiceStatus, Status};
+pub use lb_userspace::api::{
+    BackendState, BackendStatus, ClusterStatus, NodeReadiness, NodeStatus, ServiceStatus, Status,
+};
 use nix::sys::signal::Signal;
 
 use super::command::Output;
@@ -112,7 +114,7 @@ impl Balancer {
         })?
     }
 
-    /// Waits until no backend and no node is unknown any more.
+    /// Waits until no backend and no node is unknown any more, and those that are up have a weight and a way.
     pub fn wait_judged(&self) -> Result<Status> {
         self.wait(is_judged, "every backend to be judged", LIMIT)
     }
@@ -241,16 +243,23 @@ impl Drop for Balancer {
     }
 }
 
+/// Every backend has been judged, and those that are up can be given connections.
 fn is_judged(status: &Status) -> bool {
-    let known = |service: &ServiceStatus| {
-        service.backends.iter().all(|backend| backend.state != BackendState::Unknown)
+    let backend = |backend: &BackendStatus| match backend.state {
+        BackendState::Unknown => false,
+        BackendState::Up => backend.weight_effective > 0.0 && backend.next_hop.contains(" via "),
+        BackendState::Down | BackendState::Draining => true,
     };
-    let nodes = status.clusters.iter().flat_map(|cluster| &cluster.nodes);
-    status.services.iter().all(known)
-        && nodes.clone().all(|node| node.readiness != NodeReadiness::Unknown)
-        && status.clusters.iter().all(|cluster| {
-            cluster.writer.is_some() || cluster.nodes.iter().all(|n| n.readiness != NodeReadiness::Ready)
-        })
+    let service = |service: &ServiceStatus| service.cluster.is_some() || service.backends.iter().all(backend);
+    let cluster = |cluster: &ClusterStatus| {
+        let known = cluster.nodes.iter().all(|node| node.readiness != NodeReadiness::Unknown);
+        known && (cluster.writer.is_some() || !cluster.nodes.iter().any(is_ready))
+    };
+    status.services.iter().all(service) && status.clusters.iter().all(cluster)
+}
+
+fn is_ready(node: &NodeStatus) -> bool {
+    node.readiness == NodeReadiness::Ready
 }
 
 /// Short ways to what tests ask a [`Status`] for. A name that is not there is the test's mistake, so they

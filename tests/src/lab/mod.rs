@@ -22,6 +22,7 @@ pub mod ping;
 pub mod process;
 pub mod scratch;
 pub mod setup;
+pub mod site;
 pub mod skip;
 pub mod wait;
 pub mod wrk;
@@ -32,6 +33,7 @@ pub use error::{Error, Result};
 pub use host::Host;
 pub use process::Process;
 pub use setup::Setup;
+pub use site::Site;
 pub use wait::wait_for;
 
 use machine::Machine;

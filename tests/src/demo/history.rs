@@ -42,6 +42,18 @@ impl History {
         self.share_since(service, backend, from.map_or(begin, |from| from.max(begin)))
     }
 
+    /// The highest load that each backend of a service was measured with; nothing where it never was.
+    pub fn highest_loads(&self, service: &str) -> Vec<Option<f64>> {
+        let mut highest: Vec<Option<f64>> = Vec::new();
+        for service in self.0.iter().filter_map(|(_, status)| find(status, service)) {
+            highest.resize(service.backends.len(), None);
+            for (known, backend) in highest.iter_mut().zip(&service.backends) {
+                *known = [*known, backend.load].into_iter().flatten().reduce(f64::max);
+            }
+        }
+        highest
+    }
+
     /// The writers of the first cluster one after the other, as far as looks have caught them.
     pub fn writers(&self) -> Vec<String> {
         let mut names: Vec<String> =

@@ -88,8 +88,15 @@ pub fn run(options: &Options, out: impl Write) -> Result<Summary> {
     let failover = dead_writer(&mut stage)?;
     let (requests, elapsed) = stage.close()?;
     let opened = stage.settled("web", requests.len() as u64)?;
-    let measured =
-        Measured { rows: rows(&stage.world, &failover)?, opened, requests, elapsed, shares, failover };
+    let measured = Measured {
+        rows: rows(&stage.world, &failover)?,
+        loads: stage.history.highest_loads("web"),
+        opened,
+        requests,
+        elapsed,
+        shares,
+        failover,
+    };
     let summary = Summary::of(&measured);
     for line in summary.lines() {
         stage.screen.line(&line)?;

@@ -41,10 +41,7 @@ impl<W: Write> Screen<W> {
         if !self.live {
             return Ok(());
         }
-        let mut text = String::new();
-        if self.drawn > 0 {
-            text.push_str(&format!("\x1b[{}A", self.drawn));
-        }
+        let mut text = if self.drawn > 0 { format!("\x1b[{}A", self.drawn) } else { String::new() };
         for line in lines {
             text.push_str(line);
             // Whatever was longer there goes.

@@ -85,6 +85,8 @@ pub struct Measured {
     pub failover: Failover,
     /// Rows on the new writer at the end.
     pub rows: BTreeSet<String>,
+    /// The highest measured load of each PHP node.
+    pub loads: Vec<Option<f64>>,
     /// HTTP connections that the balancer's program has opened.
     pub opened: u64,
 }
@@ -121,7 +123,7 @@ impl Summary {
         let requests = &measured.requests;
         let failover = first_write(measured);
         let times = Times::of(requests.iter().filter(|request| request.is_written()).map(Request::time));
-        let mut claims = vec![carried(measured), even(&measured.shares)];
+        let mut claims = vec![carried(measured), even(&measured.shares), loaded(&measured.loads)];
         claims.extend(slow(&measured.shares));
         claims.extend([elected(&measured.failover), resumed(measured, failover), failures(measured)]);
         claims.push(kept(measured));
@@ -177,6 +179,14 @@ fn even(shares: &Shares) -> Claim {
         None => (false, "too few connections to tell".to_owned()),
     };
     claim("balance", holds, format!("new connections while both nodes are fast: {text}"))
+}
+
+/// Every node has served pages all the time, so a load that never rose above 0 was not measured.
+fn loaded(loads: &[Option<f64>]) -> Claim {
+    let shown = |load: &Option<f64>| load.map_or("none".to_owned(), |load| format!("{load:.2}"));
+    let list = loads.iter().map(shown).collect::<Vec<_>>().join(" and ");
+    let holds = !loads.is_empty() && loads.iter().all(|load| load.is_some_and(|load| load > 0.0));
+    claim("load", holds, format!("highest measured load of the PHP nodes: {list}"))
 }
 
 fn slow(shares: &Shares) -> [Claim; 3] {
@@ -305,6 +315,7 @@ mod tests {
                 elections: 1,
             },
             rows: (0..100).map(|number: u64| number.to_string()).collect(),
+            loads: vec![Some(0.4), Some(0.5)],
             opened: 100,
         }
     }
@@ -319,16 +330,18 @@ mod tests {
         let lost = || Outcome::Lost { text: String::new() };
         let failed = || Outcome::Failed { text: String::new() };
         assert_eq!(wrong(&measured()), Vec::<String>::new());
-        let table: [(&str, fn(&mut Measured)); 10] = [
+        let table: [(&str, fn(&mut Measured)); 12] = [
             ("0", |m| m.opened = 99),
             ("1", |m| m.shares.even = Some(0.3)),
-            ("2", |m| m.shares.fell_after = Some(Duration::from_millis(5001))),
-            ("3", |m| m.shares.while_slow = Some(0.25)),
-            ("4", |m| m.shares.back_after = None),
-            ("5", |m| m.failover.elections = 2),
-            ("5", |m| m.failover.writers.push("db3".to_owned())),
-            ("6", |m| m.failover.kill -= FAILOVER_LIMIT),
-            ("8", |m| drop(m.rows.remove("99"))),
+            ("2", |m| m.loads[1] = Some(0.0)),
+            ("2", |m| m.loads[0] = None),
+            ("3", |m| m.shares.fell_after = Some(Duration::from_millis(5001))),
+            ("4", |m| m.shares.while_slow = Some(0.25)),
+            ("5", |m| m.shares.back_after = None),
+            ("6", |m| m.failover.elections = 2),
+            ("6", |m| m.failover.writers.push("db3".to_owned())),
+            ("7", |m| m.failover.kill -= FAILOVER_LIMIT),
+            ("9", |m| assert!(m.rows.remove("99"))),
             ("1", |m| m.shares.even = None),
         ];
         for (number, (expected, spoil)) in table.into_iter().enumerate() {
@@ -338,7 +351,7 @@ mod tests {
         }
         // (page, outcome, wrong claims): number 50 was under way when the writer died, 51 came later, 49 was over.
         for (page, outcome, expected) in
-            [(50, lost(), &[][..]), (50, failed(), &["7"]), (51, lost(), &["7"]), (48, lost(), &["7"])]
+            [(50, lost(), &[][..]), (50, failed(), &["8"]), (51, lost(), &["8"]), (48, lost(), &["8"])]
         {
             let mut measured = measured();
             measured.requests[page].outcome = outcome;

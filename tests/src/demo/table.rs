@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lb_userspace::api::{NodeStatus, ServiceStatus, Status};
+use lb_userspace::api::{BackendState, NodeReadiness, NodeStatus, ServiceStatus, Status};
 
 use super::history::{History, SPAN, find};
 use super::summary::{Times, milliseconds};
@@ -36,7 +36,7 @@ fn web_lines(lines: &mut Vec<String>, web: &ServiceStatus, history: &History) {
             share.map_or("-".to_owned(), percent),
             backend.load.map_or("-".to_owned(), |load| format!("{load:.2}")),
             backend.weight_effective,
-            backend.reason,
+            if backend.state == BackendState::Up { "" } else { &backend.reason },
         )));
     }
 }
@@ -54,12 +54,16 @@ fn database_lines(lines: &mut Vec<String>, service: &ServiceStatus, status: &Sta
             format!("{} live", live.map_or(0, |backend| backend.live)),
             galera_state(node),
             if writer { "writer" } else { "" },
-            node.reason,
+            if node.readiness == NodeReadiness::Ready { "" } else { &node.reason },
         )));
     }
 }
 
+/// Galera's word for the state; a node that is not ready does not vouch for its last one.
 fn galera_state(node: &NodeStatus) -> &str {
+    if node.readiness == NodeReadiness::NotReady {
+        return "-";
+    }
     node.state_comment.as_deref().unwrap_or("-")
 }
 

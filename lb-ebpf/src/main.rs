@@ -8,6 +8,7 @@ mod frame;
 mod maps;
 
 use aya_ebpf::{bindings::xdp_action, helpers::bpf_redirect, macros::xdp, programs::XdpContext};
+use aya_log_ebpf::warn;
 use lb_common::{Reason, abi::exit};
 use lb_ebpf::{Tables, Verdict, balance};
 
@@ -48,6 +49,8 @@ fn act(ctx: &XdpContext, verdict: Verdict) -> u32 {
 #[inline(always)]
 fn leave(ctx: &XdpContext, interface: u16) -> u32 {
     let Some(interface) = maps::Maps.interface(interface) else {
+        // The rewrite has looked the interface up already, so this is a defect, and worth more than a count.
+        warn!(ctx, "no interface has the id {}", interface);
         maps::Maps.count(0, Reason::NextHopUnresolved);
         return xdp_action::XDP_DROP;
     };

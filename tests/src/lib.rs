@@ -5,5 +5,6 @@
 //! that process ends; [`lab::machine`] says how.
 
 pub mod lab;
+pub mod packets;
 
 pub use lab::{Balancer, Error, Host, Lab, Process, Result, Setup, Site, wait_for};

@@ -102,6 +102,7 @@ pub async fn start(
     confirm: Option<Duration>,
 ) -> Result<(), StartError> {
     kernel_is_new_enough()?;
+    may_load_programs()?;
     let (socket, listener) = api::Socket::bind(&world.socket, &world.instance)?;
     let netlink = Netlink::open()?;
     let interfaces = interfaces(&netlink, &config).await?;
@@ -193,6 +194,20 @@ fn kernel_is_new_enough() -> Result<(), StartError> {
     let mut numbers = release.split(['.', '-']).map(|part| part.trim().parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
     if version < (6, 1) { Err(StartError::Kernel { found: release.trim().to_owned() }) } else { Ok(()) }
+}
+
+/// Bits of capabilities (include/uapi/linux/capability.h).
+const CAP_NET_ADMIN: u64 = 1 << 12;
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_PERFMON_AND_BPF: u64 = 0b11 << 38;
+
+/// Without the capabilities everything else would fail later, and in words that help less.
+fn may_load_programs() -> Result<(), StartError> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(u64::MAX);
+    let bpf = held & CAP_PERFMON_AND_BPF == CAP_PERFMON_AND_BPF || held & CAP_SYS_ADMIN != 0;
+    if bpf && held & CAP_NET_ADMIN != 0 { Ok(()) } else { Err(DataplaneError::NotPermitted.into()) }
 }
 
 /// The interfaces of the configuration, and proof that each service's address is on this host.

@@ -17,6 +17,7 @@ use std::{
 };
 
 use aya::maps::{Array, HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray};
+use aya_log::EbpfLogger;
 use lb_common::{
     MAX_BACKENDS, RING_SLOTS, Reason,
     abi::{
@@ -91,6 +92,7 @@ pub struct Dataplane {
     regions: Regions,
     resting: Vec<Resting>,
     sweep: Sweep,
+    loggers: Vec<EbpfLogger<&'static dyn log::Log>>,
 }
 
 /// Counters of a (service, backend) pair at one moment.
@@ -181,6 +183,7 @@ impl Dataplane {
             regions,
             resting: Vec::new(),
             sweep: Sweep::default(),
+            loggers: Vec::new(),
         })
     }
 
@@ -196,7 +199,11 @@ impl Dataplane {
         let known = self.interfaces.iter().find(|known| known.index == port.index);
         way.exit = known.map_or(way.exit, |known| known.exit);
         port.id = self.interface_id(&way)?;
-        let (_, attached) = attach::attach(pins, &self.layout, &port)?;
+        let (mut object, attached) = attach::attach(pins, &self.layout, &port)?;
+        match EbpfLogger::init(&mut object) {
+            Ok(logger) => self.loggers.push(logger),
+            Err(error) => log::warn!("{}: what the program logs will not be seen: {error}", port.name),
+        }
         way.exit = port.kind.exit(attached.mode);
         self.interface_id(&way)?;
         Ok(attached)
@@ -206,6 +213,11 @@ impl Dataplane {
     pub fn exit_of(&self, interface: u32) -> u8 {
         let known = self.interfaces.iter().find(|known| known.index == interface);
         known.map_or(lb_common::abi::exit::REDIRECT, |known| known.exit)
+    }
+
+    /// What the programs log, to be read by somebody; rare diagnostics only.
+    pub fn take_loggers(&mut self) -> Vec<EbpfLogger<&'static dyn log::Log>> {
+        std::mem::take(&mut self.loggers)
     }
 
     /// The layout in use: an adopted one may differ from the configuration.

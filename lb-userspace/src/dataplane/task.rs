@@ -2,8 +2,10 @@
 
 use std::{net::SocketAddrV4, time::Duration};
 
+use aya_log::EbpfLogger;
 use lb_common::Reason;
 use tokio::{
+    io::{Interest, unix::AsyncFd},
     sync::{mpsc, oneshot},
     time::{MissedTickBehavior, interval},
 };
@@ -84,6 +86,10 @@ pub fn spawn(
     notices: mpsc::UnboundedSender<Notice>,
 ) -> Handle {
     let (sender, receiver) = mpsc::unbounded_channel();
+    let mut dataplane = dataplane;
+    for logger in dataplane.take_loggers() {
+        tokio::spawn(relay(logger));
+    }
     tokio::spawn(run(dataplane, watched, notices, receiver));
     Handle(sender)
 }
@@ -112,6 +118,18 @@ async fn run(
             },
             _ = sweeps.tick() => sweep(&mut dataplane, &notices).await,
         }
+    }
+}
+
+/// Pass on what a program logs.
+async fn relay(logger: EbpfLogger<&'static dyn log::Log>) {
+    let mut logger = match AsyncFd::with_interest(logger, Interest::READABLE) {
+        Ok(logger) => logger,
+        Err(error) => return log::warn!("what a program logs will not be seen: {error}"),
+    };
+    while let Ok(mut ready) = logger.readable_mut().await {
+        ready.get_inner_mut().flush();
+        ready.clear_ready();
     }
 }
 

@@ -1,0 +1,77 @@
+//! What is not for a service goes to the host as it came: its own traffic must never notice.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use lb_common::cell::Phase::Established;
+
+use crate::packets::{
+    Case, Fact, Segment, Sum,
+    case::{Life, untouched},
+    scene::{A, CLIENT, SERVER_A, SOURCE, WEB},
+    segment::{ACK, SYN, client, server},
+};
+
+/// Offset of the IPv4 header.
+const IP: usize = 14;
+
+fn passes(what: &str, segments: impl IntoIterator<Item = Segment>) -> Case {
+    let held = Fact::Connection { client: CLIENT, backend: A, place: 0, life: Life::Established, age: 0 };
+    segments.into_iter().fold(Case::new(what).given(held), |case, segment| {
+        case.send_frame(segment.frame(), untouched(), &[Established])
+    })
+}
+
+/// Only the bytes after the Ethernet addresses.
+fn frame(ether_type: u16, rest: &[u8]) -> Vec<u8> {
+    let whole = client(SYN).frame();
+    [&whole[..12], &ether_type.to_be_bytes(), rest].concat()
+}
+
+pub(super) fn cases() -> Vec<Case> {
+    let ssh = SocketAddrV4::new(*WEB.ip(), 22);
+    let host = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 1), 80);
+    let ours = SocketAddrV4::new(SOURCE, 2000);
+    vec![
+        passes("another port of a service's address", [client(SYN).to(ssh), client(ACK).to(ssh).data(90)]),
+        passes("the service's port of another address", [client(SYN).to(host)]),
+        passes("a foreign packet with IP options", [client(SYN).to(ssh).ip_options(&[1; 24])]),
+        passes("a foreign packet with TTL 1 and a wrong sum", [client(ACK).to(ssh).ttl(1).sum(Sum::Raw(1))]),
+        passes("UDP to a service's port", [client(SYN).edit(IP + 9, &[17])]),
+        passes("ICMP to a service's address", [client(SYN).edit(IP + 9, &[1])]),
+        passes(
+            "GRE, SCTP and the rest of the protocols",
+            (0..=255).filter(|p| *p != 6).map(|p| client(SYN).edit(IP + 9, &[p])),
+        ),
+        passes("the first fragment of a service's packet", [client(ACK).data(64).edit(IP + 6, &[0x20, 0])]),
+        passes(
+            "a later fragment",
+            [client(ACK).data(64).edit(IP + 6, &[0x20, 0xb9]), client(ACK).edit(IP + 6, &[0, 1])],
+        ),
+        passes("a fragment of an answer", [server(A, ACK).to(ours).data(64).edit(IP + 6, &[0x20, 0])]),
+        passes(
+            "a stranger's packet to a port that a connection holds",
+            [
+                client(ACK).of(CLIENT).to(ours),
+                client(ACK).of(SocketAddrV4::new(*SERVER_A.ip(), 9001)).to(ours),
+            ],
+        ),
+        passes(
+            "a server's packet to another address of ours",
+            [server(A, ACK).to(SocketAddrV4::new(*host.ip(), 2000))],
+        ),
+        passes(
+            "a server's packet to another port of ours",
+            [server(A, SYN).to(SocketAddrV4::new(SOURCE, 22))],
+        ),
+        Case::new("ARP").send_frame(frame(0x0806, &[0, 1, 8, 0, 6, 4, 0, 1]), untouched(), &[]),
+        Case::new("IPv6").send_frame(frame(0x86dd, &[0x60; 60]), untouched(), &[]),
+        Case::new("a VLAN's packet, for tags are not spoken yet")
+            .send_frame(frame(0x8100, &[&[0, 5], &client(SYN).frame()[12..]].concat()), untouched(), &[])
+            .send_frame(frame(0x88a8, &[&[0, 5], &client(SYN).frame()[12..]].concat()), untouched(), &[]),
+        Case::new("an Ethernet header alone").send_frame(frame(0x9000, &[]), untouched(), &[]),
+        Case::new("LLDP, PPPoE and an IEEE 802.3 length")
+            .send_frame(frame(0x88cc, &[2; 50]), untouched(), &[])
+            .send_frame(frame(0x8864, &[2; 50]), untouched(), &[])
+            .send_frame(frame(46, &[2; 46]), untouched(), &[]),
+    ]
+}

@@ -1,0 +1,24 @@
+//! Packet tables: packet in, verdict and packet out, with every counter that moves.
+//!
+//! A [`Case`] says what the tables hold, which packets come in, and what becomes of each. The same case runs in two
+//! [`World`]s: [`Model`] is the data path's library over collections of `std`; [`Kernel`] is the loaded program over
+//! real maps, run packet by packet by the kernel's own test-run (Documentation/bpf/bpf_prog_run.rst). What a case
+//! expects is computed here from scratch, by code that shares nothing with the data path.
+
+pub mod case;
+pub mod cases;
+pub mod checksum;
+pub mod frame;
+pub mod kernel;
+pub mod model;
+pub mod object;
+pub mod scene;
+pub mod segment;
+pub mod traffic;
+pub mod world;
+
+pub use case::{Case, Expect, Fact, run_all};
+pub use kernel::Kernel;
+pub use model::Model;
+pub use segment::{Segment, Sum};
+pub use world::{Action, World};

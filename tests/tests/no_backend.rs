@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lb_tests::lab::balancer::{BackendState, Balancer, Look};
+use lb_tests::lab::balancer::{BackendState, Look};
 use lb_tests::lab::http::{Client, HttpError, Options};
 use lb_tests::lab::load::Load;
 use lb_tests::lab::setup::{Service, WEB};
@@ -117,12 +117,10 @@ fn a_packet_of_a_forgotten_connection_is_reset_at_once() {
     let mut client = Client::keep_alive();
     let mut ask = |site: &Site| site.client.enter(|| client.get(WEB, "/id.php")).unwrap();
     assert_eq!(ask(&site).unwrap().body, "web1\n");
-    let host = site.balancer.host().clone();
     site.balancer.detach().unwrap();
     site.balancer.wait_exit(LIMIT).unwrap();
     // New maps, which know nothing of it.
-    let next = Balancer::start(&host, &text, &[]).unwrap();
-    drop(std::mem::replace(&mut site.balancer, next));
+    site.balancer.restart().unwrap();
     assert_forgotten(&site, &mut ask);
 }
 

@@ -87,7 +87,7 @@ async fn check(config: &config::Config, file: &cli::ConfigFile) -> anyhow::Resul
     }
     let ports = start::source_ports(config)?;
     println!(
-        "{}: {} services, {} clusters: good",
+        "{}: {} service(s), {} cluster(s): good",
         file.config.display(),
         config.services.len(),
         config.clusters.len()

@@ -45,11 +45,19 @@ fn connections_below_the_sustainable_rate_never_meet_a_port_at_rest() {
     };
     let report = load.run(&site.client).unwrap();
     println!("{requests} connections at {rate:.1}/s, the slowest took {:?}", report.slowest_connect);
-    assert_eq!((report.succeeded(), report.failures), (requests, BTreeMap::new()));
+    assert_eq!((report.succeeded(), report.failures.clone()), (requests, BTreeMap::new()));
     assert!(report.slowest_connect < Duration::from_millis(900), "{:?}", report.slowest_connect);
 
     let status = site.balancer.status().unwrap();
     let service = status.service("web");
+    println!(
+        "{:?} {:?} live {} {:?} {:?}",
+        report.bodies,
+        service.backends.iter().map(|b| b.opened).collect::<Vec<_>>(),
+        service.live,
+        service.drops,
+        status.counters
+    );
     assert_eq!(service.opened, requests);
     for backend in &service.backends {
         assert!(backend.opened > PORTS, "{}: ports were used again: {}", backend.name, backend.opened);

@@ -27,6 +27,7 @@ const FOLLOW_UP_PAUSE: Duration = Duration::from_millis(5);
 
 /// Hastens the next probe of one task.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Hasten(mpsc::UnboundedSender<Duration>);
 
 impl Hasten {
@@ -49,16 +50,17 @@ impl Rhythm {
         (Self { interval, hasten }, Hasten(sender))
     }
 
-    /// Wait for the next turn; `false`: nobody listens any more.
-    async fn turn(&mut self) -> bool {
+    /// Wait for the next turn.
+    async fn turn(&mut self) {
         let spread = rand::rng().random_range(1.0 - JITTER..=1.0 + JITTER);
         let mut due = Instant::now() + self.interval.mul_f64(spread);
         loop {
             tokio::select! {
-                () = sleep_until(due) => return true,
+                () = sleep_until(due) => return,
                 delay = self.hasten.recv() => match delay {
                     Some(delay) => due = due.min(Instant::now() + delay),
-                    None => return false,
+                    // Nobody hastens this task (any more); its rhythm goes on.
+                    None => return sleep_until(due).await,
                 },
             }
         }
@@ -86,9 +88,10 @@ pub fn check(
     tokio::spawn(async move {
         loop {
             let result = check_once(address, &check).await;
-            if events.send(Event::Checked { at, result }).is_err() || !rhythm.turn().await {
+            if events.send(Event::Checked { at, result }).is_err() {
                 return;
             }
+            rhythm.turn().await;
         }
     });
     hasten
@@ -133,14 +136,9 @@ fn fpm_url(url: &FpmUrl, backend: SocketAddrV4, through_pool: bool) -> Result<ph
     })
 }
 
-/// Sample a backend's load for as long as events are taken.
-pub fn load(
-    at: BackendAt,
-    address: SocketAddrV4,
-    load: &config::Load,
-    events: mpsc::UnboundedSender<Event>,
-) -> Hasten {
-    let (mut rhythm, hasten) = Rhythm::new(load.interval);
+/// Sample a backend's load for as long as events are taken. Nothing hastens it.
+pub fn load(at: BackendAt, address: SocketAddrV4, load: &config::Load, events: mpsc::UnboundedSender<Event>) {
+    let (mut rhythm, _) = Rhythm::new(load.interval);
     let load = load.clone();
     tokio::spawn(async move {
         let LoadKind::PhpFpm { url, .. } = &load.kind;
@@ -154,12 +152,12 @@ pub fn load(
             if result.as_ref().is_ok_and(|status| status.active == 0) {
                 through_pool = false;
             }
-            if events.send(Event::Loaded { at, result }).is_err() || !rhythm.turn().await {
+            if events.send(Event::Loaded { at, result }).is_err() {
                 return;
             }
+            rhythm.turn().await;
         }
     });
-    hasten
 }
 
 /// Which node of which cluster, by their places in the configuration.
@@ -194,7 +192,7 @@ pub fn node(
                 return;
             }
             tokio::select! {
-                heard = rhythm.turn() => if !heard { return },
+                () = rhythm.turn() => {}
                 () = session.broken() => follow_up(&mut session, at, &events).await,
             }
         }
@@ -223,5 +221,33 @@ async fn follow_up(session: &mut galera::Monitor, at: NodeAt, events: &mpsc::Unb
             _ => return,
         }
         sleep(FOLLOW_UP_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rhythm_goes_on_when_nobody_hastens_it() {
+        let (mut rhythm, hasten) = Rhythm::new(Duration::from_secs(10));
+        drop(hasten);
+        let begun = Instant::now();
+        for turn in 1..=3_u32 {
+            rhythm.turn().await;
+            let least = Duration::from_secs(10).mul_f64(f64::from(turn) * (1.0 - JITTER));
+            assert!(begun.elapsed() >= least, "turn {turn} after {:?}", begun.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hastened_turn_comes_at_its_time_and_the_rhythm_returns() {
+        let (mut rhythm, hasten) = Rhythm::new(Duration::from_secs(10));
+        let begun = Instant::now();
+        hasten.after(Duration::from_millis(250));
+        rhythm.turn().await;
+        assert_eq!(begun.elapsed().as_millis(), 250);
+        rhythm.turn().await;
+        assert!(begun.elapsed() >= Duration::from_secs(9));
     }
 }

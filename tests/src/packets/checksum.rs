@@ -34,7 +34,7 @@ pub fn fill_ip(packet: &mut [u8]) {
 /// What the checksum field of the TCP segment in an IPv4 packet should hold when it is complete.
 pub fn whole_tcp(packet: &[u8]) -> u16 {
     let (start, end) = tcp(packet);
-    let mut segment = packet[start..end].to_vec();
+    let mut segment = packet[start..end.min(packet.len())].to_vec();
     segment[16..18].fill(0);
     let pair = [sum(&segment), partial_tcp(packet)];
     !sum(&pair.map(u16::to_be_bytes).concat())
@@ -63,7 +63,7 @@ pub fn address(packet: &[u8], at: usize) -> Ipv4Addr {
     Ipv4Addr::new(packet[at], packet[at + 1], packet[at + 2], packet[at + 3])
 }
 
-/// Where the TCP segment begins and where IP says that it ends.
+/// Where the TCP segment begins and where IP says that it ends, which may be after the frame's end.
 fn tcp(packet: &[u8]) -> (usize, usize) {
     let header = usize::from(packet[14] & 0x0f) * 4;
     let length = usize::from(u16::from_be_bytes([packet[16], packet[17]]));

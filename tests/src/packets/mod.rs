@@ -7,7 +7,10 @@
 
 pub mod case;
 pub mod cases;
+pub mod check;
 pub mod checksum;
+pub mod expect;
+pub mod fact;
 pub mod frame;
 pub mod kernel;
 pub mod model;
@@ -17,7 +20,9 @@ pub mod segment;
 pub mod traffic;
 pub mod world;
 
-pub use case::{Case, Expect, Fact, run_all};
+pub use case::{Case, run_all};
+pub use expect::Expect;
+pub use fact::{Fact, Life};
 pub use kernel::Kernel;
 pub use model::Model;
 pub use segment::{Segment, Sum};

@@ -88,10 +88,10 @@ pub fn stack(function: &[Instruction]) -> u32 {
             1 if instruction.source == FRAME => i32::from(instruction.offset),
             2 | 3 if instruction.destination == FRAME && memory => i32::from(instruction.offset),
             7 if instruction.code == MOVE && instruction.source == FRAME => {
-                let next = function.get(index + 1);
-                let adds =
-                    next.filter(|next| next.code == ADD && next.destination == instruction.destination);
-                adds.map_or(0, |next| next.immediate)
+                // Others may stand between the two, but none that gives the register another meaning.
+                let mut rest =
+                    function[index + 1..].iter().filter(|next| next.destination == instruction.destination);
+                rest.next().filter(|next| next.code == ADD).map_or(0, |next| next.immediate)
             }
             _ => 0,
         };

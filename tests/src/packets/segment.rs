@@ -72,6 +72,8 @@ pub struct Segment {
     pub tcp_options: Vec<u8>,
     /// Bytes after the end of the IP packet.
     pub padding: usize,
+    /// Bytes that the IPv4 header claims to be there and that are not.
+    pub claimed: u16,
     /// How the checksum field is filled.
     pub sum: Sum,
     /// Bytes overwritten at the very end, after the checksums were made.
@@ -92,6 +94,7 @@ pub fn client(flags: u8) -> Segment {
         ip_options: Vec::new(),
         tcp_options: Vec::new(),
         padding: 0,
+        claimed: 0,
         sum: Sum::Whole,
         edits: Vec::new(),
     }
@@ -164,6 +167,11 @@ impl Segment {
         Self { padding, ..self }
     }
 
+    /// With an IPv4 header that claims more bytes than there are.
+    pub fn claiming(self, claimed: u16) -> Self {
+        Self { claimed, ..self }
+    }
+
     /// With another checksum.
     pub fn sum(self, sum: Sum) -> Self {
         Self { sum, ..self }
@@ -186,7 +194,7 @@ impl Segment {
         let mut frame = [&self.receiver[..], &self.sender, &[0x08, 0x00]].concat();
         let ip_header = 20 + self.ip_options.len();
         let tcp_header = 20 + self.tcp_options.len();
-        let length = (ip_header + tcp_header + self.data.len()) as u16;
+        let length = (ip_header + tcp_header + self.data.len()) as u16 + self.claimed;
         frame.extend([0x40 | (ip_header / 4) as u8, 0x10]);
         frame.extend(length.to_be_bytes());
         frame.extend([0xbe, 0xef, 0x40, 0x00, self.ttl, 6, 0, 0]);

@@ -1,5 +1,7 @@
 //! Both checksums after a rewrite, by what the interface's sums are worth.
 
+use std::net::SocketAddrV4;
+
 use lb_common::{
     Reason,
     abi::checksums::{COMPLETE, MAKE_WHOLE},
@@ -7,10 +9,10 @@ use lb_common::{
 };
 
 use crate::packets::{
-    Case, Expect, Fact, Segment, Sum,
-    case::{Life, to_backend, to_client},
-    scene::{A, CLIENT, TRUSTS, WEB_ID},
-    segment::{ACK, PSH, client, server},
+    Case, Expect, Fact, Life, Segment, Sum, checksum,
+    expect::{to_backend, to_client},
+    scene::{A, CLIENT, SOURCE, TRUSTS, WEB_ID, server_of},
+    segment::{ACK, Ends, PSH, client, server},
 };
 
 /// Lengths of data around the strides in which a sum is made, and the usual ones.
@@ -84,13 +86,13 @@ fn edges() -> Vec<Case> {
         let found =
             (0..=u16::MAX).map(|word| Segment { data: word.to_be_bytes().to_vec(), ..s.clone() }).find(|s| {
                 let frame = match s.ends {
-                    crate::packets::segment::Ends::Fixed(from, to) => s.frame_between(from, to),
-                    crate::packets::segment::Ends::ToPortOf { backend, .. } => {
-                        let port = std::net::SocketAddrV4::new(crate::packets::scene::SOURCE, 2000);
-                        s.frame_between(crate::packets::scene::server_of(backend).0, port)
+                    Ends::Fixed(from, to) => s.frame_between(from, to),
+                    Ends::ToPortOf { backend, .. } => {
+                        let port = SocketAddrV4::new(SOURCE, 2000);
+                        s.frame_between(server_of(backend).0, port)
                     }
                 };
-                crate::packets::checksum::tcp_field(&frame) == 0
+                checksum::tcp_field(&frame) == 0
             });
         found.expect("some two bytes make any sum")
     };

@@ -7,8 +7,8 @@ use lb_common::{
 };
 
 use crate::packets::{
-    Case, Fact,
-    case::{Life, dropped, reset, to_backend, to_client, untouched},
+    Case, Fact, Life,
+    expect::{dropped, reset, to_backend, to_client, untouched},
     scene::{A, CLIENT, FOUR_PORTS, SOURCE, WEB_ID},
     segment::{ACK, CLIENT_ISN, FIN, PSH, RST, SERVER_ISN, SYN, client, server},
 };

@@ -2,11 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use lb_common::cell::Phase::Established;
+use lb_common::{Reason, cell::Phase::Established};
 
 use crate::packets::{
-    Case, Fact, Segment, Sum,
-    case::{Life, untouched},
+    Case, Expect, Fact, Life, Segment, Sum,
+    expect::untouched,
     scene::{A, CLIENT, SERVER_A, SOURCE, WEB},
     segment::{ACK, SYN, client, server},
 };
@@ -15,9 +15,18 @@ use crate::packets::{
 const IP: usize = 14;
 
 fn passes(what: &str, segments: impl IntoIterator<Item = Segment>) -> Case {
+    passes_as(what, segments, &untouched())
+}
+
+/// Fragments of TCP are counted, for a service's are not balanced.
+fn fragments(what: &str, segments: impl IntoIterator<Item = Segment>) -> Case {
+    passes_as(what, segments, &untouched().counted(0, Reason::Fragment))
+}
+
+fn passes_as(what: &str, segments: impl IntoIterator<Item = Segment>, expect: &Expect) -> Case {
     let held = Fact::Connection { client: CLIENT, backend: A, place: 0, life: Life::Established, age: 0 };
     segments.into_iter().fold(Case::new(what).given(held), |case, segment| {
-        case.send_frame(segment.frame(), untouched(), &[Established])
+        case.send_frame(segment.frame(), expect.clone(), &[Established])
     })
 }
 
@@ -36,18 +45,22 @@ pub(super) fn cases() -> Vec<Case> {
         passes("the service's port of another address", [client(SYN).to(host)]),
         passes("a foreign packet with IP options", [client(SYN).to(ssh).ip_options(&[1; 24])]),
         passes("a foreign packet with TTL 1 and a wrong sum", [client(ACK).to(ssh).ttl(1).sum(Sum::Raw(1))]),
+        passes("a fragment of UDP", [client(SYN).edit(IP + 9, &[17]).edit(IP + 6, &[0x20, 0])]),
         passes("UDP to a service's port", [client(SYN).edit(IP + 9, &[17])]),
         passes("ICMP to a service's address", [client(SYN).edit(IP + 9, &[1])]),
         passes(
             "GRE, SCTP and the rest of the protocols",
             (0..=255).filter(|p| *p != 6).map(|p| client(SYN).edit(IP + 9, &[p])),
         ),
-        passes("the first fragment of a service's packet", [client(ACK).data(64).edit(IP + 6, &[0x20, 0])]),
-        passes(
+        fragments(
+            "the first fragment of a service's packet",
+            [client(ACK).data(64).edit(IP + 6, &[0x20, 0])],
+        ),
+        fragments(
             "a later fragment",
             [client(ACK).data(64).edit(IP + 6, &[0x20, 0xb9]), client(ACK).edit(IP + 6, &[0, 1])],
         ),
-        passes("a fragment of an answer", [server(A, ACK).to(ours).data(64).edit(IP + 6, &[0x20, 0])]),
+        fragments("a fragment of an answer", [server(A, ACK).to(ours).data(64).edit(IP + 6, &[0x20, 0])]),
         passes(
             "a stranger's packet to a port that a connection holds",
             [

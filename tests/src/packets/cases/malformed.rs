@@ -2,12 +2,13 @@
 
 use lb_common::{
     Reason,
-    cell::Phase::{Embryonic, Established},
+    abi::checksums::MAKE_WHOLE,
+    cell::Phase::{Answered, Embryonic, Established},
 };
 
 use crate::packets::{
-    Case, Expect, Fact, Segment, Sum,
-    case::{Life, to_backend, to_client, untouched},
+    Case, Expect, Fact, Life, Segment, Sum,
+    expect::{lost, to_backend, to_client, untouched},
     scene::{A, CLIENT, TRUSTS, WEB_ID},
     segment::{ACK, SYN, client, server},
 };
@@ -33,12 +34,12 @@ pub(super) fn cases() -> Vec<Case> {
 fn truncated() -> Vec<Case> {
     let whole = client(SYN).tcp_options(&[1; 12]).frame();
     let options = client(SYN).ip_options(&[1; 20]).frame();
-    let cut = |frame: &[u8], length: usize| {
+    let cut = |what: &str, frame: &[u8], length: usize| {
         let expect = if length < 14 { untouched() } else { noted() };
-        Case::new(format!("a SYN cut to {length} bytes")).send_frame(frame[..length].to_vec(), expect, &[])
+        Case::new(format!("{what} cut to {length} bytes")).send_frame(frame[..length].to_vec(), expect, &[])
     };
-    let mut cases: Vec<Case> = (0..54).map(|length| cut(&whole, length)).collect();
-    cases.extend([34, 38, 53, 54, 60, 73].map(|length| cut(&options, length)));
+    let mut cases: Vec<Case> = (0..54).map(|length| cut("a SYN", &whole, length)).collect();
+    cases.extend([34, 38, 53, 54, 60, 73].map(|length| cut("a SYN with IP options", &options, length)));
     cases
 }
 
@@ -65,6 +66,15 @@ fn lying() -> Vec<Case> {
             "a TCP header longer than the segment",
             (6..16).map(|words| client(SYN).edit(TCP + 12, &[words << 4])),
         ),
+        Case::new(
+            "a packet that IP says is longer than its frame goes on as it is, for its receiver to drop",
+        )
+        .send(client(SYN).claiming(10), to_backend(A).opens(A), &[Embryonic])
+        .send(server(A, SYN | ACK).claiming(10), to_client(A), &[Answered]),
+        Case::new("a partial sum over more than there is cannot be made, and the packet is dropped")
+            .trust(MAKE_WHOLE)
+            .given(Fact::Connection { client: CLIENT, backend: A, place: 0, life: Life::Established, age: 0 })
+            .send(client(ACK).claiming(10).sum(Sum::Partial), lost(Reason::RewriteFailed), &[Established]),
         Case::new("a reserved bit in the fragment's word is no fragment").send(
             client(SYN).edit(IP + 6, &[0xc0, 0]).edit(IP + 10, &reserved_sum()),
             to_backend(A).opens(A),
@@ -106,9 +116,5 @@ fn padded() -> Vec<Case> {
 
 fn made(trust: u8) -> Expect {
     let forwarded = to_backend(A);
-    if trust == lb_common::abi::checksums::MAKE_WHOLE {
-        forwarded.counted(WEB_ID, Reason::ChecksumCompleted)
-    } else {
-        forwarded
-    }
+    if trust == MAKE_WHOLE { forwarded.counted(WEB_ID, Reason::ChecksumCompleted) } else { forwarded }
 }

@@ -7,8 +7,8 @@ use lb_common::{
 };
 
 use crate::packets::{
-    Case, Fact, Segment,
-    case::{Life, dropped, to_backend, to_client},
+    Case, Fact, Life, Segment,
+    expect::{dropped, to_backend, to_client},
     scene::{A, B, CLIENT, FOUR_PORTS, FRONT, OTHER, WEB_ID},
     segment::{ACK, CLIENT_ISN, PSH, SERVER_ISN, SYN, client, server},
 };

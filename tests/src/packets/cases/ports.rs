@@ -6,8 +6,8 @@ use lb_common::{
 };
 
 use crate::packets::{
-    Case, Fact,
-    case::{Life, reset, reset_on, to_backend, to_client},
+    Case, Fact, Life,
+    expect::{reset, reset_on, to_backend, to_client},
     scene::{A, A2, ADMIN, ADMIN_ID, B, CLIENT, FOUR_PORTS, NO_PORTS, OTHER, THIRD, WEB_ID},
     segment::{ACK, CLIENT_ISN, SERVER_ISN, SYN, client, server},
 };

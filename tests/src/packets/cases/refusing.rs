@@ -4,7 +4,7 @@ use lb_common::{Reason, abi::no_backend, cell::Phase::Embryonic};
 
 use crate::packets::{
     Case, Fact, Segment, Sum,
-    case::{dropped, reset, to_backend},
+    expect::{dropped, reset, to_backend},
     scene::{A, TRUSTS, WEB_ID},
     segment::{ACK, CLIENT_ISN, FIN, PSH, RST, SYN, client},
 };

@@ -9,7 +9,7 @@ use std::{
 use rand::Rng as _;
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::Event;
@@ -20,6 +20,10 @@ use crate::{
 
 /// A probe's time may differ from its interval by this part, so that probes do not march in step.
 const JITTER: f64 = 0.1;
+
+/// How often, and in which rhythm, a database node is asked whose connection has broken.
+const FOLLOW_UPS: u32 = 20;
+const FOLLOW_UP_PAUSE: Duration = Duration::from_millis(5);
 
 /// Hastens the next probe of one task.
 #[derive(Clone, Debug)]
@@ -166,6 +170,8 @@ pub struct NodeAt {
 }
 
 /// Ask a database node about itself over one persistent connection, for as long as events are taken.
+///
+/// A connection that breaks is followed up at once, see [`follow_up`].
 pub fn node(
     at: NodeAt,
     address: SocketAddrV4,
@@ -185,10 +191,37 @@ pub fn node(
             if events.send(Event::Sampled { at, result }).is_err() {
                 return;
             }
-            rhythm.turn().await;
+            tokio::select! {
+                () = rhythm.turn() => {}
+                () = session.broken() => follow_up(&mut session, at, &events).await,
+            }
         }
     });
     hasten
+}
+
+/// Find out what a broken connection means, without waiting for the next turn: a server that was killed is known to be
+/// gone after some milliseconds, not after an interval.
+///
+/// Two refusals are what the election wants. They may follow each other quickly, for the broken connection has already
+/// said that this is no passing trouble. A dying process closes its connections before or after its listener, so for a
+/// moment a new connection may be taken and closed again, which says nothing yet.
+async fn follow_up(session: &mut galera::Monitor, at: NodeAt, events: &mpsc::UnboundedSender<Event>) {
+    let mut refusals = 0;
+    for _ in 0..FOLLOW_UPS {
+        match session.sample().await.map(Box::new) {
+            Err(failure) if failure.kind == FailureKind::Closed => {}
+            Err(failure) if failure.kind == FailureKind::Refused => {
+                refusals += 1;
+                if events.send(Event::Sampled { at, result: Err(failure) }).is_err() || refusals == 2 {
+                    return;
+                }
+            }
+            // The loop's next sample says it; one that came in time is as good as this one.
+            _ => return,
+        }
+        sleep(FOLLOW_UP_PAUSE).await;
+    }
 }
 
 #[cfg(test)]

@@ -100,8 +100,8 @@ pub struct Backend {
     pub port: Be16,
     /// One of [`backend_state`].
     pub state: u8,
-    /// Zero.
-    pub pad: u8,
+    /// One of [`no_backend`]: its service's policy, for SYNs that the backend itself refuses.
+    pub no_backend: u8,
     /// Its next hop.
     pub hop: Hop,
     /// The service's address: the source of what the client is answered.

@@ -2,6 +2,7 @@
 
 use lb_common::{
     Reason,
+    abi::no_backend,
     cell::{Phase, Side},
 };
 
@@ -47,6 +48,10 @@ pub fn to_client<T: Tables>(packet: &Packet, held: &Held, tables: &T) -> Step {
             }
             _ => return Step::Drop(backend.service, Reason::PortBusy),
         }
+    }
+    // A dead process's kernel refuses at once, before any probe has seen the death.
+    if signs.rst && held.cell.owner.phase() == Phase::Embryonic && backend.no_backend == no_backend::HOLD {
+        return Step::Drop(backend.service, Reason::RefusalHeld);
     }
     Step::Onward(Route {
         service: backend.service,

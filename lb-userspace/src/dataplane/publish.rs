@@ -149,12 +149,12 @@ impl Dataplane {
         let id = self.service_id(key)?;
         let mut ring = Vec::with_capacity(wanted.backends.len());
         for backend in wanted.backends.iter().filter(|backend| backend.is_open()) {
-            ring.push((self.publish_backend(key, id, backend)?, backend.weight));
+            ring.push((self.publish_backend(key, id, wanted.no_backend, backend)?, backend.weight));
         }
         let mut present: BTreeSet<u32> = ring.iter().map(|(number, _)| *number).collect();
         self.publish_ring(key, id, wanted, ring)?;
         for backend in wanted.backends.iter().filter(|backend| !backend.is_open()) {
-            present.insert(self.publish_backend(key, id, backend)?);
+            present.insert(self.publish_backend(key, id, wanted.no_backend, backend)?);
         }
         let gone: Vec<u32> = self
             .backends
@@ -174,6 +174,7 @@ impl Dataplane {
         &mut self,
         key: ServiceKey,
         service: u32,
+        no_backend: u8,
         wanted: &DesiredBackend,
     ) -> Result<u32, DataplaneError> {
         let address: Be32 = (*wanted.address.ip()).into();
@@ -198,7 +199,7 @@ impl Dataplane {
                 (false, true) => backend_state::ACTIVE,
                 (false, false) => backend_state::CLOSED_TO_NEW,
             },
-            pad: 0,
+            no_backend,
             hop,
             service_address: key.address,
             service,

@@ -19,6 +19,8 @@ use super::{
 pub enum Fact {
     /// A backend's state, one of `abi::backend_state`.
     State(u32, u8),
+    /// What becomes of a SYN that a backend refuses, one of `abi::no_backend`.
+    Refusals(u32, u8),
     /// A backend's weight.
     Weight(u32, u32),
     /// A backend's next hop is not known.
@@ -78,6 +80,7 @@ impl Fact {
     pub fn apply(&self, world: &mut dyn World) {
         match self {
             Self::State(id, state) => edit_backend(world, *id, |backend| backend.state = *state),
+            Self::Refusals(id, policy) => edit_backend(world, *id, |backend| backend.no_backend = *policy),
             Self::Weight(id, weight) => edit_backend(world, *id, |backend| backend.weight = *weight),
             Self::Unresolved(id) => edit_backend(world, *id, |backend| backend.hop = Hop::default()),
             Self::Ring(id, ring) => {

@@ -8,7 +8,7 @@ use lb_common::{
 
 use crate::packets::{
     Case, Fact,
-    expect::{reset, to_backend, to_one_of},
+    expect::{dropped, reset, to_backend, to_one_of},
     scene::{A, A2, ADMIN, B, CLIENT, FOUR_PORTS, OTHER, THIRD, WEB_ID},
     segment::{CLIENT_ISN, SYN, client},
 };

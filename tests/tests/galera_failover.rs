@@ -106,6 +106,7 @@ fn every_row_is_written_once_and_on_the_writer(site: &Site) {
 
 fn the_writer_is_killed(site: &Site) {
     let galera = site.galera.as_ref().unwrap();
+    let before = site.balancer.status().unwrap().backend("db-write/db1").opened;
     let path = format!("{PAGE}storm-{{n}}");
     let load = Load { threads: THREADS, ..Load::new(WEB, &path) }.start(&site.client);
     answered(&load, 100);
@@ -126,9 +127,15 @@ fn the_writer_is_killed(site: &Site) {
     let report = load.stop().unwrap();
     let failures = failures(&report);
     println!("{} pages, the slowest took {:?}: {failures:?}", report.succeeded(), report.slowest_request);
-    // Only a page that had its connection to the dead node may have failed.
-    assert!(report.failed() <= THREADS as u64, "{failures:?}");
+    // Only a page whose connection stood on the dying node has failed: it was lost (2006, 2013), not refused
+    // (2002). The kernel takes connections for a process until its listener is closed, so a client may have lost
+    // a second one.
+    assert!(failures.keys().all(|(_, errno)| matches!(errno, 2006 | 2013)), "{failures:?}");
+    assert!(report.failed() <= 2 * THREADS as u64, "{failures:?}");
     let pages = acknowledged(&report);
+    let served = pages.values().filter(|page| page.node.as_deref() == Some("db1")).count() as u64;
+    let opened = site.balancer.status().unwrap().backend("db-write/db1").opened - before;
+    assert!(served + report.failed() <= opened, "{served} and {} of {opened}", report.failed());
     let nodes: BTreeSet<_> = pages.values().filter_map(|page| page.node.clone()).collect();
     assert_eq!(nodes, BTreeSet::from(["db1".to_owned(), "db2".to_owned()]));
     let told: BTreeSet<_> = pages.iter().map(|(id, page)| (*id, page.value.clone().unwrap())).collect();

@@ -8,9 +8,9 @@ use lb_common::{
 
 use crate::packets::{
     Case, Fact,
-    expect::{dropped, reset, to_backend, to_one_of},
+    expect::{dropped, to_backend, to_one_of},
     scene::{A, A2, ADMIN, B, CLIENT, FOUR_PORTS, OTHER, THIRD, WEB_ID},
-    segment::{CLIENT_ISN, SYN, client},
+    segment::{SYN, client},
 };
 
 /// Eight draws miss one of two backends once in 128 times; four times in a row once in 268 million.
@@ -21,7 +21,6 @@ fn round_robin() -> Fact {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    let refused = || reset(Reason::NoBackendReset, 0, Some(CLIENT_ISN + 1));
     vec![
         Case::new("round robin walks the ring slot by slot")
             .ports(FOUR_PORTS)

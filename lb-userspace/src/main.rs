@@ -95,7 +95,7 @@ async fn check(config: &config::Config, file: &cli::ConfigFile) -> anyhow::Resul
     println!(
         "source ports: {} for each backend: {} new connections a second to each backend can go on for ever",
         ports.count(),
-        ports.count() / 60
+        ports.sustainable()
     );
     Ok(Exit::Done.into())
 }

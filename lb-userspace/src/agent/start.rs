@@ -324,7 +324,7 @@ fn say_what_happened(
         "{} flows at most, {megabytes} MB of port cells, {} source ports for each backend and address ({} new connections a second each, for good)",
         layout.flows,
         layout.ports.count(),
-        layout.ports.count() / 60,
+        layout.ports.sustainable(),
     );
 }
 

@@ -34,6 +34,10 @@ const FLOW_BYTES: u64 = 112;
 /// Bytes of kernel memory that a port cell costs.
 const CELL_BYTES: u64 = size_of::<PortCell>() as u64;
 
+/// The largest MTU whose frames lie in one buffer of a native program on veth and virtio: a page less headroom and the
+/// kernel's own data (drivers/net/veth.c, `veth_xdp_set`).
+const LINEAR_MTU: u32 = 3_498;
+
 /// Flows at most, unless the configuration says otherwise.
 const MAX_FLOWS: u64 = 1 << 20;
 
@@ -284,6 +288,14 @@ fn port(interface: &Interface, mode: XdpMode) -> Result<(Port, [u8; 6]), StartEr
         (xdp.program_id, mode)
     });
     let mode = match mode {
+        XdpMode::Auto if kind != Kind::Physical && interface.mtu > LINEAR_MTU => {
+            log::warn!(
+                "{}: generic, and so slower: with an MTU of {} a local sender's checksum lies out of reach of a native program",
+                interface.name,
+                interface.mtu
+            );
+            Some(Mode::Generic)
+        }
         XdpMode::Auto => None,
         XdpMode::Native => Some(Mode::Native),
         XdpMode::Generic => Some(Mode::Generic),

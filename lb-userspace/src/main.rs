@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Context as _;
 use clap::Parser as _;
 use lb_userspace::{
-    agent::{self, World, start},
+    agent::{self, World, machine, start},
     api::{self, ApiError, Reply, Status, call},
     cli::{self, Cli, Command, Exit, Instance},
     config,
@@ -81,11 +81,11 @@ fn read(file: &cli::ConfigFile) -> Result<config::Config, Exit> {
 /// `lb check`: the file was read; now hold it against this machine.
 async fn check(config: &config::Config, file: &cli::ConfigFile) -> anyhow::Result<ExitCode> {
     let netlink = Netlink::open().context("asking the kernel for interfaces")?;
-    if let Err(error) = start::interfaces(&netlink, config).await {
+    if let Err(error) = machine::interfaces(&netlink, config).await {
         eprintln!("{}: error: {error}", file.config.display());
         return Ok(Exit::BadInput.into());
     }
-    let ports = start::source_ports(config)?;
+    let ports = machine::source_ports(config)?;
     println!(
         "{}: {} service(s), {} cluster(s): good",
         file.config.display(),

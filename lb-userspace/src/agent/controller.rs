@@ -17,14 +17,14 @@ use super::{
     state::{State as Kept, StateFile},
 };
 use crate::{
-    api::{self, Refusal, RefusalKind, Reply, Timestamp},
+    api::{Reply, Timestamp},
     cluster::{self, How, Outcome},
-    config::{Config, Target},
+    config::Config,
     dataplane::{
         Attached, Desired, Way,
         task::{Handle, Notice},
     },
-    health::{Admin, Moment},
+    health::Moment,
     netlink::{Interface, NextHopChanged, Obstacle},
     probe::{Failure, php_fpm},
 };
@@ -68,12 +68,12 @@ pub struct Controller {
     pub(super) confirm: Option<(Moment, Timestamp)>,
     pub(super) faults: BTreeMap<String, String>,
     pub(super) dataplane: Handle,
-    state: Kept,
+    pub(super) state: Kept,
     file: StateFile,
     checks: HashMap<BackendAt, Hasten>,
-    nodes: HashMap<NodeAt, Hasten>,
+    pub(super) nodes: HashMap<NodeAt, Hasten>,
     pub(super) published: Option<Desired>,
-    deadlines: BTreeMap<String, Moment>,
+    pub(super) deadlines: BTreeMap<String, Moment>,
     quiet: HashMap<BackendAt, bool>,
 }
 
@@ -357,140 +357,11 @@ impl Controller {
         }
     }
 
-    fn deadlines_passed(&mut self, now: Moment) {
-        let passed: Vec<String> =
-            self.deadlines.iter().filter(|(_, at)| now >= **at).map(|(name, _)| name.clone()).collect();
-        for name in passed {
-            self.deadlines.remove(&name);
-            let left = self.live(&name);
-            if left > 0 {
-                log::warn!(
-                    "{name}: the drain's deadline has passed with {left} connections left; they are kept"
-                );
-            }
-        }
-    }
-
-    /// Live connections of a backend, or of a node over all its services.
-    fn live(&self, name: &str) -> u64 {
-        let Some((owner, member)) = name.split_once('/') else { return 0 };
-        let address = self.address_of(owner, member);
-        let services = self.fixed.config.services.iter().filter(|service| match &service.target {
-            Target::Backends { .. } => service.name == owner,
-            Target::Cluster { cluster, .. } => cluster == owner,
-        });
-        services
-            .filter_map(|service| Some(self.history.last(service.address, address?)?.account.live()))
-            .sum()
-    }
-
-    fn address_of(&self, owner: &str, member: &str) -> Option<SocketAddrV4> {
-        if let Some(cluster) = self.clusters.iter().find(|cluster| cluster.name == owner) {
-            return Some(cluster.members[cluster.find(member)?].address);
-        }
-        let index = self.fixed.config.services.iter().position(|service| service.name == owner)?;
-        let backends = self.services[index].as_ref()?;
-        Some(backends.members[backends.find(member)?].address)
-    }
-
-    async fn request(&mut self, request: api::Request) -> Option<Ended> {
-        let reply = match request.command {
-            api::Command::Status => {
-                self.count().await;
-                Reply::Status(Box::new(self.report()))
-            }
-            api::Command::Drain(drain) => {
-                let deadline = drain.deadline_ms.map(Duration::from_millis);
-                self.administer(&drain.name, Admin::Drain, deadline)
-            }
-            api::Command::Ready(ready) => self.administer(&ready.name, Admin::Ready, None),
-            api::Command::Confirm => match self.confirm.take() {
-                Some(_) => {
-                    log::info!("confirmed: the agent stays");
-                    Reply::Done { message: "confirmed: the agent stays".to_owned() }
-                }
-                None => refused(
-                    RefusalKind::Conflict,
-                    "nothing waits to be confirmed",
-                    "`lb run --confirm 60s` starts an agent that does",
-                ),
-            },
-            api::Command::Detach => {
-                log::info!("detaching, as an operator wants");
-                return Some(Ended::Detach(Some(request.reply)));
-            }
-        };
-        // A client that has gone needs no answer.
-        let _ = request.reply.send(reply);
-        None
-    }
-
-    fn administer(&mut self, name: &str, admin: Admin, deadline: Option<Duration>) -> Reply {
-        let now = self.now();
-        let Some((owner, member)) = name.split_once('/') else {
-            return refused(
-                RefusalKind::BadInput,
-                &format!("`{name}` is no OWNER/NAME"),
-                "`lb status` shows them",
-            );
-        };
-        let unknown = || {
-            refused(
-                RefusalKind::NotFound,
-                &format!("there is no {name} here"),
-                "`lb status` shows what there is",
-            )
-        };
-        if let Some(index) = self.clusters.iter().position(|cluster| cluster.name == owner) {
-            let Some(node) = self.clusters[index].find(member) else { return unknown() };
-            self.clusters[index].members[node].admin = admin;
-            if let Some(task) = self.nodes.get(&NodeAt { cluster: index, node }) {
-                task.after(Duration::ZERO);
-            }
-        } else {
-            let service = self.fixed.config.services.iter().position(|service| service.name == owner);
-            let backends = service.and_then(|service| self.services[service].as_mut());
-            let Some(backends) = backends else { return unknown() };
-            let Some(backend) = backends.find(member) else { return unknown() };
-            backends.administer(backend, admin, now);
-            backends.step(now);
-        }
-        let message = match admin {
-            Admin::Drain => {
-                self.state.drained.insert(name.to_owned());
-                if let Some(deadline) = deadline {
-                    self.deadlines.insert(name.to_owned(), now + deadline);
-                }
-                let left = self.live(name);
-                if self.clusters.iter().any(|cluster| cluster.name == owner) {
-                    format!(
-                        "{name} hands its role over as soon as another node can take it; {left} connections are left"
-                    )
-                } else {
-                    format!("{name} takes no new connections; {left} are left")
-                }
-            }
-            Admin::Ready => {
-                self.state.drained.remove(name);
-                self.deadlines.remove(name);
-                format!("{name} takes new connections when it is healthy")
-            }
-        };
-        log::info!("{message}");
-        self.store();
-        self.publish();
-        Reply::Done { message }
-    }
-
-    fn store(&self) {
+    pub(super) fn store(&self) {
         if let Err(error) = self.file.store(&self.state) {
             log::error!("the state cannot be kept for the next start: {error}");
         }
     }
-}
-
-fn refused(kind: RefusalKind, error: &str, hint: &str) -> Reply {
-    Reply::Refused(Refusal { kind, error: error.to_owned(), hint: hint.to_owned() })
 }
 
 /// One line for each decision.

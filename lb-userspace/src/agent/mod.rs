@@ -6,9 +6,11 @@
 
 mod clusters;
 mod controller;
+pub mod machine;
 mod probers;
 mod publication;
 mod report;
+mod requests;
 mod services;
 pub mod start;
 mod state;

@@ -1,0 +1,130 @@
+//! What the machine has to offer: its kernel, our privileges, its interfaces and addresses, its memory and ports.
+
+use std::{collections::BTreeSet, net::SocketAddrV4};
+
+use lb_common::{abi::Layout, ports::PortRanges};
+use rand::Rng as _;
+
+use super::start::StartError;
+use crate::{
+    config::{Config, Target, XdpMode},
+    dataplane::{DataplaneError, Kind, Mode, Port},
+    netlink::{self, Interface, Netlink, NetlinkError},
+};
+
+/// Bytes of kernel memory that a flow costs: an element of the flow table, and its bucket.
+const FLOW_BYTES: u64 = 112;
+
+/// The largest MTU whose frames lie in one buffer of a native program on veth and virtio: a page less headroom and the
+/// kernel's own data (drivers/net/veth.c, `veth_xdp_set`).
+const LINEAR_MTU: u32 = 3_498;
+
+/// Flows at most, unless the configuration says otherwise.
+const MAX_FLOWS: u64 = 1 << 20;
+
+/// Linux 6.1 and newer.
+pub(super) fn kernel_is_new_enough() -> Result<(), StartError> {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(['.', '-']).map(|part| part.trim().parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version < (6, 1) { Err(StartError::Kernel { found: release.trim().to_owned() }) } else { Ok(()) }
+}
+
+/// Bits of capabilities (include/uapi/linux/capability.h).
+const CAP_NET_ADMIN: u64 = 1 << 12;
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+const CAP_PERFMON_AND_BPF: u64 = 0b11 << 38;
+
+/// Without the capabilities everything else would fail later, and in words that help less.
+pub(super) fn may_load_programs() -> Result<(), StartError> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(u64::MAX);
+    let bpf = held & CAP_PERFMON_AND_BPF == CAP_PERFMON_AND_BPF || held & CAP_SYS_ADMIN != 0;
+    if bpf && held & CAP_NET_ADMIN != 0 { Ok(()) } else { Err(DataplaneError::NotPermitted.into()) }
+}
+
+/// The interfaces of the configuration, and proof that each service's address is on this host.
+pub async fn interfaces(netlink: &Netlink, config: &Config) -> Result<Vec<Interface>, NetlinkError> {
+    let mut found = Vec::new();
+    for name in &config.interfaces {
+        found.push(netlink.interface(name).await?);
+    }
+    let suggestion = config.interfaces.first().map_or("eth0", String::as_str);
+    for service in &config.services {
+        netlink.require_local(*service.address.ip(), suggestion).await?;
+    }
+    Ok(found)
+}
+
+/// The source ports that are not the host's own.
+///
+/// Errors: none are left.
+pub fn source_ports(config: &Config) -> Result<PortRanges, StartError> {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let mut numbers = text.split_whitespace().filter_map(|number| number.parse().ok());
+    let local = (numbers.next().unwrap_or(32768), numbers.next().unwrap_or(60999));
+    let (first, last) = config.source_ports.map_or((1024, 65535), |ports| (ports.first, ports.last));
+    let ports = PortRanges::around(first, last, local);
+    if ports.count() == 0 { Err(StartError::NoPorts { local }) } else { Ok(ports) }
+}
+
+/// The layout of a data path that is made anew: at most a million flows or 2 % of memory.
+pub(super) fn layout(config: &Config) -> Result<Layout, StartError> {
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kilobytes: u64 = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse().ok())
+        .unwrap_or(1 << 20);
+    let affordable = kilobytes * 1024 / 50 / FLOW_BYTES;
+    let flows = config.max_flows.map_or(MAX_FLOWS.min(affordable), u64::from);
+    let endpoints: BTreeSet<SocketAddrV4> =
+        config.services.iter().flat_map(|service| addresses(config, &service.target)).collect();
+    Ok(Layout {
+        seed: rand::rng().random(),
+        ports: source_ports(config)?,
+        flows: flows as u32,
+        // Twice what is needed, so that backends can come while the old ones' connections end.
+        blocks: (2 * endpoints.len()).max(16) as u32,
+    })
+}
+
+/// The backends of a target.
+pub(super) fn addresses(config: &Config, target: &Target) -> Vec<SocketAddrV4> {
+    match target {
+        Target::Backends { backends, .. } => backends.iter().map(|backend| backend.address).collect(),
+        Target::Cluster { cluster, .. } => config
+            .clusters
+            .iter()
+            .filter(|known| known.name == *cluster)
+            .flat_map(|known| known.nodes.iter().map(|node| node.address))
+            .collect(),
+    }
+}
+
+pub(super) fn port(interface: &Interface, mode: XdpMode) -> Result<(Port, [u8; 6]), StartError> {
+    let mac = interface.mac.ok_or_else(|| StartError::NotEthernet { name: interface.name.clone() })?;
+    let kind = match interface.driver.as_deref().or(interface.kind.as_deref()) {
+        Some("veth") => Kind::Veth,
+        Some("virtio_net" | "tun" | "tap" | "bridge" | "macvlan") => Kind::Virtual,
+        _ => Kind::Physical,
+    };
+    let running = interface.xdp.as_ref().map(|xdp| {
+        let mode = if xdp.mode == netlink::XdpMode::Generic { Mode::Generic } else { Mode::Native };
+        (xdp.program_id, mode)
+    });
+    let mode = match mode {
+        XdpMode::Auto if kind != Kind::Physical && interface.mtu > LINEAR_MTU => {
+            log::warn!(
+                "{}: generic, and so slower: with an MTU of {} a local sender's checksum lies out of reach of a native program",
+                interface.name,
+                interface.mtu
+            );
+            Some(Mode::Generic)
+        }
+        XdpMode::Auto => None,
+        XdpMode::Native => Some(Mode::Native),
+        XdpMode::Generic => Some(Mode::Generic),
+    };
+    Ok((Port { name: interface.name.clone(), index: interface.index, id: 0, kind, mode, running }, mac))
+}

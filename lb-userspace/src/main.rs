@@ -13,12 +13,16 @@ use lb_userspace::{
     netlink::Netlink,
 };
 
+/// What is logged unless RUST_LOG says otherwise. The netlink library warns of every answer that nobody waits for any
+/// more, which is each end of a run.
+const LOG: &str = "info,netlink_proto=error";
+
 /// Time between two looks at a draining backend.
 const WATCH: Duration = Duration::from_millis(200);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(LOG)).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -285,7 +285,10 @@ impl Controller {
                 }
                 self.ways.remove(&changed.backend);
                 if self.obstacles.insert(changed.backend, obstacle.clone()).as_ref() != Some(&obstacle) {
-                    log::warn!("{}: no way there: {obstacle}", changed.backend);
+                    // Each address is asked for once at the start: that is no trouble yet.
+                    let resolving = matches!(changed.obstacle, Some(Obstacle::Resolving));
+                    let level = if resolving { log::Level::Debug } else { log::Level::Warn };
+                    log::log!(level, "{}: no way there: {obstacle}", changed.backend);
                 }
             }
             (None, None) => {}

@@ -16,19 +16,7 @@ if [ -z "$interface" ]; then
 fi
 
 install -d /etc/lb
-{
-    printf 'interfaces = ["%s"]\n\n' "$interface"
-    printf '[[service]]\nname = "web"\naddress = "%s:80/tcp"\n' "$service"
-    printf 'check = { type = "http", path = "/ping", interval = "1s", timeout = "250ms" }\n'
-    printf 'load = { type = "php-fpm", url = "fcgi://:9001/status", max-children = 5 }\n'
-    printf 'backends = [\n'
-    number=0
-    for node in "$@"; do
-        number=$((number + 1))
-        printf '  { name = "web%d", address = "%s:80", weight = 100 },\n' "$number" "$node"
-    done
-    printf ']\n'
-} >/etc/lb/lb.toml
+bash /src/vagrant/configuration.sh "$interface" "$service" "$@" >/etc/lb/lb.toml
 
 cat >/etc/systemd/system/lb.service <<'UNIT'
 [Unit]

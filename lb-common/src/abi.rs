@@ -100,8 +100,8 @@ pub struct Backend {
     pub port: Be16,
     /// One of [`backend_state`].
     pub state: u8,
-    /// Zero.
-    pub pad: u8,
+    /// One of [`no_backend`]: its service's policy, for SYNs that the backend itself refuses.
+    pub no_backend: u8,
     /// Its next hop.
     pub hop: Hop,
     /// The service's address: the source of what the client is answered.
@@ -244,8 +244,13 @@ pub struct Flow {
     pub marks: u16,
     /// When the client last sent something, in [`Ticks`].
     pub seen: u32,
-    /// Zero.
-    pub pad: u32,
+    /// The client's address. An element of the kernel's hash map may be given to another key between the look-up and
+    /// the copy; one that is not the client's own is not used.
+    pub client: Be32,
+    /// The client's port.
+    pub client_port: Be16,
+    /// Zero: room for a VLAN tag.
+    pub pad: [u16; 3],
 }
 
 impl Flow {
@@ -306,6 +311,6 @@ const _: () = {
     assert!(size_of::<EndpointKey>() == 12 && size_of::<Endpoint>() == 8);
     // An element of the kernel's hash map is 48 bytes + key + value (each a multiple of 8), and 16 for its bucket.
     assert!(48 + size_of::<FlowKey>() + size_of::<Flow>() + 16 <= 128);
-    assert!(size_of::<FlowKey>() == 16 && size_of::<Flow>() == 24);
+    assert!(size_of::<FlowKey>() == 16 && size_of::<Flow>() == 32);
     assert!(size_of::<ProgramConfig>() == 24 && size_of::<Layout>() == 24);
 };

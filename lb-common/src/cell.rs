@@ -344,9 +344,9 @@ mod tests {
         let order = [
             Worth::of(Owner(0), Ticks::from_raw(0)),
             Worth::of(closed.with_phase(Phase::Resting), old),
-            Worth::of(waiting, Ticks::from_millis(61_000)),
+            Worth::of(waiting, Ticks::from_millis(67_000)),
             Worth::of(closed, Ticks::from_millis(1_000)),
-            Worth::of(waiting, Ticks::from_millis(59_000)),
+            Worth::of(waiting, Ticks::from_millis(65_000)),
             Worth::of(waiting, Ticks::from_millis(1_000)),
             Worth::of(embryo(), Ticks::from_millis(9_000)),
             Worth::of(embryo(), Ticks::from_millis(2_000)),

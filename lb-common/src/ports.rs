@@ -22,6 +22,11 @@ impl PortRanges {
         self.low_count as u32 + self.high_count as u32
     }
 
+    /// New connections a second that one block bears for good, when the server closes each of them first.
+    pub const fn sustainable(&self) -> u32 {
+        (self.count() as u64 * 1_000 / crate::TIME_WAIT.as_millis()) as u32
+    }
+
     /// The place of `port` (host order) in a block, if it is in one of the ranges.
     #[inline(always)]
     pub const fn index(&self, port: u16) -> Option<u32> {

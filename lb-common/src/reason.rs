@@ -42,11 +42,13 @@ pub enum Reason {
     SynOnOldFlow,
     /// A source port taken from a handshake that did not end in its first second; forwarded.
     EmbryoDisplaced,
+    /// A backend's RST to a SYN of a service that holds; dropped, for the client's next SYN may find another backend.
+    RefusalHeld,
 }
 
 impl Reason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Malformed,
         Self::Fragment,
         Self::TtlExceeded,
@@ -66,6 +68,7 @@ impl Reason {
         Self::ChecksumCompleted,
         Self::SynOnOldFlow,
         Self::EmbryoDisplaced,
+        Self::RefusalHeld,
     ];
 
     /// Counters that one service owns; a power of two, so that there is room for more without a new layout.
@@ -93,6 +96,7 @@ impl Reason {
             Self::ChecksumCompleted => "checksum-completed",
             Self::SynOnOldFlow => "syn-on-old-flow",
             Self::EmbryoDisplaced => "embryo-displaced",
+            Self::RefusalHeld => "refusal-held",
         }
     }
 

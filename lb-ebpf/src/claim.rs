@@ -17,56 +17,70 @@ use crate::{
 const PROBES: u32 = 64;
 
 /// Tries when other CPUs win the same cell.
-const TRIES: u32 = 2;
-
-struct Pick {
-    index: u32,
-    place: u32,
-    cell: PortCell,
-    worth: Worth,
-}
+const TRIES: u32 = 3;
 
 /// Claim a source port towards `candidate` for the client of `key`, and record the flow.
 #[inline(always)]
 pub fn claim<T: Tables>(key: &FlowKey, hop: Hop, candidate: &Candidate, tables: &T) -> Result<Flow, Reason> {
     let now = tables.now();
     for _ in 0..TRIES {
-        let pick = find(key, candidate, now, tables).ok_or(Reason::PortsExhausted)?;
-        let owner = Owner::next(pick.cell.owner, key.client, key.client_port, Phase::Busy);
-        if !tables.swap_owner(pick.index, pick.cell.owner, owner) {
+        let place = find(key, candidate, now, tables).ok_or(Reason::PortsExhausted)?;
+        let index = candidate.backend.cells.wrapping_add(place);
+        let Some(former) = tables.cell(index) else { continue };
+        // Between the two looks the cell may have been taken.
+        let worth = Worth::of(former.owner, now.since(former.seen()));
+        let busy = Owner::next(former.owner, key.client, key.client_port, Phase::Busy);
+        if worth == Worth::NONE || !tables.swap_owner(index, former.owner, busy) {
             continue;
         }
         tables.open_account(candidate.id);
-        displace(&pick, key.service, tables);
-        let owner = owner.with_phase(Phase::Embryonic);
-        let body = PortCell {
-            owner,
-            hop,
-            backend: candidate.id,
-            seen: now.raw(),
-            server_isn: 0,
-            service_port: key.service_port,
-            pad: 0,
-        };
-        tables.fill_cell(pick.index, &body);
-        let flow = Flow {
-            backend: candidate.id,
-            cell: pick.index,
-            source: candidate.backend.source,
-            source_port: Be16::from_host(tables.config().ports.port(pick.place)),
-            marks: 0,
-            seen: now.raw(),
-            pad: 0,
-        };
-        return match tables.insert_flow(key, &flow) {
-            Inserted::Done => Ok(flow),
-            failed => {
-                release(pick.index, owner, candidate.id, tables);
-                Err(if failed == Inserted::Full { Reason::FlowTableFull } else { Reason::PortBusy })
-            }
-        };
+        displace(index, &former, worth, key.service, tables);
+        return occupy(index, place, busy, key, hop, candidate, tables);
     }
-    Err(Reason::PortsExhausted)
+    Err(Reason::PortBusy)
+}
+
+/// Write the body of a cell that is ours and busy, and the flow entry that points at it.
+#[inline(always)]
+fn occupy<T: Tables>(
+    index: u32,
+    place: u32,
+    busy: Owner,
+    key: &FlowKey,
+    hop: Hop,
+    candidate: &Candidate,
+    tables: &T,
+) -> Result<Flow, Reason> {
+    let now = tables.now();
+    let owner = busy.with_phase(Phase::Embryonic);
+    let body = PortCell {
+        owner,
+        hop,
+        backend: candidate.id,
+        seen: now.raw(),
+        server_isn: 0,
+        service_port: key.service_port,
+        pad: 0,
+    };
+    tables.fill_cell(index, busy, &body);
+    let flow = Flow {
+        backend: candidate.id,
+        cell: index,
+        source: candidate.backend.source,
+        source_port: Be16::from_host(tables.config().ports.port(place)),
+        marks: 0,
+        seen: now.raw(),
+        client: key.client,
+        client_port: key.client_port,
+        pad: [0; 3],
+    };
+    match tables.insert_flow(key, &flow) {
+        Inserted::Done => Ok(flow),
+        failed => {
+            release(index, owner, candidate.id, tables);
+            Err(if failed == Inserted::Full { Reason::FlowTableFull } else { Reason::PortBusy })
+        }
+    }
 }
 
 /// End a connection whose flow entry is gone or never was: its port rests, its account is closed.
@@ -79,17 +93,17 @@ fn release<T: Tables>(index: u32, owner: Owner, backend: u32, tables: &T) {
 
 /// Settle what the former holder of a port leaves behind: its account, if it still counted, and its flow entry.
 #[inline(always)]
-fn displace<T: Tables>(pick: &Pick, service: u32, tables: &T) {
-    let former = pick.cell.owner;
-    if former.is_live() {
-        tables.close_account(pick.cell.backend);
+fn displace<T: Tables>(index: u32, former: &PortCell, worth: Worth, service: u32, tables: &T) {
+    if former.owner.is_live() {
+        tables.close_account(former.backend);
         tables.count(service, Reason::EmbryoDisplaced);
     }
-    if pick.worth.is_early() {
+    if worth.is_early() {
         tables.count(service, Reason::PortReusedEarly);
     }
-    if (former.is_live() || former.phase() == Phase::Closed)
-        && let Some(key) = key_of(&pick.cell, tables)
+    if (former.owner.is_live() || former.owner.phase() == Phase::Closed)
+        && let Some(key) = key_of(former, tables)
+        && tables.flow(&key).is_some_and(|found| found.flow.cell == index)
     {
         tables.remove_flow(&key);
     }
@@ -107,22 +121,14 @@ pub fn key_of<T: Tables>(cell: &PortCell, tables: &T) -> Option<FlowKey> {
     })
 }
 
-/// The most worthy of the cells from the client's own place in the block on.
+/// The place of the most worthy of the cells from the client's own place in the block on.
 #[inline(always)]
-fn find<T: Tables>(key: &FlowKey, candidate: &Candidate, now: Ticks, tables: &T) -> Option<Pick> {
+fn find<T: Tables>(key: &FlowKey, candidate: &Candidate, now: Ticks, tables: &T) -> Option<u32> {
     let config = tables.config();
     let count = config.ports.count();
     let hash = mix(key.client.wire(), key.client_port.wire(), config.seed);
     let start = ((u64::from(hash) * u64::from(count)) >> 32) as u32;
-    let place = tables.search(Block { cells: candidate.backend.cells, count, start }, now)?;
-    let index = candidate.backend.cells.wrapping_add(place);
-    let cell = tables.cell(index)?;
-    // Between the two looks the cell may have been taken.
-    let worth = Worth::of(cell.owner, now.since(cell.seen()));
-    if worth == Worth::NONE {
-        return None;
-    }
-    Some(Pick { index, place, cell, worth })
+    tables.search(Block { cells: candidate.backend.cells, count, start }, now)
 }
 
 /// What a cell is worth to a newcomer. In the kernel a function of its own, for the same reason as [`search`].

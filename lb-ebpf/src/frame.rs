@@ -3,7 +3,10 @@
 //! Each access compares its own end with `data_end`: that is the shape in which the verifier follows the range of a
 //! packet pointer (kernel/bpf/verifier.c, `find_good_pkt_pointers`). A slice would lose it.
 
-use aya_ebpf::{bindings::xdp_md, helpers::bpf_xdp_adjust_tail};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::{bpf_redirect, bpf_xdp_adjust_tail},
+};
 use lb_common::plain::Plain;
 use lb_ebpf::Frame;
 
@@ -59,6 +62,13 @@ impl Frame for Packet {
         let done = unsafe { bpf_xdp_adjust_tail(self.0, (length as i32).wrapping_sub(now as i32)) };
         if done == 0 { Some(()) } else { None }
     }
+}
+
+/// Send the packet of this run out of an interface.
+#[inline(always)]
+pub fn redirect(interface: u32) -> u32 {
+    // SAFETY: a plain helper call; it takes two numbers.
+    unsafe { bpf_redirect(interface, 0) as u32 }
 }
 
 /// What [`lb_sum`] answers where the packet ends too early; a folded sum is never as large.

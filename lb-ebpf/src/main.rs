@@ -7,7 +7,7 @@
 mod frame;
 mod maps;
 
-use aya_ebpf::{bindings::xdp_action, helpers::bpf_redirect, macros::xdp, programs::XdpContext};
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::warn;
 use lb_common::{Reason, abi::exit};
 use lb_ebpf::{Tables, Verdict, balance};
@@ -57,8 +57,7 @@ fn leave(ctx: &XdpContext, interface: u16) -> u32 {
     if interface.exit == exit::TX && interface.index as usize == ctx.ingress_ifindex() {
         return xdp_action::XDP_TX;
     }
-    // SAFETY: a plain helper call; it takes two numbers.
-    unsafe { bpf_redirect(interface.index, 0) as u32 }
+    frame::redirect(interface.index)
 }
 
 #[panic_handler]

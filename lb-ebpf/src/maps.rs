@@ -209,7 +209,7 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn fill_cell(&self, index: u32, body: &PortCell) {
+    fn fill_cell(&self, index: u32, busy: Owner, body: &PortCell) {
         let Some(cell) = CELLS.get_ptr_mut(index) else { return };
         // SAFETY: the caller has made the cell `Busy`, so that nobody else reads or writes its body.
         unsafe {
@@ -220,8 +220,7 @@ impl Tables for Maps {
             (*cell).service_port = body.service_port;
             let owner = &raw mut (*cell).owner.0;
             // An exchange rather than a store: it orders the body before the owner on every architecture.
-            let busy = core::ptr::read_volatile(owner);
-            compare_exchange(owner, busy, body.owner.0);
+            compare_exchange(owner, busy.0, body.owner.0);
         }
     }
 
@@ -244,7 +243,8 @@ impl Tables for Maps {
     #[inline(always)]
     fn flow(&self, key: &FlowKey) -> Option<Found<*mut Flow>> {
         let entry = FLOWS.get_ptr_mut(key)?;
-        // SAFETY: elements are freed only after this run (RCU); the value is copied at once.
+        // SAFETY: the table is preallocated, so the memory stays; an element that was removed may be given to another
+        // key at once, which is why a flow names its client and is compared with the key that was looked up.
         Some(Found { flow: unsafe { *entry }, entry })
     }
 
@@ -266,7 +266,8 @@ impl Tables for Maps {
 
     #[inline(always)]
     fn touch_flow(&self, entry: *mut Flow, now: Ticks, marks: u16) {
-        // SAFETY: the element lives until the end of this run; both are words of their own.
+        // SAFETY: as in `flow`. Should the element be another flow's by now, that one is stamped as seen, or taken for
+        // proven or closing: neither changes where it goes.
         unsafe {
             core::ptr::write_volatile(&raw mut (*entry).seen, now.raw());
             core::ptr::write_volatile(&raw mut (*entry).marks, marks);

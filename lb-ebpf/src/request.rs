@@ -1,7 +1,7 @@
 //! A client's packet to a service: follow its flow, or begin one.
 
 use lb_common::{
-    Reason,
+    Reason, Ticks,
     abi::{Backend, Flow, FlowKey, Hop, Service, backend_state, mark, no_backend},
     cell::{Phase, Side},
 };
@@ -14,6 +14,9 @@ use crate::{
     select::select,
     verdict::Way,
 };
+
+/// Tries to move a phase while other CPUs do: a connection has one packet each way in flight at most times.
+pub const SWAPS: u32 = 3;
 
 /// Why a packet goes no further.
 enum Refusal {
@@ -31,7 +34,10 @@ pub fn to_backend<T: Tables>(packet: &Packet, service: &Service, tables: &T) -> 
         service: service.id,
         pad: 0,
     };
-    let found = tables.flow(&key);
+    let own = |found: &Found<T::Entry>| {
+        found.flow.client == key.client && found.flow.client_port == key.client_port
+    };
+    let found = tables.flow(&key).filter(own);
     let onward = match found {
         found if packet.is_syn() => connect(packet, service, &key, found, tables),
         Some(found) => follow(packet, &found, tables),
@@ -71,23 +77,26 @@ fn follow<T: Tables>(
 #[inline(always)]
 fn advance<T: Tables>(packet: &Packet, flow: &Flow, tables: &T) -> u16 {
     let mut marks = flow.marks;
-    let Some(cell) = tables.cell(flow.cell) else { return marks };
-    if !cell.owner.belongs_to(packet.source(), packet.source_port()) {
-        return marks;
-    }
-    let signs = packet.signs(Some(cell.server_isn));
-    let after = cell.owner.after(Side::Client, signs);
-    if after != cell.owner && tables.swap_owner(flow.cell, cell.owner, after) {
-        settle(cell.owner.is_live(), after.is_live(), cell.backend, tables);
-        if !after.is_live() {
-            tables.touch_cell(flow.cell, tables.now());
-        }
-    }
-    if after.phase() == Phase::Established {
-        marks |= mark::PROVEN;
-    }
-    if signs.fin || signs.rst {
+    if packet.flags() & (flag::FIN | flag::RST) != 0 {
         marks |= mark::CLOSING;
+    }
+    // Another CPU may move the phase at the same time, by the server's answer; a sign that is lost is never sent again.
+    for _ in 0..SWAPS {
+        let Some(cell) = tables.cell(flow.cell) else { return marks };
+        if !cell.owner.belongs_to(packet.source(), packet.source_port()) {
+            return marks;
+        }
+        let after = cell.owner.after(Side::Client, packet.signs(Some(cell.server_isn)));
+        if after == cell.owner || tables.swap_owner(flow.cell, cell.owner, after) {
+            if after.phase() == Phase::Established {
+                marks |= mark::PROVEN;
+            }
+            settle(cell.owner.is_live(), after.is_live(), cell.backend, tables);
+            if cell.owner.is_live() && !after.is_live() {
+                tables.touch_cell(flow.cell, tables.now());
+            }
+            return marks;
+        }
     }
     marks
 }
@@ -162,10 +171,12 @@ fn judge_afresh<T: Tables>(
 /// Nobody can serve: as the service's policy says.
 #[inline(always)]
 fn nobody<T: Tables>(service: &Service, tables: &T) -> Refusal {
-    let empty = tables.now().raw().wrapping_sub(service.empty_since);
+    let empty = tables.now().since(Ticks::from_raw(service.empty_since));
     match service.no_backend {
+        // The ring names somebody, so it is being replaced this moment: the client's next try meets the new one.
+        _ if service.ring_length != 0 => Refusal::Drop(Reason::NoBackendHold),
         no_backend::DROP => Refusal::Drop(Reason::NoBackendDrop),
-        no_backend::HOLD if empty < service.hold => Refusal::Drop(Reason::NoBackendHold),
+        no_backend::HOLD if empty.raw() < service.hold => Refusal::Drop(Reason::NoBackendHold),
         _ => Refusal::Reset(Reason::NoBackendReset),
     }
 }

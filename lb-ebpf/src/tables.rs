@@ -89,8 +89,8 @@ pub trait Tables {
     fn cell(&self, index: u32) -> Option<PortCell>;
     /// Replace a cell's owner if it is still `before`; whether it was.
     fn swap_owner(&self, index: u32, before: Owner, after: Owner) -> bool;
-    /// Write the body of a cell that the caller has made `Busy`, then its owner.
-    fn fill_cell(&self, index: u32, cell: &PortCell);
+    /// Write the body of a cell that the caller has made `busy`, then its owner.
+    fn fill_cell(&self, index: u32, busy: Owner, cell: &PortCell);
     /// Stamp a cell.
     fn touch_cell(&self, index: u32, now: Ticks);
     /// Record the server's sequence number in a cell.

@@ -87,7 +87,7 @@ async fn check(config: &config::Config, file: &cli::ConfigFile) -> anyhow::Resul
     }
     let ports = start::source_ports(config)?;
     println!(
-        "{}: {} services, {} clusters: good",
+        "{}: {} service(s), {} cluster(s): good",
         file.config.display(),
         config.services.len(),
         config.clusters.len()
@@ -95,7 +95,7 @@ async fn check(config: &config::Config, file: &cli::ConfigFile) -> anyhow::Resul
     println!(
         "source ports: {} for each backend: {} new connections a second to each backend can go on for ever",
         ports.count(),
-        ports.count() / 60
+        ports.sustainable()
     );
     Ok(Exit::Done.into())
 }

@@ -79,20 +79,26 @@ fn an_agent_that_is_killed_or_ended_costs_no_request_and_its_successor_takes_eve
     let kept = Load { keep_alive: true, per_second: Some(100.0), ..short.clone() };
     let pages =
         Load { threads: 2, per_second: Some(20.0), ..Load::new(WEB, "/db.php?h=10.77.0.101&tag={n}") };
-    let loads = [short, kept, pages].map(|load| load.start(&site.client));
     let started = site.balancer.status().unwrap();
+    let loads = [short, kept, pages].map(|load| load.start(&site.client));
 
     for killed in [true, false] {
-        loads.iter().for_each(|load| answered(load, 20));
+        for load in &loads {
+            answered(load, 20);
+        }
         let before = site.balancer.status().unwrap();
         let status = if killed { site.balancer.kill() } else { site.balancer.terminate() }.unwrap();
         assert_eq!(status.code(), (!killed).then_some(0), "{status:?}");
         // Nobody is there: the commands say so, the packets do not notice.
         assert_eq!(site.balancer.run_lb(&["status"]).unwrap().status.code(), Some(3));
-        loads.iter().for_each(|load| answered(load, 20));
+        for load in &loads {
+            answered(load, 20);
+        }
         old.assert_lives(&site);
         site.balancer.restart().unwrap();
-        loads.iter().for_each(|load| answered(load, 20));
+        for load in &loads {
+            answered(load, 20);
+        }
         old.assert_lives(&site);
         assert_continued(&before, &site.balancer.status().unwrap());
     }

@@ -1,6 +1,8 @@
 //! HTTP through the balancer: every connection counted on both sides.
 
 use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
 use lb_tests::lab::balancer::{Look, Status};
@@ -9,6 +11,7 @@ use lb_tests::lab::load::Load;
 use lb_tests::lab::setup::{Service, WEB};
 use lb_tests::lab::skip::{self, Need};
 use lb_tests::{Setup, Site};
+use socket2::{Domain, Socket, Type};
 
 const LIMIT: Duration = Duration::from_secs(10);
 const WEIGHTS: [u32; 2] = [300, 100];
@@ -101,4 +104,34 @@ fn two_hundred_kept_connections_stay_where_they_are(site: &Site) {
     }
     drop(clients);
     site.balancer.wait(|status| status.service("web").live == 0, "all to be closed", LIMIT).unwrap();
+}
+
+#[test]
+fn a_client_that_uses_its_port_again_gets_a_connection_that_is_counted_once() {
+    const NAME: &str = "a_client_that_uses_its_port_again_gets_a_connection_that_is_counted_once";
+    if skip::cannot_run(NAME, &[Need::Lab, Need::Bpf, Need::Php]) {
+        return;
+    }
+    let site = Site::start(2, 0, &round_robin(&[100, 100]), &[]).unwrap();
+    for count in 1..=20 {
+        // The server closes first, so the client's port has no TIME_WAIT and may be used again at once.
+        let answer = site.client.enter(|| ask_from_port(5_000)).unwrap().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        let closed = |status: &Status| status.service("web").live == 0;
+        let status = site.balancer.wait(closed, "the connection to be closed", LIMIT).unwrap();
+        assert_eq!(status.service("web").opened, count);
+    }
+}
+
+/// One request from a source port of the caller's choice; the whole answer.
+fn ask_from_port(port: u16) -> std::io::Result<String> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port).into())?;
+    socket.connect(&WEB.into())?;
+    let mut stream = TcpStream::from(socket);
+    stream.write_all(b"GET /static HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }

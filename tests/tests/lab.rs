@@ -76,11 +76,11 @@ fn a_process_is_known_by_its_own_number_and_ends_as_told() {
     }
     let lab = Lab::new().unwrap();
     let host = lab.host("a", CLIENT).unwrap();
-    let script = "echo started; trap 'echo told; exit 7' TERM; while :; do sleep 0.01; done";
+    let script = "trap 'echo told; exit 7' TERM; echo started; while :; do sleep 0.01; done";
     let mut process = host.spawn(host.command("sh").args(["-c", script]), "script").unwrap();
-    assert!(std::fs::read_to_string(format!("/proc/{}/cmdline", process.pid())).unwrap().contains("trap"));
     let started = || process.log().contains("started").then_some(());
     wait_for("the script", Duration::from_secs(5), started).unwrap();
+    assert!(std::fs::read_to_string(format!("/proc/{}/cmdline", process.pid())).unwrap().contains("trap"));
     process.kill(Signal::SIGTERM).unwrap();
     assert_eq!(process.wait_exit(Duration::from_secs(5)).unwrap().code(), Some(7));
     assert_eq!(process.log(), "started\ntold\n");

@@ -6,6 +6,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bpf_linker;
+mod demo;
+#[cfg(test)]
+mod documents;
 mod packages;
 mod process;
 mod setup;
@@ -24,6 +27,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Show it at work: real PHP and Galera nodes, a slow one, a dead one.
+    Demo(demo::Options),
     /// Find or install all that building, demo and tests need.
     Setup {
         /// Only say what is missing, and fail if anything is.
@@ -36,6 +41,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
+        Task::Demo(options) => demo::demo(&options),
         Task::Setup { check } => setup::setup(check),
         Task::Test(options) => return test::test(&options),
     };

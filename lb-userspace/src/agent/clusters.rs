@@ -165,6 +165,7 @@ impl Member {
     /// What a failure says about a node. Nothing here may turn the monitor's own trouble into an outage.
     fn failed(&mut self, failure: &Failure) -> Seen {
         let refused_before = std::mem::take(&mut self.refused);
+        let silent_before = std::mem::take(&mut self.failures);
         match failure.kind {
             FailureKind::Refused | FailureKind::Unreachable => {
                 self.refused = true;
@@ -172,17 +173,21 @@ impl Member {
             }
             FailureKind::Saturated => Seen::Saturated,
             FailureKind::NotReady => Seen::NotReady1047,
-            FailureKind::MonitorDenied
-            | FailureKind::Offline
-            | FailureKind::Local
-            | FailureKind::NoSample => Seen::MonitorDenied(failure.to_string()),
+            // The server is in `offline_mode` (error 3032): maintenance, whatever else it said last.
+            FailureKind::Offline => Seen::Sample(Signals {
+                maintenance: true,
+                ..self.sample.as_ref().map(signals).unwrap_or_default()
+            }),
+            FailureKind::MonitorDenied | FailureKind::Local | FailureKind::NoSample => {
+                Seen::MonitorDenied(failure.to_string())
+            }
             FailureKind::TimedOut
             | FailureKind::Closed
             | FailureKind::BadAnswer
             | FailureKind::TooLarge
             | FailureKind::BadStatus
             | FailureKind::Server(_) => {
-                self.failures += 1;
+                self.failures = silent_before + 1;
                 Seen::TimedOut { failed_in_a_row: self.failures }
             }
         }

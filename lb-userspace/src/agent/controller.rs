@@ -25,7 +25,7 @@ use crate::{
         task::{Handle, Notice},
     },
     health::{Admin, Moment},
-    netlink::{Interface, NextHopChanged},
+    netlink::{Interface, NextHopChanged, Obstacle},
     probe::{Failure, php_fpm},
 };
 
@@ -49,6 +49,8 @@ pub struct Fixed {
     pub attached: Vec<(Interface, Attached, u8)>,
     /// Whether an earlier agent's data path was taken up.
     pub adopted: bool,
+    /// What took new connections in it: (service, backend).
+    pub active: Vec<(SocketAddrV4, SocketAddrV4)>,
     /// When the agent started.
     pub since: Timestamp,
     /// The origin of all moments.
@@ -90,11 +92,15 @@ impl Controller {
             let owner = owner.to_owned();
             move |name: &str| state.drained.contains(&format!("{owner}/{name}"))
         };
+        let served = |service: SocketAddrV4| {
+            let active = fixed.active.clone();
+            move |backend: SocketAddrV4| active.contains(&(service, backend))
+        };
         let services = fixed
             .config
             .services
             .iter()
-            .map(|service| Backends::new(service, drained(&service.name), now))
+            .map(|service| Backends::new(service, drained(&service.name), served(service.address), now))
             .collect();
         let clusters = fixed
             .config
@@ -165,6 +171,11 @@ impl Controller {
             Event::Notice(notice) => self.notice(notice),
             Event::Request(request) => return self.request(request).await,
             Event::Tick => return self.tick().await,
+            Event::Stop if self.confirm.is_some() => {
+                // Whoever has locked himself out loses the session first, and with it the agent.
+                log::warn!("the agent ends before `lb confirm`: detaching");
+                return Some(Ended::Detach(None));
+            }
             Event::Stop => {
                 log::info!("the agent ends; the data path runs on (`lb detach` removes it)");
                 return Some(Ended::Running);
@@ -266,7 +277,12 @@ impl Controller {
                 self.obstacles.remove(&changed.backend);
             }
             (None, Some(obstacle)) => {
-                // The last known way stands in the maps until another is known; new connections wait for it.
+                // While a neighbour is asked again, its last answer is the best guess.
+                if matches!(changed.obstacle, Some(Obstacle::Resolving))
+                    && self.ways.contains_key(&changed.backend)
+                {
+                    return;
+                }
                 self.ways.remove(&changed.backend);
                 if self.obstacles.insert(changed.backend, obstacle.clone()).as_ref() != Some(&obstacle) {
                     log::warn!("{}: no way there: {obstacle}", changed.backend);
@@ -279,6 +295,16 @@ impl Controller {
 
     fn notice(&mut self, notice: Notice) {
         let (key, text) = match notice {
+            Notice::Published => {
+                if self.faults.remove("publication").is_some() {
+                    log::info!("the data path takes updates again");
+                }
+                return;
+            }
+            Notice::Swept => {
+                self.faults.remove("sweep");
+                return;
+            }
             Notice::PublicationFailed(why) => {
                 // What stands in the maps is not what was asked for, so the next attempt is a full one.
                 self.published = None;
@@ -435,7 +461,14 @@ impl Controller {
                 if let Some(deadline) = deadline {
                     self.deadlines.insert(name.to_owned(), now + deadline);
                 }
-                format!("{name} takes no new connections; {} are left", self.live(name))
+                let left = self.live(name);
+                if self.clusters.iter().any(|cluster| cluster.name == owner) {
+                    format!(
+                        "{name} hands its role over as soon as another node can take it; {left} connections are left"
+                    )
+                } else {
+                    format!("{name} takes no new connections; {left} are left")
+                }
             }
             Admin::Ready => {
                 self.state.drained.remove(name);

@@ -9,7 +9,7 @@ use std::{
 use rand::Rng as _;
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::Event;
@@ -21,8 +21,13 @@ use crate::{
 /// A probe's time may differ from its interval by this part, so that probes do not march in step.
 const JITTER: f64 = 0.1;
 
+/// How often, and in which rhythm, a database node is asked whose connection has broken.
+const FOLLOW_UPS: u32 = 20;
+const FOLLOW_UP_PAUSE: Duration = Duration::from_millis(5);
+
 /// Hastens the next probe of one task.
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct Hasten(mpsc::UnboundedSender<Duration>);
 
 impl Hasten {
@@ -45,16 +50,17 @@ impl Rhythm {
         (Self { interval, hasten }, Hasten(sender))
     }
 
-    /// Wait for the next turn; `false`: nobody listens any more.
-    async fn turn(&mut self) -> bool {
+    /// Wait for the next turn.
+    async fn turn(&mut self) {
         let spread = rand::rng().random_range(1.0 - JITTER..=1.0 + JITTER);
         let mut due = Instant::now() + self.interval.mul_f64(spread);
         loop {
             tokio::select! {
-                () = sleep_until(due) => return true,
+                () = sleep_until(due) => return,
                 delay = self.hasten.recv() => match delay {
                     Some(delay) => due = due.min(Instant::now() + delay),
-                    None => return false,
+                    // Nobody hastens this task (any more); its rhythm goes on.
+                    None => return sleep_until(due).await,
                 },
             }
         }
@@ -82,9 +88,10 @@ pub fn check(
     tokio::spawn(async move {
         loop {
             let result = check_once(address, &check).await;
-            if events.send(Event::Checked { at, result }).is_err() || !rhythm.turn().await {
+            if events.send(Event::Checked { at, result }).is_err() {
                 return;
             }
+            rhythm.turn().await;
         }
     });
     hasten
@@ -129,14 +136,9 @@ fn fpm_url(url: &FpmUrl, backend: SocketAddrV4, through_pool: bool) -> Result<ph
     })
 }
 
-/// Sample a backend's load for as long as events are taken.
-pub fn load(
-    at: BackendAt,
-    address: SocketAddrV4,
-    load: &config::Load,
-    events: mpsc::UnboundedSender<Event>,
-) -> Hasten {
-    let (mut rhythm, hasten) = Rhythm::new(load.interval);
+/// Sample a backend's load for as long as events are taken. Nothing hastens it.
+pub fn load(at: BackendAt, address: SocketAddrV4, load: &config::Load, events: mpsc::UnboundedSender<Event>) {
+    let (mut rhythm, _) = Rhythm::new(load.interval);
     let load = load.clone();
     tokio::spawn(async move {
         let LoadKind::PhpFpm { url, .. } = &load.kind;
@@ -150,12 +152,12 @@ pub fn load(
             if result.as_ref().is_ok_and(|status| status.active == 0) {
                 through_pool = false;
             }
-            if events.send(Event::Loaded { at, result }).is_err() || !rhythm.turn().await {
+            if events.send(Event::Loaded { at, result }).is_err() {
                 return;
             }
+            rhythm.turn().await;
         }
     });
-    hasten
 }
 
 /// Which node of which cluster, by their places in the configuration.
@@ -168,6 +170,8 @@ pub struct NodeAt {
 }
 
 /// Ask a database node about itself over one persistent connection, for as long as events are taken.
+///
+/// A connection that breaks is followed up at once, see [`follow_up`].
 pub fn node(
     at: NodeAt,
     address: SocketAddrV4,
@@ -184,10 +188,66 @@ pub fn node(
     tokio::spawn(async move {
         loop {
             let result = session.sample().await.map(Box::new);
-            if events.send(Event::Sampled { at, result }).is_err() || !rhythm.turn().await {
+            if events.send(Event::Sampled { at, result }).is_err() {
                 return;
+            }
+            tokio::select! {
+                () = rhythm.turn() => {}
+                () = session.broken() => follow_up(&mut session, at, &events).await,
             }
         }
     });
     hasten
+}
+
+/// Find out what a broken connection means, without waiting for the next turn: a server that was killed is known to be
+/// gone after some milliseconds, not after an interval.
+///
+/// Two refusals are what the election wants. They may follow each other quickly, for the broken connection has already
+/// said that this is no passing trouble. A dying process closes its connections before or after its listener, so for a
+/// moment a new connection may be taken and closed again, which says nothing yet.
+async fn follow_up(session: &mut galera::Monitor, at: NodeAt, events: &mpsc::UnboundedSender<Event>) {
+    let mut refusals = 0;
+    for _ in 0..FOLLOW_UPS {
+        match session.sample().await.map(Box::new) {
+            Err(failure) if failure.kind == FailureKind::Closed => {}
+            Err(failure) if failure.kind == FailureKind::Refused => {
+                refusals += 1;
+                if events.send(Event::Sampled { at, result: Err(failure) }).is_err() || refusals == 2 {
+                    return;
+                }
+            }
+            // The loop's next sample says it; one that came in time is as good as this one.
+            _ => return,
+        }
+        sleep(FOLLOW_UP_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rhythm_goes_on_when_nobody_hastens_it() {
+        let (mut rhythm, hasten) = Rhythm::new(Duration::from_secs(10));
+        drop(hasten);
+        let begun = Instant::now();
+        for turn in 1..=3_u32 {
+            rhythm.turn().await;
+            let least = Duration::from_secs(10).mul_f64(f64::from(turn) * (1.0 - JITTER));
+            assert!(begun.elapsed() >= least, "turn {turn} after {:?}", begun.elapsed());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hastened_turn_comes_at_its_time_and_the_rhythm_returns() {
+        let (mut rhythm, hasten) = Rhythm::new(Duration::from_secs(10));
+        let begun = Instant::now();
+        hasten.after(Duration::from_millis(250));
+        rhythm.turn().await;
+        assert_eq!(begun.elapsed().as_millis(), 250);
+        rhythm.turn().await;
+        assert!(begun.elapsed() >= Duration::from_secs(9));
+    }
 }

@@ -74,22 +74,23 @@ impl Controller {
     }
 
     fn desired_backend(&self, address: SocketAddrV4, weight: u32) -> DesiredBackend {
-        DesiredBackend { address, weight, way: self.ways.get(address.ip()).copied() }
+        DesiredBackend { address, weight, out: false, way: self.ways.get(address.ip()).copied() }
     }
 
-    /// The writer of a cluster, and the one before it while its connections may finish. Whoever is not named here
-    /// loses its connections: a stale node must not keep writers.
+    /// The writer of a cluster, and the one before it while its connections may finish. Every other node is out of this
+    /// service and loses its connections: a stale node must not keep writers.
     fn writer_of(&self, cluster: &str) -> Vec<DesiredBackend> {
         let Some(cluster) = self.clusters.iter().find(|known| known.name == cluster) else {
             return Vec::new();
         };
-        let node = |index: usize, weight| self.desired_backend(cluster.members[index].address, weight);
-        let writer = cluster.election.writer();
-        let leaving = cluster.leaving().filter(|leaving| Some(*leaving) != writer);
-        writer
-            .map(|index| node(index, WRITER_WEIGHT))
-            .into_iter()
-            .chain(leaving.map(|index| node(index, 0)))
+        let (writer, leaving) = (cluster.election.writer(), cluster.leaving());
+        let members = cluster.members.iter().enumerate();
+        members
+            .map(|(index, member)| {
+                let weight = if writer == Some(index) { WRITER_WEIGHT } else { 0 };
+                let out = weight == 0 && leaving != Some(index);
+                DesiredBackend { out, ..self.desired_backend(member.address, weight) }
+            })
             .collect()
     }
 }

@@ -41,8 +41,14 @@ pub struct Backends {
 }
 
 impl Backends {
-    /// The backends of `service`, if it has backends of its own; `drained` says which names are.
-    pub fn new(service: &config::Service, drained: impl Fn(&str) -> bool, now: Moment) -> Option<Self> {
+    /// The backends of `service`, if it has backends of its own; `drained` says which names are, `served` which took
+    /// connections when the last agent ended: these go on until probes say otherwise.
+    pub fn new(
+        service: &config::Service,
+        drained: impl Fn(&str) -> bool,
+        served: impl Fn(SocketAddrV4) -> bool,
+        now: Moment,
+    ) -> Option<Self> {
         let Target::Backends { backends, check, load } = &service.target else { return None };
         let tuning = Tuning { rise: u32::from(check.rise), fall: u32::from(check.fall), ..Tuning::default() };
         let members: Vec<Backend> = backends
@@ -51,9 +57,13 @@ impl Backends {
                 name: backend.name.clone(),
                 address: backend.address,
                 configured: backend.weight,
-                health: Health::new(tuning, now),
+                health: if served(backend.address) {
+                    Health::restored(tuning, State::Up, "it served before the restart".to_owned(), now)
+                } else {
+                    Health::new(tuning, now)
+                },
                 admin: if drained(&backend.name) { Admin::Drain } else { Admin::Ready },
-                takes_new: false,
+                takes_new: served(backend.address),
                 weight: 0,
                 load: None,
                 since: Timestamp::now(),
@@ -70,15 +80,17 @@ impl Backends {
             let LoadKind::PhpFpm { max_children, .. } = &load.kind;
             *max_children
         });
+        for (index, backend) in members.iter().enumerate() {
+            controller.health(index, backend.takes_new && backend.admin.takes_new(), now, true);
+        }
         Some(Self { members, controller, max_children })
     }
 
     /// A probe's result; what follows from it.
     pub fn checked(&mut self, index: usize, result: Result<(), Failure>, now: Moment) -> Option<Step> {
-        let usable =
-            self.members.iter().filter(|backend| backend.takes_new && backend.admin.takes_new()).count();
+        let usable = |backend: &Backend| backend.takes_new && backend.admin.takes_new();
+        let last_usable = !self.members.iter().enumerate().any(|(at, other)| at != index && usable(other));
         let backend = self.members.get_mut(index)?;
-        let last_usable = backend.takes_new && usable == 1;
         let probe = match result {
             Ok(()) => Probe::Ok,
             Err(failure) => match failure.kind.evidence() {

@@ -1,13 +1,13 @@
 //! Bring an agent up: look at the machine, open the data path, start the tasks, and run until the end.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::{Ipv4Addr, SocketAddrV4},
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-use lb_common::{abi::Layout, ports::PortRanges};
+use lb_common::{abi::Layout, cell::PortCell, ports::PortRanges};
 use rand::Rng as _;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -30,6 +30,13 @@ use crate::{
 
 /// Bytes of kernel memory that a flow costs: an element of the flow table, and its bucket.
 const FLOW_BYTES: u64 = 112;
+
+/// Bytes of kernel memory that a port cell costs.
+const CELL_BYTES: u64 = size_of::<PortCell>() as u64;
+
+/// The largest MTU whose frames lie in one buffer of a native program on veth and virtio: a page less headroom and the
+/// kernel's own data (drivers/net/veth.c, `veth_xdp_set`).
+const LINEAR_MTU: u32 = 3_498;
 
 /// Flows at most, unless the configuration says otherwise.
 const MAX_FLOWS: u64 = 1 << 20;
@@ -87,6 +94,12 @@ pub enum StartError {
         /// Why.
         source: std::io::Error,
     },
+    /// Detaching.
+    #[error("not detached: {source}; `ip link set IFACE xdp off` removes the program by hand")]
+    Detach {
+        /// Why.
+        source: std::io::Error,
+    },
     /// A signal handler.
     #[error("signals cannot be awaited: {0}")]
     Signals(#[source] std::io::Error),
@@ -111,70 +124,65 @@ pub async fn start(
     let fresh = layout(&config)?;
     let ports = interfaces.iter().map(|interface| port(interface, mode)).collect::<Result<Vec<_>, _>>()?;
 
-    let pins = Pins::new(&world.pins);
-    let (dataplane, attached) = Dataplane::open(&pins, fresh, ports)?;
-    let adopted = attached.iter().any(|attached| attached.adopted);
-    say_what_happened(&interfaces, &attached, &dataplane);
-    let attached = interfaces
-        .into_iter()
-        .zip(attached)
-        .map(|(interface, attached)| {
-            let exit = dataplane.exit_of(interface.index);
-            (interface, attached, exit)
-        })
-        .collect();
-
     let (events, inbox) = mpsc::unbounded_channel();
-    let handle = task::spawn(dataplane, watched(&config), forward(&events, Event::Notice));
+    let watcher = watch(&config, &events)?;
+    clock_and_signals(&events)?;
+
+    let pins = Pins::new(&world.pins);
+    let (dataplane, attached) = Dataplane::open(&pins, fresh, &ports)?;
+    say_what_happened(&interfaces, &attached, &dataplane, mode);
+    let adopted = attached.iter().any(|attached| attached.adopted);
+    let exits: Vec<u8> = interfaces.iter().map(|interface| dataplane.exit_of(interface.index)).collect();
+    let attached = interfaces.into_iter().zip(attached).zip(exits);
     let fixed = Fixed {
         instance: world.instance.clone(),
         config: config.clone(),
-        attached,
+        attached: attached.map(|((interface, attached), exit)| (interface, attached, exit)).collect(),
         adopted,
+        active: dataplane.active(),
         since: Timestamp::now(),
         origin: Instant::now(),
     };
+    let (handle, task) = task::spawn(dataplane, watched(&config), forward(&events, Event::Notice));
     let mut controller = Controller::new(fixed, handle, state, file, confirm);
     let (checks, nodes) = probe_all(&config, &events);
     controller.hasten(checks, nodes);
 
-    let watcher = watch(&config, &events)?;
-    clock_and_signals(&events)?;
     let (stop_api, stopped) = tokio::sync::oneshot::channel::<()>();
-    let requests = requests(&events);
-    let api = tokio::spawn(api::serve(listener, requests, async move {
+    let api = tokio::spawn(api::serve(listener, requests(&events), async move {
         let _ = stopped.await;
     }));
 
     let ended = controller.run(inbox).await;
     drop(watcher);
+    let mut done = Ok(());
     if let Ended::Detach(asked) = ended {
-        let reply = detach(&pins, &netlink).await;
+        // The task holds the maps; once it has ended, as it does without a controller, removing the pins removes them.
+        let _ = task.await;
+        let removed = remove(&pins, &netlink).await;
         if let Some(asked) = asked {
-            let _ = asked.send(reply);
+            let _ = asked.send(detached(&removed));
+        }
+        match removed {
+            Ok(()) => log::info!("detached: program, maps and pins are removed"),
+            Err(source) => done = Err(StartError::Detach { source }),
         }
     }
     let _ = stop_api.send(());
     let _ = api.await;
     drop(socket);
-    Ok(())
+    done
 }
 
-/// Remove program, maps, pins, and our hold on neighbours.
-async fn detach(pins: &Pins, netlink: &Netlink) -> Reply {
-    match remove(pins, netlink).await {
-        Ok(()) => {
-            log::info!("detached: program, maps and pins are removed");
-            Reply::Done { message: "detached: program, maps and pins are removed".to_owned() }
-        }
-        Err(error) => {
-            log::error!("not detached: {error}");
-            Reply::Refused(api::Refusal {
-                kind: api::RefusalKind::Failed,
-                error: error.to_string(),
-                hint: "`ip link set IFACE xdp off` removes the program by hand".to_owned(),
-            })
-        }
+/// The answer to who asked for it.
+fn detached(removed: &std::io::Result<()>) -> Reply {
+    match removed {
+        Ok(()) => Reply::Done { message: "detached: program, maps and pins are removed".to_owned() },
+        Err(error) => Reply::Refused(api::Refusal {
+            kind: api::RefusalKind::Failed,
+            error: format!("not detached: {error}"),
+            hint: "`ip link set IFACE xdp off` removes the program by hand".to_owned(),
+        }),
     }
 }
 
@@ -244,14 +252,14 @@ fn layout(config: &Config) -> Result<Layout, StartError> {
         .unwrap_or(1 << 20);
     let affordable = kilobytes * 1024 / 50 / FLOW_BYTES;
     let flows = config.max_flows.map_or(MAX_FLOWS.min(affordable), u64::from);
-    let endpoints: usize =
-        config.services.iter().map(|service| addresses(config, &service.target).len()).sum();
+    let endpoints: BTreeSet<SocketAddrV4> =
+        config.services.iter().flat_map(|service| addresses(config, &service.target)).collect();
     Ok(Layout {
         seed: rand::rng().random(),
         ports: source_ports(config)?,
         flows: flows as u32,
         // Twice what is needed, so that backends can come while the old ones' connections end.
-        blocks: (2 * endpoints).max(16) as u32,
+        blocks: (2 * endpoints.len()).max(16) as u32,
     })
 }
 
@@ -280,6 +288,14 @@ fn port(interface: &Interface, mode: XdpMode) -> Result<(Port, [u8; 6]), StartEr
         (xdp.program_id, mode)
     });
     let mode = match mode {
+        XdpMode::Auto if kind != Kind::Physical && interface.mtu > LINEAR_MTU => {
+            log::warn!(
+                "{}: generic, and so slower: with an MTU of {} a local sender's checksum lies out of reach of a native program",
+                interface.name,
+                interface.mtu
+            );
+            Some(Mode::Generic)
+        }
         XdpMode::Auto => None,
         XdpMode::Native => Some(Mode::Native),
         XdpMode::Generic => Some(Mode::Generic),
@@ -287,24 +303,40 @@ fn port(interface: &Interface, mode: XdpMode) -> Result<(Port, [u8; 6]), StartEr
     Ok((Port { name: interface.name.clone(), index: interface.index, id: 0, kind, mode, running }, mac))
 }
 
-fn say_what_happened(interfaces: &[Interface], attached: &[Attached], dataplane: &Dataplane) {
+fn say_what_happened(
+    interfaces: &[Interface],
+    attached: &[Attached],
+    dataplane: &Dataplane,
+    wanted: XdpMode,
+) {
     for (interface, attached) in interfaces.iter().zip(attached) {
         let mode = match attached.mode {
             Mode::Native => "native",
             Mode::Generic => "generic",
         };
         let how = if attached.adopted { "taken up" } else { "attached" };
+        let other = matches!(
+            (wanted, attached.mode),
+            (XdpMode::Native, Mode::Generic) | (XdpMode::Generic, Mode::Native)
+        );
+        if other {
+            log::warn!(
+                "{}: stays {mode} while it is taken up; `lb detach` first to change it",
+                interface.name
+            );
+        }
         match &attached.fallback {
             Some(why) => log::warn!("{}: {how}, generic and so slower: {why}", interface.name),
             None => log::info!("{}: {how}, {mode}, program {}", interface.name, attached.program),
         }
     }
     let layout = dataplane.layout();
+    let megabytes = u64::from(layout.blocks) * u64::from(layout.ports.count()) * CELL_BYTES / 1_000_000;
     log::info!(
-        "{} flows at most, {} source ports for each backend and address ({} new connections a second each, for good)",
+        "{} flows at most, {megabytes} MB of port cells, {} source ports for each backend and address ({} new connections a second each, for good)",
         layout.flows,
         layout.ports.count(),
-        layout.ports.count() / 60,
+        layout.ports.sustainable(),
     );
 }
 
@@ -389,10 +421,12 @@ fn watch(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Result<Watch
     Ok(watcher)
 }
 
-/// A tick each second, and a stop for SIGTERM and SIGINT.
+/// A tick each second, and a stop for SIGTERM, SIGINT and SIGHUP.
 fn clock_and_signals(events: &mpsc::UnboundedSender<Event>) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    // The terminal is gone: for an agent that waits for `lb confirm` that is the very case it is there for.
+    let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let events = events.clone();
@@ -402,6 +436,7 @@ fn clock_and_signals(events: &mpsc::UnboundedSender<Event>) -> Result<(), StartE
                 _ = seconds.tick() => Event::Tick,
                 _ = terminate.recv() => Event::Stop,
                 _ = interrupt.recv() => Event::Stop,
+                _ = hangup.recv() => Event::Stop,
             };
             if events.send(event).is_err() {
                 return;

@@ -200,10 +200,20 @@ fn refused(port: &Port, mode: Mode, error: ProgramError) -> DataplaneError {
     let interface = port.name.clone();
     match code {
         Some(libc::EBUSY | libc::EEXIST) => DataplaneError::Occupied { interface },
-        Some(libc::ERANGE) => DataplaneError::Mtu { interface },
+        Some(libc::EPERM) => DataplaneError::NotPermitted,
+        // Drivers have many reasons (no XDP at all, the MTU, too few queues) and a number for each.
         Some(libc::EOPNOTSUPP) if mode == Mode::Native => {
             DataplaneError::Unsupported { interface, reason: "its driver has no XDP".to_owned() }
         }
+        Some(libc::ERANGE) if mode == Mode::Native && port.mode.is_none() => DataplaneError::Unsupported {
+            interface,
+            reason: "its MTU is too large for its driver's XDP".to_owned(),
+        },
+        Some(libc::ERANGE) => DataplaneError::Mtu { interface },
+        Some(code) if mode == Mode::Native => DataplaneError::Unsupported {
+            interface,
+            reason: format!("its driver refuses: {}", std::io::Error::from_raw_os_error(code)),
+        },
         _ => DataplaneError::from_program(error),
     }
 }

@@ -12,7 +12,8 @@ mod sweep;
 pub mod task;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{Ipv4Addr, SocketAddrV4},
     os::fd::AsFd as _,
 };
 
@@ -22,7 +23,7 @@ use lb_common::{
     MAX_BACKENDS, RING_SLOTS, Reason,
     abi::{
         Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, Layout, Service, ServiceKey,
-        Traffic,
+        Traffic, backend_state,
     },
 };
 
@@ -91,6 +92,10 @@ pub struct Dataplane {
     interfaces: Vec<Interface>,
     regions: Regions,
     resting: Vec<Resting>,
+    /// Backends that the last publication named; others are forgotten once they hold nothing.
+    wanted: BTreeSet<u32>,
+    /// The id given away last.
+    last_backend: u32,
     sweep: Sweep,
     loggers: Vec<EbpfLogger<&'static dyn log::Log>>,
 }
@@ -111,7 +116,7 @@ impl Dataplane {
     pub fn open(
         pins: &Pins,
         fresh: Layout,
-        ports: Vec<(Port, [u8; 6])>,
+        ports: &[(Port, [u8; 6])],
     ) -> Result<(Self, Vec<Attached>), DataplaneError> {
         pins.prepare()?;
         let layout = adopted_layout(pins)?.unwrap_or(fresh);
@@ -127,10 +132,7 @@ impl Dataplane {
         }
         pins.check(&layout)?;
         let mut dataplane = Self::adopt(pins, layout)?;
-        let attached = ports
-            .into_iter()
-            .map(|(port, mac)| dataplane.attach(pins, port, mac))
-            .collect::<Result<Vec<_>, _>>();
+        let attached = dataplane.attach_all(pins, ports);
         match attached {
             Ok(attached) => Ok((dataplane, attached)),
             Err(error) => {
@@ -163,6 +165,7 @@ impl Dataplane {
                 backends.insert(number as u32, backend);
             }
         }
+        let last_backend = backends.keys().next_back().copied().unwrap_or(0);
         let mut endpoints = HashMap::new();
         for entry in &maps.endpoints {
             let (key, endpoint) = entry.map_err(DataplaneError::write("ENDPOINTS"))?;
@@ -182,9 +185,42 @@ impl Dataplane {
             interfaces,
             regions,
             resting: Vec::new(),
+            wanted: BTreeSet::new(),
+            last_backend,
             sweep: Sweep::default(),
             loggers: Vec::new(),
         })
+    }
+
+    /// Attach to all, in one mode: a frame that came in natively cannot leave by an interface whose driver has no XDP, and
+    /// would be lost in silence there (`ndo_xdp_xmit`).
+    fn attach_all(
+        &mut self,
+        pins: &Pins,
+        ports: &[(Port, [u8; 6])],
+    ) -> Result<Vec<Attached>, DataplaneError> {
+        let mut attached = Vec::with_capacity(ports.len());
+        for (port, mac) in ports {
+            attached.push(self.attach(pins, port.clone(), *mac)?);
+        }
+        let generic = |attached: &Attached| attached.mode == Mode::Generic;
+        if attached.iter().any(generic) && !attached.iter().all(generic) {
+            for ((port, mac), attached) in ports.iter().zip(&mut attached).filter(|(_, was)| !generic(was)) {
+                let path = pins.link(&port.name);
+                std::fs::remove_file(&path).map_err(|source| DataplaneError::Pin { path, source })?;
+                let port = Port { mode: Some(Mode::Generic), running: None, ..port.clone() };
+                let why = "another interface of this instance can only be generic, and frames must pass between them";
+                *attached = Attached { fallback: Some(why.to_owned()), ..self.attach(pins, port, *mac)? };
+            }
+        }
+        for name in pins.linked_interfaces() {
+            if !ports.iter().any(|(port, _)| port.name == name) {
+                let path = pins.link(&name);
+                std::fs::remove_file(&path).map_err(|source| DataplaneError::Pin { path, source })?;
+                log::info!("{name}: detached, for the configuration does not name it any more");
+            }
+        }
+        Ok(attached)
     }
 
     fn attach(&mut self, pins: &Pins, mut port: Port, mac: [u8; 6]) -> Result<Attached, DataplaneError> {
@@ -194,7 +230,7 @@ impl Dataplane {
             interface: port.index,
             interface_mac: mac,
             exit: lb_common::abi::exit::REDIRECT,
-            source: std::net::Ipv4Addr::UNSPECIFIED,
+            source: Ipv4Addr::UNSPECIFIED,
         };
         let known = self.interfaces.iter().find(|known| known.index == port.index);
         way.exit = known.map_or(way.exit, |known| known.exit);
@@ -209,15 +245,23 @@ impl Dataplane {
         Ok(attached)
     }
 
+    /// What took new connections when it was taken up: (service, backend).
+    pub fn active(&self) -> Vec<(SocketAddrV4, SocketAddrV4)> {
+        let active = self.backends.iter().filter(|(_, known)| known.state == backend_state::ACTIVE);
+        active.filter_map(|(number, _)| self.name_of(*number)).collect()
+    }
+
     /// How packets leave an interface that this instance is attached to or has sent through; one of `abi::exit`.
     pub fn exit_of(&self, interface: u32) -> u8 {
         let known = self.interfaces.iter().find(|known| known.index == interface);
         known.map_or(lb_common::abi::exit::REDIRECT, |known| known.exit)
     }
 
-    /// What the programs log, to be read by somebody; rare diagnostics only.
-    pub fn take_loggers(&mut self) -> Vec<EbpfLogger<&'static dyn log::Log>> {
-        std::mem::take(&mut self.loggers)
+    /// Pass on what the programs have logged: rare diagnostics only.
+    pub fn relay_logs(&mut self) {
+        for logger in &mut self.loggers {
+            logger.flush();
+        }
     }
 
     /// The layout in use: an adopted one may differ from the configuration.
@@ -228,8 +272,8 @@ impl Dataplane {
     /// The counters of a backend; zero before it was published.
     pub fn backend_counts(
         &self,
-        service: std::net::SocketAddrV4,
-        backend: std::net::SocketAddrV4,
+        service: SocketAddrV4,
+        backend: SocketAddrV4,
     ) -> Result<BackendCounts, DataplaneError> {
         let id = self.services.get(&service_key(service)).map(|known| known.entry.id);
         let wanted = service_key(backend);
@@ -248,10 +292,7 @@ impl Dataplane {
     }
 
     /// The counters of a service's reasons, over all CPUs; `None`: packets without a service.
-    pub fn reasons(
-        &self,
-        service: Option<std::net::SocketAddrV4>,
-    ) -> Result<Vec<(Reason, u64)>, DataplaneError> {
+    pub fn reasons(&self, service: Option<SocketAddrV4>) -> Result<Vec<(Reason, u64)>, DataplaneError> {
         let id = match service {
             None => 0,
             Some(address) => match self.services.get(&service_key(address)) {
@@ -273,12 +314,11 @@ impl Dataplane {
     }
 
     /// Name a backend (by id) by its service's and its own address, for messages.
-    pub fn name_of(&self, number: u32) -> Option<(std::net::SocketAddrV4, std::net::SocketAddrV4)> {
+    pub fn name_of(&self, number: u32) -> Option<(SocketAddrV4, SocketAddrV4)> {
         let backend = self.backends.get(&number)?;
         let service = self.service_by_id(backend.service)?;
-        let address = |address: lb_common::Be32, port: lb_common::Be16| {
-            std::net::SocketAddrV4::new(address.into(), port.host())
-        };
+        let address =
+            |address: lb_common::Be32, port: lb_common::Be16| SocketAddrV4::new(address.into(), port.host());
         Some((address(service.address, service.port), address(backend.address, backend.port)))
     }
 }

@@ -59,8 +59,17 @@ pub struct DesiredBackend {
     pub address: SocketAddrV4,
     /// Effective weight in steps of 1/1024 of a configured one; 0: no new connections.
     pub weight: u32,
+    /// It has no part in the service now: its connections end. It stays known, with its id and counters.
+    pub out: bool,
     /// Its next hop: MAC, index of the interface, that interface's own MAC, our source address. `None`: not known.
     pub way: Option<Way>,
+}
+
+impl DesiredBackend {
+    /// Whether it takes new connections.
+    const fn is_open(&self) -> bool {
+        self.weight > 0 && self.way.is_some() && !self.out
+    }
 }
 
 /// How a backend is reached.
@@ -121,35 +130,32 @@ pub(super) fn service_key(address: SocketAddrV4) -> ServiceKey {
 }
 
 impl Dataplane {
-    /// Make the maps say what is wanted.
-    pub fn publish(&mut self, desired: &Desired) -> Result<(), DataplaneError> {
+    /// Make the maps say what is wanted. What fails for one service does not hold up the others; all errors come back.
+    pub fn publish(&mut self, desired: &Desired) -> Vec<DataplaneError> {
         self.free_rested();
-        for service in &desired.services {
-            self.publish_service(service)?;
-        }
+        let mut errors: Vec<DataplaneError> =
+            desired.services.iter().filter_map(|service| self.publish_service(service).err()).collect();
         let wanted: Vec<ServiceKey> =
             desired.services.iter().map(|service| service_key(service.address)).collect();
         let gone: Vec<ServiceKey> =
             self.services.keys().filter(|key| !wanted.contains(key)).copied().collect();
-        for key in gone {
-            self.withdraw(key)?;
-        }
-        Ok(())
+        errors.extend(gone.into_iter().filter_map(|key| self.withdraw(key).err()));
+        errors
     }
 
+    /// What opens comes before the ring that names it, what closes after the ring that named it.
     fn publish_service(&mut self, wanted: &DesiredService) -> Result<(), DataplaneError> {
         let key = service_key(wanted.address);
         let id = self.service_id(key)?;
         let mut ring = Vec::with_capacity(wanted.backends.len());
-        let mut present = BTreeSet::new();
-        for backend in &wanted.backends {
-            let number = self.publish_backend(key, id, backend)?;
-            present.insert(number);
-            if backend.weight > 0 && backend.way.is_some() {
-                ring.push((number, backend.weight));
-            }
+        for backend in wanted.backends.iter().filter(|backend| backend.is_open()) {
+            ring.push((self.publish_backend(key, id, wanted.no_backend, backend)?, backend.weight));
         }
+        let mut present: BTreeSet<u32> = ring.iter().map(|(number, _)| *number).collect();
         self.publish_ring(key, id, wanted, ring)?;
+        for backend in wanted.backends.iter().filter(|backend| !backend.is_open()) {
+            present.insert(self.publish_backend(key, id, wanted.no_backend, backend)?);
+        }
         let gone: Vec<u32> = self
             .backends
             .iter()
@@ -158,7 +164,9 @@ impl Dataplane {
             .collect();
         for number in gone {
             self.set_state(number, backend_state::ABSENT)?;
+            self.wanted.remove(&number);
         }
+        self.wanted.extend(present);
         Ok(())
     }
 
@@ -166,6 +174,7 @@ impl Dataplane {
         &mut self,
         key: ServiceKey,
         service: u32,
+        no_backend: u8,
         wanted: &DesiredBackend,
     ) -> Result<u32, DataplaneError> {
         let address: Be32 = (*wanted.address.ip()).into();
@@ -182,12 +191,15 @@ impl Dataplane {
             }
             None => (before.hop, before.source, before.cells),
         };
-        let open = wanted.weight > 0 && wanted.way.is_some();
         let entry = Backend {
             address,
             port,
-            state: if open { backend_state::ACTIVE } else { backend_state::CLOSED_TO_NEW },
-            pad: 0,
+            state: match (wanted.out, wanted.is_open()) {
+                (true, _) => backend_state::ABSENT,
+                (false, true) => backend_state::ACTIVE,
+                (false, false) => backend_state::CLOSED_TO_NEW,
+            },
+            no_backend,
             hop,
             service_address: key.address,
             service,
@@ -240,8 +252,13 @@ impl Dataplane {
             no_backend: wanted.no_backend,
             pad: [0; 2],
         };
-        if before.is_none() || entry != old {
-            self.maps.services.insert(key, entry, 0).map_err(DataplaneError::write("SERVICES"))?;
+        if (before.is_none() || entry != old)
+            && let Err(error) = self.maps.services.insert(key, entry, 0)
+        {
+            if (ring_offset, ring_length) != (old.ring_offset, old.ring_length) && ring_length > 0 {
+                self.resting.push(Resting::of(&entry));
+            }
+            return Err(DataplaneError::write("SERVICES")(error));
         }
         if old.ring_length > 0 && (old.ring_offset, old.ring_length) != (ring_offset, ring_length) {
             self.resting.push(Resting::of(&old));
@@ -265,6 +282,7 @@ impl Dataplane {
                 .collect();
             for number in orphans {
                 self.set_state(number, backend_state::ABSENT)?;
+                self.wanted.remove(&number);
             }
         }
         Ok(())
@@ -306,16 +324,18 @@ impl Dataplane {
             .ok_or(DataplaneError::TooMany { what: "services" })
     }
 
-    fn backend_id(&self, service: u32, address: Be32, port: Be16) -> Result<u32, DataplaneError> {
+    fn backend_id(&mut self, service: u32, address: Be32, port: Be16) -> Result<u32, DataplaneError> {
         let known = self.backends.iter().find(|(_, backend)| {
             backend.service == service && backend.address == address && backend.port == port
         });
         if let Some((number, _)) = known {
             return Ok(*number);
         }
-        (1..lb_common::MAX_BACKENDS)
-            .find(|number| !self.backends.contains_key(number))
-            .ok_or(DataplaneError::TooMany { what: "backends" })
+        // After the last one given away, so that a freed id rests as long as there are others: its counters go on.
+        let mut after = (self.last_backend + 1..lb_common::MAX_BACKENDS).chain(1..lb_common::MAX_BACKENDS);
+        let free = after.find(|number| !self.backends.contains_key(number));
+        self.last_backend = free.unwrap_or(self.last_backend);
+        free.ok_or(DataplaneError::TooMany { what: "backends" })
     }
 
     /// The id of the interface that a way leads out of, in the map of interfaces.

@@ -2,15 +2,14 @@
 
 use std::{net::SocketAddrV4, time::Duration};
 
-use aya_log::EbpfLogger;
 use lb_common::Reason;
 use tokio::{
-    io::{Interest, unix::AsyncFd},
     sync::{mpsc, oneshot},
+    task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
 
-use super::{BackendCounts, Dataplane, DataplaneError, Desired};
+use super::{BackendCounts, Dataplane, DataplaneError, Desired, Swept};
 
 /// Time from one sweep over all connections to the next.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -24,7 +23,11 @@ enum Command {
 /// What happened in the data path that somebody should know of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A publication failed; the state before it stands.
+    /// A publication succeeded after one that had failed.
+    Published,
+    /// A sweep succeeded after one that had failed.
+    Swept,
+    /// A publication failed in part; what did not fail stands.
     PublicationFailed(String),
     /// A sweep failed.
     SweepFailed(String),
@@ -79,19 +82,15 @@ impl Handle {
 }
 
 /// Give the data path to a task of its own. Every address whose counters are wanted must be in `watched`:
-/// (service, its backends).
+/// (service, its backends). The task ends when every handle is gone.
 pub fn spawn(
     dataplane: Dataplane,
     watched: Vec<(SocketAddrV4, Vec<SocketAddrV4>)>,
     notices: mpsc::UnboundedSender<Notice>,
-) -> Handle {
+) -> (Handle, JoinHandle<()>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let mut dataplane = dataplane;
-    for logger in dataplane.take_loggers() {
-        tokio::spawn(relay(logger));
-    }
-    tokio::spawn(run(dataplane, watched, notices, receiver));
-    Handle(sender)
+    let task = tokio::spawn(run(dataplane, watched, notices, receiver));
+    (Handle(sender), task)
 }
 
 async fn run(
@@ -102,54 +101,56 @@ async fn run(
 ) {
     let mut sweeps = interval(SWEEP);
     sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut sweeping, mut unpublished, mut unswept) = (false, false, false);
     loop {
         tokio::select! {
+            biased;
             command = commands.recv() => match command {
                 None => return,
                 Some(Command::Publish(desired)) => {
-                    if let Err(error) = dataplane.publish(&desired) {
-                        let _ = notices.send(Notice::PublicationFailed(error.to_string()));
+                    let errors: Vec<String> =
+                        dataplane.publish(&desired).iter().map(ToString::to_string).collect();
+                    let failed = !errors.is_empty();
+                    if failed {
+                        let _ = notices.send(Notice::PublicationFailed(errors.join("; ")));
+                    } else if unpublished {
+                        let _ = notices.send(Notice::Published);
                     }
+                    unpublished = failed;
                 }
                 Some(Command::Count(reply)) => match counts(&dataplane, &watched) {
                     Ok(counts) => { let _ = reply.send(counts); }
                     Err(error) => log::error!("the counters cannot be read: {error}"),
                 },
             },
-            _ = sweeps.tick() => sweep(&mut dataplane, &notices).await,
+            _ = sweeps.tick() => {
+                sweeping = true;
+                dataplane.relay_logs();
+            }
+            // One slice a turn: what is to be published never waits for a whole sweep.
+            () = tokio::task::yield_now(), if sweeping => match dataplane.sweep() {
+                Ok(None) => {}
+                Ok(Some(swept)) => {
+                    sweeping = false;
+                    tell_faults(&dataplane, swept, &notices);
+                    if std::mem::take(&mut unswept) {
+                        let _ = notices.send(Notice::Swept);
+                    }
+                }
+                Err(error) => {
+                    (sweeping, unswept) = (false, true);
+                    let _ = notices.send(Notice::SweepFailed(error.to_string()));
+                }
+            },
         }
     }
 }
 
-/// Pass on what a program logs.
-async fn relay(logger: EbpfLogger<&'static dyn log::Log>) {
-    let mut logger = match AsyncFd::with_interest(logger, Interest::READABLE) {
-        Ok(logger) => logger,
-        Err(error) => return log::warn!("what a program logs will not be seen: {error}"),
-    };
-    while let Ok(mut ready) = logger.readable_mut().await {
-        ready.get_inner_mut().flush();
-        ready.clear_ready();
-    }
-}
-
-/// One sweep, giving way to others after each slice.
-async fn sweep(dataplane: &mut Dataplane, notices: &mpsc::UnboundedSender<Notice>) {
-    loop {
-        match dataplane.sweep() {
-            Ok(None) => tokio::task::yield_now().await,
-            Ok(Some(swept)) => {
-                for (number, difference) in swept.faults {
-                    if let Some((service, backend)) = dataplane.name_of(number) {
-                        let _ = notices.send(Notice::AccountFault { service, backend, difference });
-                    }
-                }
-                return;
-            }
-            Err(error) => {
-                let _ = notices.send(Notice::SweepFailed(error.to_string()));
-                return;
-            }
+/// Accounts that do not agree with the connections they stand for.
+fn tell_faults(dataplane: &Dataplane, swept: Swept, notices: &mpsc::UnboundedSender<Notice>) {
+    for (number, difference) in swept.faults {
+        if let Some((service, backend)) = dataplane.name_of(number) {
+            let _ = notices.send(Notice::AccountFault { service, backend, difference });
         }
     }
 }

@@ -105,6 +105,14 @@ impl Monitor {
         self.sample_on(link, &peer).await
     }
 
+    /// Waits until the connection breaks between two samples; without a connection, for ever.
+    pub async fn broken(&self) {
+        match &self.link {
+            Some(link) => link.session.broken().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// The server's version, while connected.
     pub fn version(&self) -> Option<&str> {
         self.link.as_ref().map(|link| link.session.version())

@@ -19,6 +19,8 @@ use super::{
 pub enum Fact {
     /// A backend's state, one of `abi::backend_state`.
     State(u32, u8),
+    /// What becomes of a SYN that a backend refuses, one of `abi::no_backend`.
+    Refusals(u32, u8),
     /// A backend's weight.
     Weight(u32, u32),
     /// A backend's next hop is not known.
@@ -80,6 +82,7 @@ impl Fact {
     pub fn apply(&self, world: &mut dyn World) {
         match self {
             Self::State(id, state) => edit_backend(world, *id, |backend| backend.state = *state),
+            Self::Refusals(id, policy) => edit_backend(world, *id, |backend| backend.no_backend = *policy),
             Self::Weight(id, weight) => edit_backend(world, *id, |backend| backend.weight = *weight),
             Self::Unresolved(id) => edit_backend(world, *id, |backend| backend.hop = Hop::default()),
             Self::Ring(id, ring) => {
@@ -196,6 +199,16 @@ fn connection(world: &mut dyn World, client: SocketAddrV4, backend: u32, place: 
     let source_port = Be16::from_host(ranges.port(place));
     world.set_flow(
         key,
-        Flow { backend, cell: index, source: SOURCE.into(), source_port, marks, seen, pad: 0 },
+        Flow {
+            backend,
+            cell: index,
+            source: SOURCE.into(),
+            source_port,
+            marks,
+            seen,
+            client: key.client,
+            client_port: key.client_port,
+            pad: [0; 3],
+        },
     );
 }

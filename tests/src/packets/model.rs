@@ -268,8 +268,9 @@ impl Tables for Model {
         true
     }
 
-    fn fill_cell(&self, index: u32, body: &PortCell) {
-        if let Some(cell) = self.cells.borrow_mut().get_mut(index as usize) {
+    fn fill_cell(&self, index: u32, busy: Owner, body: &PortCell) {
+        let mut cells = self.cells.borrow_mut();
+        if let Some(cell) = cells.get_mut(index as usize).filter(|cell| cell.owner == busy) {
             *cell = *body;
         }
     }

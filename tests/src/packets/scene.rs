@@ -125,7 +125,7 @@ pub fn backend(id: u32, ports: PortRanges) -> Backend {
         address: (*server.ip()).into(),
         port: Be16::from_host(server.port()),
         state: backend_state::ACTIVE,
-        pad: 0,
+        no_backend: no_backend::RESET,
         hop: Hop { mac, interface: BACK },
         service_address: (*address.ip()).into(),
         service,

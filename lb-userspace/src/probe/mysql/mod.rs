@@ -101,6 +101,13 @@ impl Session {
         }
     }
 
+    /// Waits until the server breaks the silence between two questions. It has nothing to say then but that it closes
+    /// the connection, or its kernel that the process is gone.
+    pub async fn broken(&self) {
+        // The byte stays where it is, and an error says the same as an end.
+        let _ = self.wire.stream.peek(&mut [0]).await;
+    }
+
     /// Says goodbye, so that the server does not count an aborted connection.
     pub fn quit(self) {
         drop(self);

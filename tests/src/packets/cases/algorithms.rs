@@ -8,9 +8,9 @@ use lb_common::{
 
 use crate::packets::{
     Case, Fact,
-    expect::{reset, to_backend, to_one_of},
+    expect::{dropped, to_backend, to_one_of},
     scene::{A, A2, ADMIN, B, CLIENT, FOUR_PORTS, OTHER, THIRD, WEB_ID},
-    segment::{CLIENT_ISN, SYN, client},
+    segment::{SYN, client},
 };
 
 /// Eight draws miss one of two backends once in 128 times; four times in a row once in 268 million.
@@ -21,7 +21,6 @@ fn round_robin() -> Fact {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    let refused = || reset(Reason::NoBackendReset, 0, Some(CLIENT_ISN + 1));
     vec![
         Case::new("round robin walks the ring slot by slot")
             .ports(FOUR_PORTS)
@@ -71,12 +70,12 @@ pub(super) fn cases() -> Vec<Case> {
             .tries(TRIES),
         Case::new("a slot that names another service's backend is not followed")
             .given(Fact::Ring(WEB_ID, vec![A2]))
-            .send(client(SYN), refused(), &[]),
-        Case::new("a ring of backends that are all closed to new connections is as good as none")
+            .send(client(SYN), dropped(Reason::NoBackendHold), &[]),
+        Case::new("a ring of backends that are all closed to new connections is about to be replaced: the SYN waits")
             .given(Fact::State(A, backend_state::CLOSED_TO_NEW))
-            .send(client(SYN), refused(), &[])
+            .send(client(SYN), dropped(Reason::NoBackendHold), &[])
             .given(round_robin())
-            .send(client(SYN), refused(), &[]),
+            .send(client(SYN), dropped(Reason::NoBackendHold), &[]),
         Case::new("the other service on the same address has backends of its own").send(
             client(SYN).of(CLIENT).to(ADMIN),
             to_backend(A2).opens(A2),

@@ -2,7 +2,7 @@
 
 use lb_common::{
     Reason,
-    abi::backend_state,
+    abi::{backend_state, no_backend},
     cell::Phase::{Answered, Busy, Closed, Embryonic, Established, Resting},
 };
 
@@ -64,6 +64,21 @@ fn resets() -> Vec<Case> {
         Case::new("a server that refuses closes the account")
             .send(client(SYN), to_backend(A).opens(A), &[Embryonic])
             .send(server(A, RST | ACK).seq(0), to_client(A).closes(A), &[Closed]),
+        Case::new(
+            "a server that refuses is not believed where the service holds: the next SYN is judged afresh",
+        )
+        .given(Fact::Refusals(A, no_backend::HOLD))
+        .send(client(SYN), to_backend(A).opens(A), &[Embryonic])
+        .send(server(A, RST | ACK).seq(0), dropped(Reason::RefusalHeld).closes(A), &[Closed])
+        .send(
+            client(SYN),
+            to_backend(A).opens(A).counted(WEB_ID, Reason::SynOnOldFlow),
+            &[Embryonic],
+        ),
+        Case::new("a RST of the server after the handshake goes on to the client where the service holds")
+            .given(Fact::Refusals(A, no_backend::HOLD))
+            .handshake()
+            .send(server(A, RST), to_client(A).closes(A), &[Closed]),
         Case::new("a RST of the server closes the account, and data after it does not open it again")
             .handshake()
             .send(server(A, RST), to_client(A).closes(A), &[Closed])

@@ -103,7 +103,7 @@ fn order() -> Vec<Case> {
             .send(client(SYN), to_backend(A).opens(A), &[Closed, Established, Established, Embryonic])
             .send(client(ACK).of(OTHER), to_backend(A), &[Closed, Established, Established, Embryonic]),
         Case::new("a port that its server closed a minute ago has rested enough")
-            .given(other(0, Life::RestingByServer, 61_000))
+            .given(other(0, Life::RestingByServer, 67_000))
             .send(client(SYN), to_backend(A).opens(A), &[Embryonic]),
         Case::new(
             "a port that its server closed within the minute is taken if there is no other, and counted",

@@ -27,6 +27,8 @@ pub enum Fact {
     Unresolved(u32),
     /// A service's ring; an empty one has been empty since now.
     Ring(u32, Vec<u32>),
+    /// A service became empty a tick ahead of the program's clock, which lags behind the agent's.
+    EmptyAhead(u32),
     /// A service's algorithm, one of `abi::algorithm`.
     Algorithm(u32, u8),
     /// What a service without backends does, one of `abi::no_backend`.
@@ -90,6 +92,10 @@ impl Fact {
                     service.empty_since = now;
                 });
                 world.set_ring(scene::service(*id).ring_offset, ring);
+            }
+            Self::EmptyAhead(id) => {
+                let ahead = world.now().raw() + 1;
+                edit_service(world, *id, |service| service.empty_since = ahead);
             }
             Self::Algorithm(id, algorithm) => {
                 edit_service(world, *id, |service| service.algorithm = *algorithm);

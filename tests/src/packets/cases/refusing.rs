@@ -79,6 +79,11 @@ fn nobody() -> Vec<Case> {
             .send(client(SYN), dropped(Reason::NoBackendHold), &[])
             .given(Fact::Pass(2_500))
             .send(client(SYN), refused(), &[]),
+        Case::new("with `hold` a SYN waits also where the agent's clock was a tick ahead of the program's")
+            .given(empty.clone())
+            .given(Fact::EmptyAhead(WEB_ID))
+            .given(Fact::NoBackend(WEB_ID, no_backend::HOLD))
+            .send(client(SYN), dropped(Reason::NoBackendHold), &[]),
         Case::new("with `hold` the retry finds the backend that came meanwhile")
             .given(empty.clone())
             .given(Fact::NoBackend(WEB_ID, no_backend::HOLD))

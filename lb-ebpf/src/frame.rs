@@ -5,7 +5,7 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::{bpf_redirect, bpf_xdp_adjust_tail},
+    helpers::{bpf_redirect, bpf_xdp_adjust_tail, generated::bpf_xdp_get_buff_len},
 };
 use lb_common::plain::Plain;
 use lb_ebpf::Frame;
@@ -52,6 +52,12 @@ impl Frame for Packet {
     fn sum(&self, offset: usize, length: usize) -> Option<u32> {
         let sum = lb_sum(self.0, offset as u32, length as u32);
         if sum == NO_SUM { None } else { Some(sum) }
+    }
+
+    #[inline(always)]
+    fn length(&self) -> usize {
+        // SAFETY: a helper call on the valid context; it counts the buffers that `data_end` does not reach.
+        unsafe { bpf_xdp_get_buff_len(self.0) as usize }
     }
 
     #[inline(always)]

@@ -39,6 +39,8 @@ pub trait Frame {
     fn store<T: Plain>(&mut self, offset: usize, value: T) -> Option<()>;
     /// The ones' complement sum of `length` bytes from `offset` on, not folded (RFC 1071).
     fn sum(&self, offset: usize, length: usize) -> Option<u32>;
+    /// Bytes of the packet, those in further buffers included.
+    fn length(&self) -> usize;
     /// Cut the packet to its first `length` bytes.
     fn truncate(&mut self, length: usize) -> Option<()>;
 }

@@ -88,7 +88,10 @@ pub fn parse<F: Frame>(frame: &F) -> Parsed {
     let tcp_offset = ETHERNET + header;
     let Some(tcp) = frame.load::<TcpWords>(tcp_offset) else { return Parsed::Malformed };
     let packet = Packet { macs, ip, tcp, tcp_offset };
-    if packet.segment() < packet.tcp_header() || packet.tcp_header() < size_of::<TcpWords>() {
+    if frame.length() < ETHERNET + packet.ip_length() as usize
+        || packet.segment() < packet.tcp_header()
+        || packet.tcp_header() < size_of::<TcpWords>()
+    {
         return Parsed::Malformed;
     }
     Parsed::Tcp(packet)

@@ -38,6 +38,10 @@ impl Frame for Bytes {
         Some(bytes.chunks(2).map(pair).sum())
     }
 
+    fn length(&self) -> usize {
+        self.0.len()
+    }
+
     fn truncate(&mut self, length: usize) -> Option<()> {
         if length > self.0.len() {
             return None;

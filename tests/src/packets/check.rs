@@ -34,7 +34,7 @@ pub(super) fn check(
             expect.outcome
         ));
     }
-    if bytes != wanted_bytes && expect.outcome != Outcome::Lost {
+    if bytes != wanted_bytes {
         return Err(format!("the packet is\n  {bytes:02x?}, wanted\n  {wanted_bytes:02x?}"));
     }
     let wanted = wanted_counters(&before, expect, traffic);
@@ -73,7 +73,7 @@ fn outcome(
     let bytes = || u64::from(u16::from_be_bytes([packet[16], packet[17]]));
     Ok(match *outcome {
         Outcome::Untouched => (Action::Pass, packet.to_vec(), None),
-        Outcome::Dropped | Outcome::Lost => (Action::Drop, packet.to_vec(), None),
+        Outcome::Dropped => (Action::Drop, packet.to_vec(), None),
         Outcome::Reset(seq, ack) => (leave(FRONT), segment::reset(packet, seq, ack, trust), None),
         Outcome::ToOneOf(backends) => {
             let (client, service) = ends_of(packet);

@@ -13,8 +13,6 @@ pub enum Outcome {
     Untouched,
     /// It goes nowhere, untouched.
     Dropped,
-    /// It goes nowhere, after a rewrite that failed half-way.
-    Lost,
     /// It goes to one of these backends, from the port that its client holds there.
     ToOneOf(&'static [u32]),
     /// It goes from this backend to the client that holds the port.
@@ -47,11 +45,6 @@ pub fn untouched() -> Expect {
 /// It goes nowhere.
 pub fn dropped(reason: Reason) -> Expect {
     Expect { outcome: Outcome::Dropped, ..untouched() }.counted(WEB_ID, reason)
-}
-
-/// It goes nowhere, after a rewrite that failed half-way.
-pub fn lost(reason: Reason) -> Expect {
-    Expect { outcome: Outcome::Lost, ..untouched() }.counted(WEB_ID, reason)
 }
 
 /// It goes to this backend.

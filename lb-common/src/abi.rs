@@ -8,6 +8,9 @@ use crate::{Be16, Be32, Ticks, ports::PortRanges};
 /// TCP's number in the IPv4 header (RFC 9293).
 pub const TCP: u8 = 6;
 
+/// UDP's number in an IP header (RFC 768).
+pub const UDP: u8 = 17;
+
 /// Where a packet goes next: one word, so that a reader never sees half of a new next hop.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod config;
 pub mod dataplane;
 pub mod health;
+pub mod listen;
 pub mod netlink;
 pub mod probe;
 pub mod ring;

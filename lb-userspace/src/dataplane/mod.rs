@@ -4,6 +4,7 @@
 //! services, backends, interfaces and port blocks are read back from the maps, by the addresses that they stand for.
 
 pub mod attach;
+pub mod desired;
 mod error;
 pub mod pins;
 pub mod publish;

@@ -9,7 +9,7 @@
 //!   cell away first makes it [`Phase::Busy`], then removes the entry, then writes the cell's body, then the new owner;
 //! * the body of a cell is valid in every phase but `Free` and `Busy`, and written only while `Busy`.
 
-use crate::{Be16, Be32, Ticks, abi::Hop};
+use crate::{Address, Be16, Be32, Be128, Ticks, abi::Hop};
 
 /// How far the connection that holds a port has come.
 #[repr(u8)]
@@ -29,6 +29,8 @@ pub enum Phase {
     Resting = 5,
     /// Changing hands.
     Busy = 6,
+    /// A flow whose port cell knows how far it has come ([`flow`](crate::flow)); never the phase of a cell.
+    Linked = 7,
 }
 
 /// The first word of a cell.
@@ -43,6 +45,10 @@ const SERVER_FIRST: u64 = 0x20;
 const RESET_BY_CLIENT: u64 = 0x40;
 const RESET_BY_SERVER: u64 = 0x80;
 const STATE: u64 = 0xff;
+/// Of a linked flow: the client has acknowledged the server's sequence number.
+const PROVEN: u64 = 0x08;
+/// Of a linked flow: the client has sent a FIN or a RST.
+const CLOSING: u64 = 0x10;
 const GENERATION: u64 = 0xff00;
 
 /// Who sent a segment.
@@ -68,14 +74,16 @@ pub struct Signs {
     pub data: bool,
     /// It acknowledges the server's SYN (a client's only).
     pub proves: bool,
+    /// It is a datagram: any answer proves the way.
+    pub datagram: bool,
 }
 
 impl Owner {
     /// A client's hold on a port, in the given phase, one generation after `before`.
     #[inline(always)]
-    pub const fn next(before: Self, client: Be32, port: Be16, phase: Phase) -> Self {
+    pub fn next<A: Address>(before: Self, client: A, port: Be16, phase: Phase) -> Self {
         let generation = before.0.wrapping_add(0x100) & GENERATION;
-        Self((client.wire() as u64) << 32 | (port.wire() as u64) << 16 | generation | phase as u64)
+        Self((client.tag() as u64) << 32 | (port.wire() as u64) << 16 | generation | phase as u64)
     }
 
     /// The phase.
@@ -88,7 +96,8 @@ impl Owner {
             3 => Phase::Established,
             4 => Phase::Closed,
             5 => Phase::Resting,
-            _ => Phase::Busy,
+            6 => Phase::Busy,
+            _ => Phase::Linked,
         }
     }
 
@@ -98,10 +107,10 @@ impl Owner {
         Self(self.0 & !PHASE | phase as u64)
     }
 
-    /// The client's address.
+    /// The tag of the client's address ([`Address::tag`]).
     #[inline(always)]
-    pub const fn client(self) -> Be32 {
-        Be32::from_wire((self.0 >> 32) as u32)
+    pub const fn tag(self) -> u32 {
+        (self.0 >> 32) as u32
     }
 
     /// The client's port.
@@ -110,10 +119,34 @@ impl Owner {
         Be16::from_wire((self.0 >> 16) as u16)
     }
 
-    /// Whether this is the client's hold.
+    /// Whether this is the hold of a client with that tag and port; its address must be compared in the body too.
     #[inline(always)]
-    pub const fn belongs_to(self, client: Be32, port: Be16) -> bool {
-        self.0 >> 16 == (client.wire() as u64) << 16 | port.wire() as u64
+    pub const fn has(self, tag: u32, port: Be16) -> bool {
+        self.0 >> 16 == (tag as u64) << 16 | port.wire() as u64
+    }
+
+    /// Whether two words are the same client's hold of the same generation, whatever their phases.
+    #[inline(always)]
+    pub const fn is_same_hold(self, other: Self) -> bool {
+        self.0 & !STATE == other.0 & !STATE
+    }
+
+    /// Whether a connection stands here, alive or closed.
+    #[inline(always)]
+    pub const fn is_held(self) -> bool {
+        !matches!(self.phase(), Phase::Free | Phase::Resting | Phase::Busy)
+    }
+
+    /// A linked flow whose handshake is proven, so that its port cell need not be looked at.
+    #[inline(always)]
+    pub const fn is_proven_link(self) -> bool {
+        self.0 & (PHASE | PROVEN) == Phase::Linked as u64 | PROVEN
+    }
+
+    /// A linked flow's word with what the client's segment has shown.
+    #[inline(always)]
+    pub const fn link_with(self, proven: bool, closing: bool) -> Self {
+        Self(self.0 | if proven { PROVEN } else { 0 } | if closing { CLOSING } else { 0 })
     }
 
     /// Whether the connection counts as live.
@@ -161,7 +194,9 @@ impl Owner {
                 if state & (CLIENT_FIN | SERVER_FIN) == CLIENT_FIN | SERVER_FIN {
                     state = state & !PHASE | Phase::Closed as u64;
                 }
-            } else if matches!(phase, Phase::Embryonic) && signs.syn_ack {
+            } else if matches!(phase, Phase::Embryonic) && signs.datagram && matches!(side, Side::Server) {
+                state = state & !PHASE | Phase::Established as u64;
+            } else if matches!(phase, Phase::Embryonic) && signs.syn_ack && matches!(side, Side::Server) {
                 state = state & !PHASE | Phase::Answered as u64;
             } else if matches!(phase, Phase::Answered) && signs.proves {
                 state = state & !PHASE | Phase::Established as u64;
@@ -170,6 +205,47 @@ impl Owner {
             state = state & !(PHASE | RESET_BY_CLIENT) | Phase::Established as u64;
         }
         Self(self.0 & !STATE | state)
+    }
+
+    /// The owner word after a segment from the client, where the server's are not seen. `again`: this is no SYN;
+    /// `later`: the flow began at least [`EMBRYO_GRACE`](crate::EMBRYO_GRACE) ago.
+    ///
+    /// Anybody can send a SYN and an ACK that nobody has asked for; who speaks again after a second stays. A FIN or a
+    /// RST, which anybody could have forged too, closes; data restores.
+    #[inline(always)]
+    pub const fn after_alone(self, signs: Signs, again: bool, later: bool) -> Self {
+        let mut state = self.0 & STATE;
+        let phase = self.phase();
+        if self.is_live() && (signs.rst || signs.fin) {
+            let by = if signs.rst { RESET_BY_CLIENT } else { CLIENT_FIN };
+            state = state & !PHASE | Phase::Closed as u64 | by;
+        } else if matches!(phase, Phase::Embryonic | Phase::Answered) && again {
+            let next = if later { Phase::Established } else { Phase::Answered };
+            state = state & !PHASE | next as u64;
+        } else if matches!(phase, Phase::Closed) && signs.data && !signs.rst && !signs.fin {
+            state = state & !(PHASE | RESET_BY_CLIENT | CLIENT_FIN) | Phase::Established as u64;
+        }
+        Self(self.0 & !STATE | state)
+    }
+
+    /// The same hold, with the mark that one side has been answered with a RST: the connection is cut.
+    #[inline(always)]
+    pub const fn told(self, side: Side) -> Self {
+        let by = match side {
+            Side::Client => RESET_BY_SERVER,
+            Side::Server => RESET_BY_CLIENT,
+        };
+        Self(self.0 & !PHASE | Phase::Closed as u64 | by)
+    }
+
+    /// Whether a side of a cut connection has been answered with a RST, or has sent one.
+    #[inline(always)]
+    pub const fn knows(self, side: Side) -> bool {
+        let by = match side {
+            Side::Client => RESET_BY_SERVER,
+            Side::Server => RESET_BY_CLIENT,
+        };
+        self.0 & by != 0
     }
 }
 
@@ -201,6 +277,9 @@ impl Worth {
             Phase::Embryonic | Phase::Answered if age.at_least(crate::EMBRYO_GRACE) => {
                 Self(Self::EMBRYO + span)
             }
+            Phase::Linked if !owner.is_proven_link() && age.at_least(crate::EMBRYO_GRACE) => {
+                Self(Self::EMBRYO + span)
+            }
             _ => Self::NONE,
         }
     }
@@ -227,30 +306,47 @@ impl Worth {
 /// One port of one endpoint and source address.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PortCell {
+pub struct PortCell<A: Address> {
     /// Who holds it, and how far it has come.
     pub owner: Owner,
     /// The way back to the client: the MAC address and interface that its packets came in by.
     pub hop: Hop,
-    /// Id of the (service, backend) pair.
-    pub backend: u32,
     /// When the server last sent something, or when the connection ended, in [`Ticks`].
     pub seen: u32,
-    /// The server's initial sequence number, host order.
-    pub server_isn: u32,
+    /// The server's initial sequence number, host order. Before the answer: when the client's SYN was forwarded, in
+    /// microseconds of the precise clock, modulo 2^32.
+    pub word: u32,
+    /// Id of the (service, backend) pair.
+    pub backend: u16,
     /// The port that the client connected to.
     pub service_port: Be16,
-    /// Zero: room for a VLAN tag.
+    /// The VLAN tag (TCI, host order) that the client's packets carry; 0: none.
+    pub vlan: u16,
+    /// Zero.
     pub pad: u16,
+    /// What the owner word does not hold of the client's address.
+    pub client: A::Rest,
 }
 
-const _: () = assert!(size_of::<PortCell>() == 32);
+const _: () = assert!(size_of::<PortCell<Be32>>() == 32 && size_of::<PortCell<Be128>>() == 48);
 
-impl PortCell {
+impl<A: Address> PortCell<A> {
     /// When the server last sent something, or when the connection ended.
     #[inline(always)]
     pub const fn seen(&self) -> Ticks {
         Ticks::from_raw(self.seen)
+    }
+
+    /// The client's address.
+    #[inline(always)]
+    pub fn client(&self) -> A {
+        A::whole(self.owner.tag(), self.client)
+    }
+
+    /// Whether this is the client's hold.
+    #[inline(always)]
+    pub fn belongs_to(&self, client: A, port: Be16) -> bool {
+        self.owner.has(client.tag(), port) && self.client == client.rest()
     }
 }
 
@@ -260,7 +356,8 @@ mod tests {
 
     const CLIENT: Be32 = Be32::from_host(0x0a4d_0101);
     const PORT: Be16 = Be16::from_host(40000);
-    const NOTHING: Signs = Signs { syn_ack: false, fin: false, rst: false, data: false, proves: false };
+    const NOTHING: Signs =
+        Signs { syn_ack: false, fin: false, rst: false, data: false, proves: false, datagram: false };
     const SYN_ACK: Signs = Signs { syn_ack: true, ..NOTHING };
     const PROOF: Signs = Signs { proves: true, ..NOTHING };
     const DATA: Signs = Signs { data: true, ..NOTHING };
@@ -316,8 +413,8 @@ mod tests {
             let end = segments.iter().fold(embryo(), |owner, (side, signs)| owner.after(*side, *signs));
             assert_eq!(end.phase(), *phase, "{what}");
             assert_eq!(end.server_waits(), *server_waits, "{what}");
-            assert!(end.belongs_to(CLIENT, PORT), "{what}");
-            assert_eq!((end.client(), end.client_port()), (CLIENT, PORT), "{what}");
+            assert!(end.has(CLIENT.tag(), PORT), "{what}");
+            assert_eq!((end.tag(), end.client_port()), (CLIENT.wire(), PORT), "{what}");
         }
     }
 

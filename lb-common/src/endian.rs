@@ -85,3 +85,37 @@ impl From<Be32> for core::net::Ipv4Addr {
         Self::from(address.bytes())
     }
 }
+
+/// An IPv6 address as it stands in a packet.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Be128([u32; 4]);
+
+impl Be128 {
+    /// From the words as they stand in memory.
+    #[inline(always)]
+    pub const fn from_wire(words: [u32; 4]) -> Self {
+        Self(words)
+    }
+
+    /// The words as they stand in memory: for checksums, hashes and packing only.
+    #[inline(always)]
+    pub const fn wire(self) -> [u32; 4] {
+        self.0
+    }
+}
+
+impl From<core::net::Ipv6Addr> for Be128 {
+    fn from(address: core::net::Ipv6Addr) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.octets();
+        let word = u32::from_ne_bytes;
+        Self([word([a, b, c, d]), word([e, f, g, h]), word([i, j, k, l]), word([m, n, o, p])])
+    }
+}
+
+impl From<Be128> for core::net::Ipv6Addr {
+    fn from(address: Be128) -> Self {
+        let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] = address.0.map(u32::to_ne_bytes);
+        Self::from([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
+    }
+}

@@ -1,25 +1,29 @@
 //! The contract between the kernel's half of `lb` and the agent: map keys and values, port cells, reasons, limits.
 //!
 //! Both halves compile this crate, so a constant or a layout stands here once. It does no I/O and knows nothing of
-//! either half. Changing the layout of anything in [`abi`] or [`cell`] means raising [`ABI_VERSION`]: pinned maps of
+//! either half. Changing the layout of anything in [`abi`], [`cell`], [`event`] or [`flow`] means raising [`ABI_VERSION`]: pinned maps of
 //! another version are never adopted.
 #![no_std]
 #![deny(unsafe_code)]
 
 pub mod abi;
+pub mod address;
 pub mod cell;
 pub mod endian;
+pub mod event;
+pub mod flow;
 pub mod plain;
 pub mod ports;
 pub mod reason;
 pub mod time;
 
-pub use endian::{Be16, Be32};
+pub use address::Address;
+pub use endian::{Be16, Be32, Be128};
 pub use reason::Reason;
 pub use time::Ticks;
 
 /// The layout that both halves agree on. It names the folder of the pins, so two layouts never meet in one map.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Services that one instance holds at most. Id 0 is nobody's: counters of packets without a service stand there.
 pub const MAX_SERVICES: u32 = 256;
@@ -30,8 +34,17 @@ pub const MAX_BACKENDS: u32 = 4096;
 /// Interfaces that one instance is attached to or sends through at most. Id 0 is nobody's.
 pub const MAX_INTERFACES: u32 = 256;
 
-/// Distinct (backend address, source address) pairs at most.
+/// Distinct (backend address, source address) pairs of one family at most.
 pub const MAX_ENDPOINTS: u32 = 4096;
+
+/// Source addresses of one family at most. Number 0 is nobody's.
+pub const MAX_SOURCES: u32 = 256;
+
+/// Fragmented packets of one family that are under way at once.
+pub const MAX_FRAGMENTS: u32 = 4096;
+
+/// Source addresses of one family whose new connections are counted at once.
+pub const MAX_BUCKETS: u32 = 65_536;
 
 /// Slots of all rings together.
 pub const RING_SLOTS: u32 = 1 << 20;

@@ -22,34 +22,52 @@ unsafe impl Plain for u64 {}
 unsafe impl Plain for crate::Be16 {}
 // SAFETY: transparent over an integer.
 unsafe impl Plain for crate::Be32 {}
+// SAFETY: transparent over an array of integers.
+unsafe impl Plain for crate::Be128 {}
 // SAFETY: an array of a plain type has no padding between its elements.
 unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 
 #[cfg(feature = "agent")]
 mod agent {
     //! `aya::Pod` for what stands in maps: all `repr(C)`, fixed-size integers only, padding explicit and zero.
-    use crate::{abi, cell, ports};
+    use crate::{Be32, Be128, abi, cell, event, flow, ports};
 
     macro_rules! pod {
         ($($name:ty),* $(,)?) => {$(
-            // SAFETY: `repr(C)` over integers with explicit padding; sizes are asserted in `abi`.
+            // SAFETY: `repr(C)` over integers with explicit padding; sizes are asserted where they are declared.
             unsafe impl aya::Pod for $name {}
         )*};
     }
+    macro_rules! pod_of_both_families {
+        ($($($name:ident)::+),* $(,)?) => {
+            pod!($($($name)::+<Be32>, $($name)::+<Be128>),*);
+        };
+    }
     pod!(
-        abi::ServiceKey,
+        Be32,
+        Be128,
         abi::Service,
-        abi::Backend,
+        abi::Ranges,
         abi::Account,
         abi::Traffic,
         abi::Interface,
-        abi::EndpointKey,
         abi::Endpoint,
-        abi::FlowKey,
-        abi::Flow,
         abi::ProgramConfig,
         abi::Layout,
-        cell::PortCell,
+        event::Event,
+        event::Captured,
+        event::Traced,
         ports::PortRanges,
+    );
+    pod_of_both_families!(
+        abi::ServiceKey,
+        abi::RangesKey,
+        abi::Backend,
+        abi::EndpointKey,
+        abi::FragmentKey,
+        abi::Fragment,
+        abi::BucketKey,
+        cell::PortCell,
+        flow::Bucket,
     );
 }

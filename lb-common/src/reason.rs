@@ -6,9 +6,9 @@
 pub enum Reason {
     /// Shorter than its headers say, or headers that contradict each other; passed to the host.
     Malformed = 0,
-    /// A TCP fragment, whose ports or later parts are not in sight; passed to the host.
-    Fragment,
-    /// TTL 1 or 0 on a packet that would be routed; dropped.
+    /// A later part of a fragmented packet to a balanced address, whose first part was not seen; passed to the host.
+    FragmentUnmatched,
+    /// TTL 1 or 0 on a packet that would be routed; answered with ICMP "time exceeded".
     TtlExceeded,
     /// TCP without a flow, no SYN; answered with a RST.
     NoFlow,
@@ -16,7 +16,7 @@ pub enum Reason {
     RstWithoutFlow,
     /// A flow whose backend is gone; answered with a RST.
     BackendGone,
-    /// A SYN while no backend can serve; answered with a RST.
+    /// A new connection while no backend can serve; answered with a RST, or ICMP "port unreachable".
     NoBackendReset,
     /// A SYN while no backend can serve, within `hold`; dropped, for the client will retry.
     NoBackendHold,
@@ -44,13 +44,37 @@ pub enum Reason {
     EmbryoDisplaced,
     /// A backend's RST to a SYN of a service that holds; dropped, for the client's next SYN may find another backend.
     RefusalHeld,
+    /// A backend that is a client of its own service, where the mode does not allow it; answered with a RST.
+    Hairpin,
+    /// Longer than its way to the receiver allows; answered with ICMP "packet too big".
+    TooBig,
+    /// An ICMP error that was due, but beyond the rate of errors; the packet is dropped.
+    ErrorHeldBack,
+    /// An ICMP error that found its flow by the packet it quotes; forwarded.
+    ErrorTranslated,
+    /// An ICMP error to a balanced address whose quoted packet has no flow; passed to the host.
+    ErrorUnmatched,
+    /// An echo request to an address that answers them; answered.
+    EchoAnswered,
+    /// A new connection that the flow table had no room for, sent where the ring says; forwarded.
+    NotRecorded,
+    /// No SYN and no flow, in a mode that keeps the client's address: sent where the ring says; forwarded.
+    UnknownByRing,
+    /// A new connection while all backends that could serve are at their limits; then as `no-backend` says.
+    BackendsFull,
+    /// A new connection while its service is at its limit; then as `no-backend` says.
+    ServiceFull,
+    /// A new connection beyond the rate of its source address; dropped.
+    RateLimited,
+    /// A packet of a connection that is cut; answered with a RST.
+    Cut,
 }
 
 impl Reason {
     /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 32] = [
         Self::Malformed,
-        Self::Fragment,
+        Self::FragmentUnmatched,
         Self::TtlExceeded,
         Self::NoFlow,
         Self::RstWithoutFlow,
@@ -69,6 +93,18 @@ impl Reason {
         Self::SynOnOldFlow,
         Self::EmbryoDisplaced,
         Self::RefusalHeld,
+        Self::Hairpin,
+        Self::TooBig,
+        Self::ErrorHeldBack,
+        Self::ErrorTranslated,
+        Self::ErrorUnmatched,
+        Self::EchoAnswered,
+        Self::NotRecorded,
+        Self::UnknownByRing,
+        Self::BackendsFull,
+        Self::ServiceFull,
+        Self::RateLimited,
+        Self::Cut,
     ];
 
     /// Counters that one service owns; a power of two, so that there is room for more without a new layout.
@@ -78,7 +114,7 @@ impl Reason {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Malformed => "malformed",
-            Self::Fragment => "fragment",
+            Self::FragmentUnmatched => "fragment-unmatched",
             Self::TtlExceeded => "ttl-exceeded",
             Self::NoFlow => "no-flow",
             Self::RstWithoutFlow => "rst-without-flow",
@@ -97,6 +133,18 @@ impl Reason {
             Self::SynOnOldFlow => "syn-on-old-flow",
             Self::EmbryoDisplaced => "embryo-displaced",
             Self::RefusalHeld => "refusal-held",
+            Self::Hairpin => "hairpin",
+            Self::TooBig => "too-big",
+            Self::ErrorHeldBack => "error-held-back",
+            Self::ErrorTranslated => "error-translated",
+            Self::ErrorUnmatched => "error-unmatched",
+            Self::EchoAnswered => "echo-answered",
+            Self::NotRecorded => "not-recorded",
+            Self::UnknownByRing => "unknown-by-ring",
+            Self::BackendsFull => "backends-full",
+            Self::ServiceFull => "service-full",
+            Self::RateLimited => "rate-limited",
+            Self::Cut => "cut",
         }
     }
 
@@ -105,18 +153,23 @@ impl Reason {
         !matches!(
             self,
             Self::Malformed
-                | Self::Fragment
+                | Self::FragmentUnmatched
                 | Self::PortReusedEarly
                 | Self::ChecksumCompleted
                 | Self::SynOnOldFlow
                 | Self::EmbryoDisplaced
+                | Self::ErrorTranslated
+                | Self::ErrorUnmatched
+                | Self::EchoAnswered
+                | Self::NotRecorded
+                | Self::UnknownByRing
         )
     }
 
     /// The place of this reason's counter for a service in the map of reasons.
     #[inline(always)]
-    pub const fn counter(self, service: u32) -> u32 {
-        service * Self::SLOTS + self as u32
+    pub const fn counter(self, service: u16) -> u32 {
+        service as u32 * Self::SLOTS + self as u32
     }
 }
 

@@ -44,12 +44,13 @@ const SERVER_FIN: u64 = 0x10;
 const SERVER_FIRST: u64 = 0x20;
 const RESET_BY_CLIENT: u64 = 0x40;
 const RESET_BY_SERVER: u64 = 0x80;
-const STATE: u64 = 0xff;
+const CUT: u64 = 0x8000;
+const STATE: u64 = 0x80ff;
 /// Of a linked flow: the client has acknowledged the server's sequence number.
 const PROVEN: u64 = 0x08;
 /// Of a linked flow: the client has sent a FIN or a RST.
 const CLOSING: u64 = 0x10;
-const GENERATION: u64 = 0xff00;
+const GENERATION: u64 = 0x7f00;
 
 /// Who sent a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,7 +141,20 @@ impl Owner {
     /// A linked flow whose handshake is proven, so that its port cell need not be looked at.
     #[inline(always)]
     pub const fn is_proven_link(self) -> bool {
-        self.0 & (PHASE | PROVEN) == Phase::Linked as u64 | PROVEN
+        self.0 & (PHASE | PROVEN | CUT) == Phase::Linked as u64 | PROVEN
+    }
+
+    /// Whether the connection is cut: each packet of it is answered with a RST.
+    #[inline(always)]
+    pub const fn is_cut(self) -> bool {
+        self.0 & CUT != 0
+    }
+
+    /// The same hold, cut. A connection is closed by it; a linked flow stays linked.
+    #[inline(always)]
+    pub const fn cut(self) -> Self {
+        let state = if matches!(self.phase(), Phase::Linked) { self.0 } else { self.0 & !PHASE | Phase::Closed as u64 };
+        Self(state | CUT)
     }
 
     /// A linked flow's word with what the client's segment has shown.
@@ -201,7 +215,11 @@ impl Owner {
             } else if matches!(phase, Phase::Answered) && signs.proves {
                 state = state & !PHASE | Phase::Established as u64;
             }
-        } else if matches!(phase, Phase::Closed) && signs.data && !signs.rst && state & RESET_BY_CLIENT != 0 {
+        } else if matches!(phase, Phase::Closed)
+            && signs.data
+            && !signs.rst
+            && state & (RESET_BY_CLIENT | CUT) == RESET_BY_CLIENT
+        {
             state = state & !(PHASE | RESET_BY_CLIENT) | Phase::Established as u64;
         }
         Self(self.0 & !STATE | state)
@@ -222,20 +240,20 @@ impl Owner {
         } else if matches!(phase, Phase::Embryonic | Phase::Answered) && again {
             let next = if later { Phase::Established } else { Phase::Answered };
             state = state & !PHASE | next as u64;
-        } else if matches!(phase, Phase::Closed) && signs.data && !signs.rst && !signs.fin {
+        } else if matches!(phase, Phase::Closed) && !self.is_cut() && signs.data && !signs.rst && !signs.fin {
             state = state & !(PHASE | RESET_BY_CLIENT | CLIENT_FIN) | Phase::Established as u64;
         }
         Self(self.0 & !STATE | state)
     }
 
-    /// The same hold, with the mark that one side has been answered with a RST: the connection is cut.
+    /// The same hold, cut, with the mark that one side has been answered with a RST.
     #[inline(always)]
     pub const fn told(self, side: Side) -> Self {
         let by = match side {
             Side::Client => RESET_BY_SERVER,
             Side::Server => RESET_BY_CLIENT,
         };
-        Self(self.0 & !PHASE | Phase::Closed as u64 | by)
+        Self(self.cut().0 | by)
     }
 
     /// Whether a side of a cut connection has been answered with a RST, or has sent one.

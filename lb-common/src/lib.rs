@@ -14,6 +14,7 @@ pub mod event;
 pub mod flow;
 pub mod plain;
 pub mod ports;
+pub mod program;
 pub mod reason;
 pub mod time;
 

@@ -141,8 +141,6 @@ pub mod service_flag {
     pub const ON_CHANGE: u8 = 1;
     /// New connections per source address are limited.
     pub const RATE: u8 = 2;
-    /// Its connections are limited, by the account at [`service_account`](super::service_account).
-    pub const LIMIT: u8 = 4;
 }
 
 /// A service. Written by the agent, one update for the whole; read by the kernel.
@@ -211,7 +209,7 @@ pub struct Backend<A> {
     pub source: u16,
     /// How many sources it sees; at least 1.
     pub sources: u16,
-    /// The server that it is, over all services: row of its limit, see [`server_account`]; 0: no limit.
+    /// The server that it is, over all services: see [`server_account`]; 0: nobody counts it.
     pub server: u16,
     /// Largest IP packet that fits on the way to it; 0: not known.
     pub mtu: u16,

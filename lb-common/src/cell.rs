@@ -153,7 +153,11 @@ impl Owner {
     /// The same hold, cut. A connection is closed by it; a linked flow stays linked.
     #[inline(always)]
     pub const fn cut(self) -> Self {
-        let state = if matches!(self.phase(), Phase::Linked) { self.0 } else { self.0 & !PHASE | Phase::Closed as u64 };
+        let state = if matches!(self.phase(), Phase::Linked) {
+            self.0
+        } else {
+            self.0 & !PHASE | Phase::Closed as u64
+        };
         Self(state | CUT)
     }
 
@@ -212,7 +216,10 @@ impl Owner {
                 state = state & !PHASE | Phase::Established as u64;
             } else if matches!(phase, Phase::Embryonic) && signs.syn_ack && matches!(side, Side::Server) {
                 state = state & !PHASE | Phase::Answered as u64;
-            } else if matches!(phase, Phase::Answered) && signs.proves {
+            } else if matches!(phase, Phase::Answered)
+                && (signs.proves || matches!(side, Side::Server) && !signs.syn_ack)
+            {
+                // A server says more than its SYN-ACK only where the client has acknowledged that.
                 state = state & !PHASE | Phase::Established as u64;
             }
         } else if matches!(phase, Phase::Closed)

@@ -10,12 +10,24 @@ pub const ENTRY: &str = "lb";
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// IPv4 behind VLAN tags.
-    TaggedIpv4 = 0,
-    /// IPv6.
-    Ipv6,
-    /// IPv6 behind VLAN tags.
-    TaggedIpv6,
+    /// IPv6: what `lb` is for IPv4.
+    Ipv6 = 0,
+    /// IPv4 packets that move a connection on, and tagged ones.
+    Turn,
+    /// IPv6 packets that move a connection on, and tagged ones.
+    TurnIpv6,
+    /// IPv4 packets that begin a connection, or that nothing is known of.
+    Connect,
+    /// IPv6 packets that begin a connection, or that nothing is known of.
+    ConnectIpv6,
+    /// An IPv4 packet whose backend has just been chosen.
+    Send,
+    /// An IPv6 packet whose backend has just been chosen.
+    SendIpv6,
+    /// A RST in answer to an IPv4 packet.
+    Refuse,
+    /// A RST in answer to an IPv6 packet.
+    RefuseIpv6,
     /// ICMP: echo requests and errors.
     Icmp,
     /// ICMPv6: echo requests and errors.
@@ -32,10 +44,16 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, in the order of their indices.
-    pub const ALL: [Self; 9] = [
-        Self::TaggedIpv4,
+    pub const ALL: [Self; 15] = [
         Self::Ipv6,
-        Self::TaggedIpv6,
+        Self::Turn,
+        Self::TurnIpv6,
+        Self::Connect,
+        Self::ConnectIpv6,
+        Self::Send,
+        Self::SendIpv6,
+        Self::Refuse,
+        Self::RefuseIpv6,
         Self::Icmp,
         Self::Icmpv6,
         Self::Fragment,
@@ -47,9 +65,15 @@ impl Stage {
     /// The program's name in the object.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::TaggedIpv4 => "lb_tagged_ipv4",
             Self::Ipv6 => "lb_ipv6",
-            Self::TaggedIpv6 => "lb_tagged_ipv6",
+            Self::Turn => "lb_turn",
+            Self::TurnIpv6 => "lb_turn_ipv6",
+            Self::Connect => "lb_connect",
+            Self::ConnectIpv6 => "lb_connect_ipv6",
+            Self::Send => "lb_send",
+            Self::SendIpv6 => "lb_send_ipv6",
+            Self::Refuse => "lb_refuse",
+            Self::RefuseIpv6 => "lb_refuse_ipv6",
             Self::Icmp => "lb_icmp",
             Self::Icmpv6 => "lb_icmpv6",
             Self::Fragment => "lb_fragment",

@@ -110,6 +110,12 @@ impl Reason {
     /// Counters that one service owns; a power of two, so that there is room for more without a new layout.
     pub const SLOTS: u32 = 64;
 
+    /// The reason with that number.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Option<Self> {
+        if number < Self::ALL.len() as u32 { Some(Self::ALL[number as usize]) } else { None }
+    }
+
     /// The name in `lb status`, metrics and documents.
     pub const fn name(self) -> &'static str {
         match self {

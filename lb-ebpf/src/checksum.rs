@@ -11,7 +11,7 @@
 //! for both. Where the packet stays an skb, it still carries the note, and the field must follow as a partial sum.
 //! On physical NICs the value is never looked at: the same test would repair packets that were damaged on the wire.
 
-use lb_common::{Be16, Be32, abi::TCP};
+use lb_common::{Address, Be16};
 
 /// The ones' complement sum of what has changed: old words taken out, new ones put in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,11 +27,11 @@ impl Change {
         Self(self.0 + (!before.wire() as u32) + after.wire() as u32)
     }
 
-    /// A 32-bit word on an even offset changes.
+    /// An address on an even offset changes.
     #[inline(always)]
-    pub const fn long(self, before: Be32, after: Be32) -> Self {
-        let (b, a) = (!before.wire(), after.wire());
-        Self(self.0 + (b & 0xffff) + (b >> 16) + (a & 0xffff) + (a >> 16))
+    pub fn address<A: Address>(self, before: A, after: A) -> Self {
+        // The complement of a sum of n words is that of their ones' complement sum, folded or not: 0xffff - x for each.
+        Self(self.0 + u32::from(!fold(before.sum())) + after.sum())
     }
 
     /// The field of a complete checksum after the change.
@@ -54,14 +54,11 @@ pub const fn fold(sum: u32) -> u16 {
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
-/// The sum of TCP's pseudo-header (RFC 9293, 3.1), not folded.
+/// The sum of the pseudo-header of TCP, UDP and ICMPv6 (RFC 9293, 3.1; RFC 8200, 8.1), not folded.
 #[inline(always)]
-pub const fn pseudo_header(source: Be32, destination: Be32, length: u16) -> u32 {
-    let (s, d) = (source.wire(), destination.wire());
-    (s & 0xffff)
-        + (s >> 16)
-        + (d & 0xffff)
-        + (d >> 16)
-        + Be16::from_host(TCP as u16).wire() as u32
+pub fn pseudo_header<A: Address>(source: A, destination: A, protocol: u8, length: u16) -> u32 {
+    source.sum()
+        + destination.sum()
+        + Be16::from_host(protocol as u16).wire() as u32
         + Be16::from_host(length).wire() as u32
 }

@@ -1,15 +1,18 @@
-//! Stage 3, for a new connection: a source port of its own, and an entry in the flow table.
+//! Stage 5, for a new `snat` connection: a source port of its own, and a flow that leads to it.
 
 use lb_common::{
-    Be16, Reason, Ticks,
-    abi::{Flow, FlowKey, Hop},
+    Address, Be16, Reason, Ticks,
+    abi::Hop,
     cell::{Owner, Phase, PortCell, Worth},
+    flow::{FlowKey, Record, Way, mix},
 };
 
 use crate::{
     Tables,
+    flows::{NotAdded, insert, unlink},
+    seat::close,
     select::Candidate,
-    tables::{Block, Inserted},
+    tables::Block,
 };
 
 /// Cells that are looked at before the ports count as exhausted: with nine of ten held for long, one search in 800
@@ -19,83 +22,100 @@ const PROBES: u32 = 64;
 /// Tries when other CPUs win the same cell.
 const TRIES: u32 = 3;
 
-/// Claim a source port towards `candidate` for the client of `key`, and record the flow.
+/// What a new connection's client is known by.
+#[derive(Clone, Copy)]
+pub struct Newcomer<A> {
+    /// Its flow's key.
+    pub key: FlowKey<A>,
+    /// The way back to it.
+    pub hop: Hop,
+    /// Its VLAN tag.
+    pub vlan: u16,
+}
+
+/// Claim a source port towards `candidate`, and add the flow. The accounts are open already; who fails closes them.
 #[inline(always)]
-pub fn claim<T: Tables>(key: &FlowKey, hop: Hop, candidate: &Candidate, tables: &T) -> Result<Flow, Reason> {
+pub fn claim<A: Address, T: Tables<A>>(
+    new: &Newcomer<A>,
+    candidate: &Candidate<A>,
+    tables: &T,
+) -> Result<Way, Reason> {
     let now = tables.now();
+    let count = tables.config().ports.count();
     for _ in 0..TRIES {
-        let place = find(key, candidate, now, tables).ok_or(Reason::PortsExhausted)?;
-        let index = candidate.backend.cells.wrapping_add(place);
+        let (number, cells, place) =
+            find(&new.key, candidate, count, now, tables).ok_or(Reason::PortsExhausted)?;
+        let index = cells.wrapping_add(place);
         let Some(former) = tables.cell(index) else { continue };
         // Between the two looks the cell may have been taken.
         let worth = Worth::of(former.owner, now.since(former.seen()));
-        let busy = Owner::next(former.owner, key.client, key.client_port, Phase::Busy);
+        let busy = Owner::next(former.owner, new.key.client, new.key.client_port, Phase::Busy);
         if worth == Worth::NONE || !tables.swap_owner(index, former.owner, busy) {
             continue;
         }
-        tables.open_account(candidate.id);
-        displace(index, &former, worth, key.service, tables);
-        return occupy(index, place, busy, key, hop, candidate, tables);
+        displace(index, &former, worth, new.key.service, tables);
+        let port = Be16::from_host(tables.config().ports.port(place));
+        let way = Way::port(index, candidate.backend.source.wrapping_add(number), port);
+        return occupy(index, busy, way, new, candidate, tables);
     }
     Err(Reason::PortBusy)
 }
 
-/// Write the body of a cell that is ours and busy, and the flow entry that points at it.
+/// Write the body of a cell that is ours and busy, and the flow that leads to it.
 #[inline(always)]
-fn occupy<T: Tables>(
+fn occupy<A: Address, T: Tables<A>>(
     index: u32,
-    place: u32,
     busy: Owner,
-    key: &FlowKey,
-    hop: Hop,
-    candidate: &Candidate,
+    way: Way,
+    new: &Newcomer<A>,
+    candidate: &Candidate<A>,
     tables: &T,
-) -> Result<Flow, Reason> {
-    let now = tables.now();
+) -> Result<Way, Reason> {
+    let now = tables.now().raw();
     let owner = busy.with_phase(Phase::Embryonic);
     let body = PortCell {
         owner,
-        hop,
+        hop: new.hop,
+        seen: now,
+        word: tables.micros(),
         backend: candidate.id,
-        seen: now.raw(),
-        server_isn: 0,
-        service_port: key.service_port,
+        service_port: new.key.service_port,
+        vlan: new.vlan,
         pad: 0,
+        client: new.key.client.rest(),
     };
     tables.fill_cell(index, busy, &body);
-    let flow = Flow {
+    let record = Record {
+        way,
+        seen: now,
+        word: 0,
         backend: candidate.id,
-        cell: index,
-        source: candidate.backend.source,
-        source_port: Be16::from_host(tables.config().ports.port(place)),
-        marks: 0,
-        seen: now.raw(),
-        client: key.client,
-        client_port: key.client_port,
-        pad: [0; 3],
+        service: new.key.service,
+        service_port: new.key.service_port,
+        vlan: new.vlan,
+        client: new.key.client.rest(),
     };
-    match tables.insert_flow(key, &flow) {
-        Inserted::Done => Ok(flow),
-        failed => {
-            release(index, owner, candidate.id, tables);
-            Err(if failed == Inserted::Full { Reason::FlowTableFull } else { Reason::PortBusy })
+    match insert(&new.key, &record, Phase::Linked, tables) {
+        Ok(_) => Ok(way),
+        Err(failed) => {
+            // Its port rests; nothing was sent from it.
+            tables.swap_owner(index, owner, owner.with_phase(Phase::Resting));
+            Err(if failed == NotAdded::Full { Reason::FlowTableFull } else { Reason::PortBusy })
         }
     }
 }
 
-/// End a connection whose flow entry is gone or never was: its port rests, its account is closed.
+/// Settle what the former holder of a port leaves behind: its account, if it still counted, and its flow.
 #[inline(always)]
-fn release<T: Tables>(index: u32, owner: Owner, backend: u32, tables: &T) {
-    if tables.swap_owner(index, owner, owner.with_phase(Phase::Resting)) {
-        tables.close_account(backend);
-    }
-}
-
-/// Settle what the former holder of a port leaves behind: its account, if it still counted, and its flow entry.
-#[inline(always)]
-fn displace<T: Tables>(index: u32, former: &PortCell, worth: Worth, service: u32, tables: &T) {
+fn displace<A: Address, T: Tables<A>>(
+    index: u32,
+    former: &PortCell<A>,
+    worth: Worth,
+    service: u16,
+    tables: &T,
+) {
     if former.owner.is_live() {
-        tables.close_account(former.backend);
+        close(former.backend, tables);
         tables.count(service, Reason::EmbryoDisplaced);
     }
     if worth.is_early() {
@@ -103,46 +123,51 @@ fn displace<T: Tables>(index: u32, former: &PortCell, worth: Worth, service: u32
     }
     if (former.owner.is_live() || former.owner.phase() == Phase::Closed)
         && let Some(key) = key_of(former, tables)
-        && tables.flow(&key).is_some_and(|found| found.flow.cell == index)
     {
-        tables.remove_flow(&key);
+        unlink(&key, index, tables);
     }
 }
 
 /// The flow key of a cell's holder.
 #[inline(always)]
-pub fn key_of<T: Tables>(cell: &PortCell, tables: &T) -> Option<FlowKey> {
+pub fn key_of<A: Address, T: Tables<A>>(cell: &PortCell<A>, tables: &T) -> Option<FlowKey<A>> {
     Some(FlowKey {
-        client: cell.owner.client(),
+        client: cell.client(),
         client_port: cell.owner.client_port(),
         service_port: cell.service_port,
         service: tables.backend(cell.backend)?.service,
-        pad: 0,
     })
 }
 
-/// The place of the most worthy of the cells from the client's own place in the block on.
+/// The most worthy of the cells from the client's own place on, in the block of the source address that the client's
+/// hash names: number of that source, first cell of the block, place.
 #[inline(always)]
-fn find<T: Tables>(key: &FlowKey, candidate: &Candidate, now: Ticks, tables: &T) -> Option<u32> {
-    let config = tables.config();
-    let count = config.ports.count();
-    let hash = mix(key.client.wire(), key.client_port.wire(), config.seed);
-    let start = ((u64::from(hash) * u64::from(count)) >> 32) as u32;
-    tables.search(Block { cells: candidate.backend.cells, count, start }, now)
+fn find<A: Address, T: Tables<A>>(
+    key: &FlowKey<A>,
+    candidate: &Candidate<A>,
+    count: u32,
+    now: Ticks,
+    tables: &T,
+) -> Option<(u16, u32, u32)> {
+    let (low, high) = key.client.words();
+    let client = low ^ high.rotate_left(23) ^ u64::from(key.client_port.wire()) << 40;
+    let hash = mix(client ^ tables.config().seed);
+    let start = ((hash & 0xffff_ffff) * u64::from(count)) >> 32;
+    let number = (((hash >> 32) * u64::from(candidate.backend.sources)) >> 32) as u32;
+    let cells = candidate.backend.cells.wrapping_add(number.wrapping_mul(count));
+    let place = tables.search(Block { cells, count, start: start as u32 }, now)?;
+    Some((number as u16, cells, place))
 }
 
-/// What a cell is worth to a newcomer. In the kernel a function of its own, for the same reason as [`search`].
+/// What a cell is worth to a newcomer. In the kernel a function of its own, see [`tables`](crate::tables).
 #[inline(always)]
-pub fn worth<T: Tables>(index: u32, now: Ticks, tables: &T) -> Worth {
+pub fn worth<A: Address, T: Tables<A>>(index: u32, now: Ticks, tables: &T) -> Worth {
     tables.holder(index).map_or(Worth::NONE, |(owner, seen)| Worth::of(owner, now.since(seen)))
 }
 
 /// Look at [`PROBES`] cells of a block; the place of the most worthy one, if any can be had.
-///
-/// In the kernel this is a function of its own that takes and returns numbers (a global function to the verifier,
-/// verified once): inlined, its rounds would be verified again for every way that leads here.
 #[inline(always)]
-pub fn search<T: Tables>(block: Block, now: Ticks, tables: &T) -> Option<u32> {
+pub fn search<A: Address, T: Tables<A>>(block: Block, now: Ticks, tables: &T) -> Option<u32> {
     let mut place = block.start;
     let (mut best, mut best_worth) = (0, Worth::NONE);
     for _ in 0..PROBES {
@@ -159,14 +184,4 @@ pub fn search<T: Tables>(block: Block, now: Ticks, tables: &T) -> Option<u32> {
         place += 1;
     }
     if best_worth == Worth::NONE || best >= block.count { None } else { Some(best) }
-}
-
-/// A keyed hash of a client's address and port: two rounds of multiply and fold.
-#[inline(always)]
-const fn mix(client: u32, port: u16, seed: u64) -> u32 {
-    let mut x = ((client as u64) << 16 | port as u64) ^ seed;
-    x = x.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x ^= x >> 32;
-    x = x.wrapping_mul(0xd6e8_feb8_6659_fd93);
-    (x >> 32) as u32
 }

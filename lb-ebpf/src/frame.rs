@@ -5,7 +5,10 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::{bpf_redirect, bpf_xdp_adjust_tail, generated::bpf_xdp_get_buff_len},
+    helpers::{
+        bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+        generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    },
 };
 use lb_common::plain::Plain;
 use lb_ebpf::Frame;
@@ -18,6 +21,9 @@ const STRIDE: usize = 32;
 
 /// Strides at most: a page. What lies in further buffers of a frame is out of reach of these pointers anyway.
 const STRIDES: usize = 4096 / STRIDE;
+
+/// Strides at most where a helper copies them: the longest jumbo frame.
+const FAR_STRIDES: usize = 9_216 / STRIDE;
 
 /// The packet of one run of the program.
 pub struct Packet(pub *mut xdp_md);
@@ -51,6 +57,7 @@ impl Frame for Packet {
     #[inline(always)]
     fn sum(&self, offset: usize, length: usize) -> Option<u32> {
         let sum = lb_sum(self.0, offset as u32, length as u32);
+        let sum = if sum == NO_SUM { lb_sum_far(self.0, offset as u32, length as u32) } else { sum };
         if sum == NO_SUM { None } else { Some(sum) }
     }
 
@@ -67,6 +74,24 @@ impl Frame for Packet {
         // SAFETY: a helper call on the valid context. It invalidates packet pointers, of which none is kept.
         let done = unsafe { bpf_xdp_adjust_tail(self.0, (length as i32).wrapping_sub(now as i32)) };
         if done == 0 { Some(()) } else { None }
+    }
+
+    #[inline(always)]
+    fn prepend(&mut self, length: usize) -> Option<()> {
+        self.move_head(-(length as i32))
+    }
+
+    #[inline(always)]
+    fn strip(&mut self, length: usize) -> Option<()> {
+        self.move_head((length & REACH) as i32)
+    }
+}
+
+impl Packet {
+    #[inline(always)]
+    fn move_head(&mut self, by: i32) -> Option<()> {
+        // SAFETY: a helper call on the valid context. It invalidates packet pointers, of which none is kept.
+        if unsafe { bpf_xdp_adjust_head(self.0, by) } == 0 { Some(()) } else { None }
     }
 }
 
@@ -122,4 +147,34 @@ fn sum(ctx: *mut xdp_md, offset: usize, length: usize) -> Option<u32> {
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
     Some(sum as u32)
+}
+
+/// The sum of a packet that lies in several buffers, as a global function: a helper copies it piece by piece.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_sum_far(ctx: *mut xdp_md, offset: u32, length: u32) -> u32 {
+    let (mut at, mut left) = (offset, length);
+    let mut sum: u64 = 0;
+    for _ in 0..FAR_STRIDES {
+        let take = if left > STRIDE as u32 { STRIDE as u32 } else { left };
+        if take == 0 {
+            break;
+        }
+        let mut words = [0u64; STRIDE / 8];
+        // SAFETY: the helper writes at most `take` bytes, which is at most the array's size, on the valid context.
+        if unsafe { bpf_xdp_load_bytes(ctx, at, words.as_mut_ptr().cast(), take) } != 0 {
+            return NO_SUM;
+        }
+        for word in words {
+            sum += (word & 0xffff_ffff) + (word >> 32);
+        }
+        at += take;
+        left -= take;
+    }
+    if left != 0 {
+        return NO_SUM;
+    }
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
+    sum as u32
 }

@@ -1,62 +1,145 @@
-//! Stage 2: is it a backend's answer to one of our source ports, or a client's packet to a service?
+//! Stage 2: is it a backend's answer, or a client's packet to a service?
 
 use lb_common::{
-    abi::{EndpointKey, Service, ServiceKey, TCP},
+    Address, Be16,
+    abi::{ENDPOINT_SERVICES, Endpoint, EndpointKey, RANGES, RangesKey, Service, ServiceKey},
     cell::{Phase, PortCell},
+    flow::FlowKey,
 };
 
-use crate::{Tables, parse::Packet};
+use crate::{
+    Tables,
+    family::Family,
+    flows::{Found, find},
+    parse::Packet,
+};
 
 /// A cell with its place.
 #[derive(Clone, Copy)]
-pub struct Held {
+pub struct Held<A: Address> {
     /// The cell's index.
     pub index: u32,
     /// The cell as it was found.
-    pub cell: PortCell,
+    pub cell: PortCell<A>,
 }
 
 /// Which way a packet goes.
-pub enum Direction {
-    /// From a backend to the client that holds the port.
-    Reply(Held),
+pub enum Direction<A: Address> {
+    /// From a backend to the client that holds the port (`snat`).
+    Reply(Held<A>),
+    /// From a backend to the client of a flow (`dnat`).
+    Answer(Found<A>),
     /// From a client to a service.
     Request(Service),
     /// Not ours.
     Neither,
 }
 
-/// Find the port cell or the service that a packet is for.
+/// The ends of a packet: its sender's address and port, its receiver's, and the protocol.
+#[derive(Clone, Copy)]
+pub struct Tuple<A> {
+    /// The sender.
+    pub source: A,
+    /// Its port.
+    pub source_port: Be16,
+    /// The receiver.
+    pub destination: A,
+    /// Its port.
+    pub destination_port: Be16,
+    /// IP protocol number.
+    pub protocol: u8,
+}
+
+/// Find the port cell, the flow or the service that a packet is for.
 ///
-/// Only ports that somebody holds are taken from the wire: a listener of the host in the same range stays reachable,
-/// from the backends too.
+/// Only tuples that somebody holds are taken from the wire as answers: a listener of the host in the same range of
+/// ports stays reachable, from the backends too.
 #[inline(always)]
-pub fn look_up<T: Tables>(packet: &Packet, tables: &T) -> Direction {
-    if let Some(held) = reply_cell(packet, tables) {
+pub fn look_up<A: Family, T: Tables<A>>(packet: &Packet<A>, tables: &T) -> Direction<A> {
+    let tuple = Tuple {
+        source: packet.source(),
+        source_port: packet.source_port(),
+        destination: packet.destination(),
+        destination_port: packet.destination_port(),
+        protocol: packet.protocol,
+    };
+    if let Some(held) = reply_cell(&tuple, tables) {
         return Direction::Reply(held);
     }
-    let key =
-        ServiceKey { address: packet.destination(), port: packet.destination_port(), protocol: TCP, pad: 0 };
-    match tables.service(&key) {
-        Some(service) => Direction::Request(service),
+    if let Some(service) = service(tuple.destination, tuple.destination_port, tuple.protocol, tables) {
+        return Direction::Request(service);
+    }
+    match answered_flow(&tuple, tables) {
+        Some(found) => Direction::Answer(found),
         None => Direction::Neither,
     }
 }
 
+/// The cell that a backend's packet to a port of ours answers.
 #[inline(always)]
-fn reply_cell<T: Tables>(packet: &Packet, tables: &T) -> Option<Held> {
-    let place = tables.config().ports.index(packet.destination_port().host())?;
-    let endpoint = tables.endpoint(&EndpointKey {
-        address: packet.source(),
-        source: packet.destination(),
-        port: packet.source_port(),
-        protocol: TCP,
-        pad: 0,
-    })?;
+pub fn reply_cell<A: Address, T: Tables<A>>(tuple: &Tuple<A>, tables: &T) -> Option<Held<A>> {
+    let place = tables.config().ports.index(tuple.destination_port.host())?;
+    let key = EndpointKey::of(tuple.source, tuple.destination, tuple.source_port, tuple.protocol);
+    let endpoint = tables.endpoint(&key)?;
     let index = endpoint.cells.wrapping_add(place);
     let cell = tables.cell(index)?;
     match cell.owner.phase() {
         Phase::Free | Phase::Resting => None,
         _ => Some(Held { index, cell }),
     }
+}
+
+/// The flow that a backend's packet to a client answers.
+#[inline(always)]
+pub fn answered_flow<A: Address, T: Tables<A>>(tuple: &Tuple<A>, tables: &T) -> Option<Found<A>> {
+    let nobody = A::default();
+    let exact = EndpointKey::of(tuple.source, nobody, tuple.source_port, tuple.protocol);
+    let endpoint = match tables.endpoint(&exact) {
+        Some(endpoint) => endpoint,
+        None => tables.endpoint(&EndpointKey { port: Be16::default(), ..exact })?,
+    };
+    flow_of(&endpoint, tuple, tables)
+}
+
+#[inline(always)]
+fn flow_of<A: Address, T: Tables<A>>(endpoint: &Endpoint, tuple: &Tuple<A>, tables: &T) -> Option<Found<A>> {
+    for index in 0..ENDPOINT_SERVICES {
+        let (service, port) = (endpoint.services[index], endpoint.ports[index]);
+        if service == 0 {
+            break;
+        }
+        let key = FlowKey {
+            client: tuple.destination,
+            client_port: tuple.destination_port,
+            service_port: if port == Be16::default() { tuple.source_port } else { port },
+            service,
+        };
+        let found = find(&key, tables);
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
+/// The service that names an address and port, by itself or in a range.
+#[inline(always)]
+pub fn service<A: Address, T: Tables<A>>(
+    address: A,
+    port: Be16,
+    protocol: u8,
+    tables: &T,
+) -> Option<Service> {
+    let exact = ServiceKey { address, port, protocol, range: 0 };
+    if let Some(service) = tables.service(&exact) {
+        return Some(service);
+    }
+    let ranges = tables.ranges(&RangesKey { address, protocol, pad: [0; 3] })?;
+    for index in 0..RANGES {
+        let [first, last] = ranges.ranges[index];
+        if first <= port.host() && port.host() <= last {
+            return tables.service(&ServiceKey { port: Be16::from_host(first), range: 1, ..exact });
+        }
+    }
+    None
 }

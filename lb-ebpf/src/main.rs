@@ -1,57 +1,131 @@
-//! The kernel's shell around the data path: the XDP entry, where the verdict becomes an action and is counted.
+//! The kernel's shell around the data path: the XDP programs, where a verdict becomes an action and is counted.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
-#![expect(missing_docs, reason = "the macro makes an undocumented function around the program")]
+#![expect(missing_docs, reason = "the macro makes an undocumented function around each program")]
 
+mod atomic;
 mod frame;
 mod maps;
+mod show;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::warn;
-use lb_common::{Reason, abi::exit};
-use lb_ebpf::{Tables, Verdict, balance};
+use lb_common::{
+    Be32, Be128, Reason,
+    abi::{exit, purpose},
+    event::{NO_REASON, outcome},
+    program::Stage,
+};
+use lb_ebpf::{
+    Verdict, World, balance, connect, enter, explain::explain, fragment::follow as follow_fragment,
+    icmp::icmp, refuse, send, turn,
+};
 
-/// The program of one interface.
+use frame::Packet;
+use maps::{Maps, PROGRAMS};
+use show::Ending;
+
+/// The program that is attached to an interface.
 #[xdp(frags)]
 pub fn lb(ctx: XdpContext) -> u32 {
-    let verdict = balance(&mut frame::Packet(ctx.ctx), &maps::Maps);
+    show::arrival(&ctx);
+    let verdict = enter(&mut Packet(ctx.ctx), &Maps);
     act(&ctx, verdict)
 }
+
+/// A further program: one stage for one family.
+macro_rules! stages {
+    ($($name:ident: $stage:ident::<$family:ty>),* $(,)?) => {$(
+        #[xdp(frags)]
+        pub fn $name(ctx: XdpContext) -> u32 {
+            let verdict = $stage::<$family, _, _>(&mut Packet(ctx.ctx), &Maps);
+            act(&ctx, verdict)
+        }
+    )*};
+}
+stages!(
+    lb_ipv6: balance::<Be128>,
+    lb_turn: turn::<Be32>,
+    lb_turn_ipv6: turn::<Be128>,
+    lb_connect: connect::<Be32>,
+    lb_connect_ipv6: connect::<Be128>,
+    lb_send: send::<Be32>,
+    lb_send_ipv6: send::<Be128>,
+    lb_refuse: refuse::<Be32>,
+    lb_refuse_ipv6: refuse::<Be128>,
+    lb_icmp: icmp::<Be32>,
+    lb_icmpv6: icmp::<Be128>,
+    lb_fragment: follow_fragment::<Be32>,
+    lb_fragment_ipv6: follow_fragment::<Be128>,
+    lb_explain: explain::<Be32>,
+    lb_explain_ipv6: explain::<Be128>,
+);
 
 /// Count a verdict and turn it into an action of the driver.
 #[inline(always)]
 fn act(ctx: &XdpContext, verdict: Verdict) -> u32 {
-    let tables = maps::Maps;
+    let tables = Maps;
     match verdict {
-        Verdict::Pass => xdp_action::XDP_PASS,
+        Verdict::Continue(stage) => proceed(ctx, stage),
+        Verdict::HandOver(stage, parcel) => {
+            tables.hand_over(&parcel);
+            proceed(ctx, stage)
+        }
+        Verdict::Pass => {
+            show::end(ctx, Ending::of(outcome::PASS, 0, NO_REASON));
+            xdp_action::XDP_PASS
+        }
         Verdict::Note(service, reason) => {
             tables.count(service, reason);
+            show::end(ctx, Ending::of(outcome::PASS, service, reason as u8));
             xdp_action::XDP_PASS
         }
         Verdict::Drop(service, reason) => {
             tables.count(service, reason);
+            show::end(ctx, Ending::of(outcome::DROP, service, reason as u8));
             xdp_action::XDP_DROP
         }
         Verdict::Answer(service, reason) => {
             tables.count(service, reason);
-            leave(ctx, tables.config().interface)
+            let interface = tables.config().interface;
+            show::end(
+                ctx,
+                Ending { leaving: interface, ..Ending::of(outcome::ANSWER, service, reason as u8) },
+            );
+            leave(ctx, interface)
         }
         Verdict::Forward { backend, interface, bytes, way } => {
             tables.forwarded(backend, u64::from(bytes), way);
+            show::end(
+                ctx,
+                Ending { backend, leaving: interface, ..Ending::of(outcome::FORWARD, 0, NO_REASON) },
+            );
             leave(ctx, interface)
         }
     }
+}
+
+/// Go on in another program. It does not come back, unless the agent has not put it there.
+#[inline(always)]
+fn proceed(ctx: &XdpContext, stage: Stage) -> u32 {
+    // SAFETY: the program array holds XDP programs of this object only; a miss comes back as an error.
+    let _ = unsafe { PROGRAMS.tail_call(ctx, stage as u32) };
+    warn!(ctx, "the program of stage {} is missing", stage as u32);
+    xdp_action::XDP_PASS
 }
 
 /// The way out of an interface is a property that the agent found out: XDP_TX loses packets in silence on veth, where
 /// `bpf_redirect` does not (drivers/net/veth.c: `veth_xdp_xmit` wants NAPI at the peer).
 #[inline(always)]
 fn leave(ctx: &XdpContext, interface: u16) -> u32 {
-    let Some(interface) = maps::Maps.interface(interface) else {
+    if Maps.config().purpose == purpose::TRACE {
+        return xdp_action::XDP_TX;
+    }
+    let Some(interface) = Maps.interface(interface) else {
         // The rewrite has looked the interface up already, so this is a defect, and worth more than a count.
         warn!(ctx, "no interface has the id {}", interface);
-        maps::Maps.count(0, Reason::NextHopUnresolved);
+        Maps.count(0, Reason::NextHopUnresolved);
         return xdp_action::XDP_DROP;
     };
     if interface.exit == exit::TX && interface.index as usize == ctx.ingress_ifindex() {

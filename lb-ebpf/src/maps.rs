@@ -2,67 +2,97 @@
 //!
 //! | map | key → value | writes | reads |
 //! | --- | --- | --- | --- |
-//! | `SERVICES` | address, port, protocol → service | agent | kernel |
-//! | `RING` | slot → backend id; mapped by the agent | agent | kernel |
+//! | `SERVICES4`, `SERVICES6` | address, port, protocol → service | agent | kernel |
+//! | `RANGES4`, `RANGES6` | address, protocol → ranges of ports | agent | kernel |
+//! | `RING` | slot → ids of its backend and its former one; mapped by the agent | agent | kernel |
 //! | `TICKETS` | service id → next ticket of the round robin | kernel | kernel |
-//! | `BACKENDS` | backend id → backend | agent | kernel |
+//! | `FULL_SINCE` | service id → since when no backend has had room | kernel | kernel |
+//! | `BACKENDS4`, `BACKENDS6` | backend id → backend | agent | kernel |
+//! | `SOURCES4`, `SOURCES6` | number → source address | agent | kernel |
 //! | `INTERFACES` | interface id → interface | agent | kernel |
-//! | `ENDPOINTS` | backend address, source address, port → first cell | agent | kernel |
-//! | `CELLS` | block × ports + place → port cell; mapped by the agent | both, by compare-and-swap | both |
-//! | `FLOWS` | client, service → flow | kernel; removed by both | kernel |
-//! | `ACCOUNTS` | backend id → account; mapped by the agent | each its words | both |
+//! | `ENDPOINTS4`, `ENDPOINTS6` | backend address, source address, port → cells, services | agent | kernel |
+//! | `CELLS4`, `CELLS6` | block × ports + place → port cell; mapped by the agent | both, by compare-and-swap | both |
+//! | `FLOWS4`, `FLOWS6` | bucket → eight flows; mapped by the agent | both, by compare-and-swap | both |
+//! | `FRAGMENTS4`, `FRAGMENTS6` | addresses, identification → the way of a packet's first part | kernel | kernel |
+//! | `RATES4`, `RATES6` | client, service → tokens for new connections | kernel | kernel |
+//! | `ACCOUNTS` | backend, server or service → account; mapped by the agent | each its words | both |
 //! | `TRAFFIC` | backend id → packets and bytes, per CPU | kernel | agent |
 //! | `REASONS` | service id × reasons → packets, per CPU | kernel | agent |
+//! | `ERRORS` | 0 → tokens for ICMP errors | kernel | kernel |
+//! | `HANDOVER` | 0 → what a stage tells the next, per CPU | kernel | kernel |
+//! | `GATES` | backend id × kinds of events → when one was told last | kernel | kernel |
+//! | `EVENTS` | events | kernel | agent |
+//! | `MOMENT` | 0 → when the packet at hand came, per CPU | kernel | kernel |
+//! | `CAPTURE` | captured packets | kernel | agent |
+//! | `TRACED` | 0 → what a trace has found | kernel | agent |
+//! | `PROGRAMS` | stage → program; one map per loaded object | agent | kernel |
 //! | `LAYOUT` | 0 → what must agree before these maps are adopted | agent, once | agent |
 //!
 //! `FLOWS` and `CELLS` get their sizes from the agent when they are created; the others have the limits of `lb-common`.
-
-use core::arch::asm;
+//! A program that traces (`purpose::TRACE`) writes nothing but `TRACED`: each writing method asks [`writes`] first.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_NOEXIST},
-    helpers::{bpf_get_prandom_u32, generated::bpf_ktime_get_coarse_ns},
+    bindings::BPF_F_MMAPABLE,
+    helpers::{
+        bpf_get_prandom_u32,
+        generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    },
     macros::map,
-    maps::{Array, HashMap, PerCpuArray},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, ProgramArray, RingBuf},
 };
 use lb_common::{
-    MAX_BACKENDS, MAX_ENDPOINTS, MAX_INTERFACES, MAX_SERVICES, RING_SLOTS, Reason, Ticks,
+    Be16, Be32, Be128, MAX_BACKENDS, MAX_BUCKETS, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_INTERFACES, MAX_SERVICES,
+    MAX_SOURCES, RING_SLOTS, Reason, Ticks,
     abi::{
-        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Hop, Interface, Layout, ProgramConfig,
-        Service, ServiceKey, Traffic,
+        ACCOUNTS as ROWS, Account, Backend, BucketKey, Endpoint, EndpointKey, Fragment, FragmentKey, Hop,
+        Interface, Layout, ProgramConfig, Ranges, RangesKey, Service, ServiceKey, Traffic, purpose,
     },
     cell::{Owner, PortCell, Worth},
+    event::{Event, Traced, kind},
+    flow::{Bucket, FlowKey, Record, SLOTS, Way as FlowWay},
 };
 use lb_ebpf::{
-    Found, Tables,
+    Complaint, Parcel, Tables, World,
     claim::{search, worth},
+    flows::{find_slot, place},
     select::draw,
-    tables::{Block, Inserted, Ring},
-    verdict::Way,
+    source_rate::taken,
+    tables::{Block, NOWHERE, Ring},
+    verdict::{Trouble, Way},
 };
 
-#[map]
-static SERVICES: HashMap<ServiceKey, Service> = HashMap::with_max_entries(MAX_SERVICES, 0);
+use crate::atomic::{compare_exchange, fetch_add};
+
 #[map]
 static RING: Array<u32> = Array::with_max_entries(RING_SLOTS, BPF_F_MMAPABLE);
 #[map]
 static TICKETS: Array<u64> = Array::with_max_entries(MAX_SERVICES, 0);
 #[map]
-static BACKENDS: Array<Backend> = Array::with_max_entries(MAX_BACKENDS, 0);
+static FULL_SINCE: Array<u32> = Array::with_max_entries(MAX_SERVICES, 0);
 #[map]
 static INTERFACES: Array<Interface> = Array::with_max_entries(MAX_INTERFACES, 0);
 #[map]
-static ENDPOINTS: HashMap<EndpointKey, Endpoint> = HashMap::with_max_entries(MAX_ENDPOINTS, 0);
-#[map]
-static CELLS: Array<PortCell> = Array::with_max_entries(1, BPF_F_MMAPABLE);
-#[map]
-static FLOWS: HashMap<FlowKey, Flow> = HashMap::with_max_entries(1, 0);
-#[map]
-static ACCOUNTS: Array<Account> = Array::with_max_entries(MAX_BACKENDS, BPF_F_MMAPABLE);
+static ACCOUNTS: Array<Account> = Array::with_max_entries(ROWS, BPF_F_MMAPABLE);
 #[map]
 static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(MAX_BACKENDS, 0);
 #[map]
 static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_SERVICES * Reason::SLOTS, 0);
+#[map]
+static ERRORS: Array<u64> = Array::with_max_entries(1, 0);
+#[map]
+static HANDOVER: PerCpuArray<Handover> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+static GATES: Array<u32> = Array::with_max_entries(MAX_BACKENDS * kind::COUNT, 0);
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+#[map]
+pub static MOMENT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+#[map]
+pub static CAPTURE: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
+#[map]
+pub static TRACED: Array<Traced> = Array::with_max_entries(1, 0);
+#[map]
+pub static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(16, 0);
 #[map]
 static LAYOUT: Array<Layout> = Array::with_max_entries(1, 0);
 
@@ -71,20 +101,51 @@ static LAYOUT: Array<Layout> = Array::with_max_entries(1, 0);
 static CONFIG: ProgramConfig = ProgramConfig {
     seed: 0,
     ports: lb_common::ports::PortRanges { low_first: 0, low_count: 0, high_first: 0, high_count: 0 },
+    bucket_masks: [0; 2],
     interface: 0,
     checksums: 0,
-    pad: [0; 5],
+    joined: 0,
+    purpose: 0,
+    pad: [0; 3],
 };
+
+/// ICMP errors that are made a second, and at once after a rest, as Linux limits its own (`icmp_msgs_per_sec`,
+/// `icmp_msgs_burst`).
+const ERRORS_PER_SECOND: u32 = 1_000;
+const ERRORS_AT_ONCE: u32 = 50;
+
+/// Tries when other CPUs change the same word.
+const TRIES: u32 = 4;
+
+/// A [`Parcel`] in the map.
+#[derive(Clone, Copy)]
+struct Handover {
+    words: [u32; 4],
+    way: u64,
+}
 
 /// The maps of this instance.
 #[derive(Clone, Copy)]
 pub struct Maps;
 
+/// Whether this program may write.
+#[inline(always)]
+fn writes() -> bool {
+    // SAFETY: a static that the loader has filled; volatile, for the compiler knows only its zeros.
+    unsafe { core::ptr::read_volatile(&raw const CONFIG.purpose) != purpose::TRACE }
+}
+
+/// Replace a word of a map if it is `before`; whether it was, or whether nothing is to be written.
+#[inline(always)]
+fn swap(word: *mut u64, before: u64, after: u64) -> bool {
+    !writes() || compare_exchange(word, before, after) == before
+}
+
 impl Maps {
     /// Count a forwarded packet of `bytes` bytes of IP.
     #[inline(always)]
-    pub fn forwarded(self, backend: u32, bytes: u64, way: Way) {
-        let Some(traffic) = TRAFFIC.get_ptr_mut(backend) else { return };
+    pub fn forwarded(self, backend: u16, bytes: u64, way: Way) {
+        let Some(traffic) = TRAFFIC.get_ptr_mut(backend.into()).filter(|_| writes()) else { return };
         // SAFETY: a per-CPU value, and programs on one CPU do not interrupt each other in the receive path.
         unsafe {
             match way {
@@ -99,14 +160,24 @@ impl Maps {
             }
         }
     }
+
+    /// Leave something for the next stage.
+    #[inline(always)]
+    pub fn hand_over(self, parcel: &Parcel) {
+        if let Some(handover) = HANDOVER.get_ptr_mut(0) {
+            let Parcel { service, backend, reason, complaint, way } = *parcel;
+            let mtu = u32::from(complaint.mtu) << 16 | complaint.trouble as u32;
+            let words = [u32::from(service) << 16 | u32::from(backend), reason as u32, mtu, 0];
+            // SAFETY: a per-CPU value.
+            unsafe { *handover = Handover { words, way: way.0 } };
+        }
+    }
 }
 
-impl Tables for Maps {
-    type Entry = *mut Flow;
-
+impl World for Maps {
     #[inline(always)]
     fn config(&self) -> ProgramConfig {
-        // SAFETY: a static that the loader has filled; volatile, for the compiler knows only its zeros.
+        // SAFETY: as in `writes`.
         unsafe { core::ptr::read_volatile(&raw const CONFIG) }
     }
 
@@ -117,20 +188,27 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
+    fn micros(&self) -> u32 {
+        // SAFETY: a helper without arguments.
+        (unsafe { bpf_ktime_get_ns() } / 1_000) as u32
+    }
+
+    #[inline(always)]
     fn random(&self) -> u32 {
         // SAFETY: a helper without arguments.
         unsafe { bpf_get_prandom_u32() }
     }
 
     #[inline(always)]
-    fn service(&self, key: &ServiceKey) -> Option<Service> {
-        // SAFETY: copied at once; what could be torn by a replacement is checked where it is used (`select`).
-        unsafe { SERVICES.get(key) }.copied()
+    fn vague(&self, offset: usize) -> usize {
+        lb_vague(offset as u32) as usize & 31
     }
 
     #[inline(always)]
-    fn ticket(&self, service: u32) -> u32 {
-        TICKETS.get_ptr_mut(service).map_or(0, |ticket| fetch_add(ticket, 1) as u32)
+    fn ticket(&self, service: u16) -> u32 {
+        let Some(ticket) = TICKETS.get_ptr_mut(service.into()) else { return 0 };
+        // SAFETY: the element exists as long as the map.
+        if writes() { fetch_add(ticket, 1) as u32 } else { unsafe { *ticket as u32 } }
     }
 
     #[inline(always)]
@@ -139,218 +217,492 @@ impl Tables for Maps {
     }
 
     #[inline(always)]
-    fn backend(&self, id: u32) -> Option<Backend> {
-        BACKENDS.get(id).copied()
-    }
-
-    #[inline(always)]
     fn interface(&self, id: u16) -> Option<Interface> {
         INTERFACES.get(u32::from(id)).copied().filter(|interface| interface.index != 0)
     }
 
     #[inline(always)]
-    fn endpoint(&self, key: &EndpointKey) -> Option<Endpoint> {
-        // SAFETY: copied at once; an endpoint's value never changes while it exists.
-        unsafe { ENDPOINTS.get(key) }.copied()
-    }
-
-    #[inline(always)]
-    fn holder(&self, index: u32) -> Option<(Owner, Ticks)> {
-        let cell = CELLS.get_ptr(index)?;
-        // SAFETY: the element exists as long as the map; other CPUs write it, so each word is read once.
-        unsafe {
-            let owner = core::ptr::read_volatile(&raw const (*cell).owner);
-            let seen = core::ptr::read_volatile(&raw const (*cell).seen);
-            Some((owner, Ticks::from_raw(seen)))
-        }
-    }
-
-    #[inline(always)]
-    fn draw(&self, ring: Ring) -> u32 {
-        lb_draw(ring.service, ring.offset, ring.length, ring.algorithm)
-    }
-
-    #[inline(always)]
-    fn worth(&self, index: u32, now: Ticks) -> Worth {
-        Worth::from_raw(lb_worth(index, now.raw()))
-    }
-
-    #[inline(always)]
-    fn search(&self, block: Block, now: Ticks) -> Option<u32> {
-        let place = lb_search(block.cells, block.count, block.start, now.raw());
-        if place == NO_PLACE { None } else { Some(place) }
-    }
-
-    #[inline(always)]
-    fn cell(&self, index: u32) -> Option<PortCell> {
-        let cell = CELLS.get_ptr(index)?;
-        // SAFETY: as in `holder`; the hop is one aligned word, and any bytes are one.
-        unsafe {
-            let owner = core::ptr::read_volatile(&raw const (*cell).owner);
-            let hop = core::ptr::read_volatile((&raw const (*cell).hop).cast::<u64>());
-            Some(PortCell {
-                owner,
-                hop: core::mem::transmute::<u64, Hop>(hop),
-                backend: core::ptr::read_volatile(&raw const (*cell).backend),
-                seen: core::ptr::read_volatile(&raw const (*cell).seen),
-                server_isn: core::ptr::read_volatile(&raw const (*cell).server_isn),
-                service_port: core::ptr::read_volatile(&raw const (*cell).service_port),
-                pad: 0,
-            })
-        }
-    }
-
-    #[inline(always)]
-    fn swap_owner(&self, index: u32, before: Owner, after: Owner) -> bool {
-        let Some(cell) = CELLS.get_ptr_mut(index) else { return false };
-        // SAFETY: the element exists as long as the map; only its address is taken here.
-        let owner = unsafe { &raw mut (*cell).owner.0 };
-        compare_exchange(owner, before.0, after.0) == before.0
-    }
-
-    #[inline(always)]
-    fn fill_cell(&self, index: u32, busy: Owner, body: &PortCell) {
-        let Some(cell) = CELLS.get_ptr_mut(index) else { return };
-        // SAFETY: the caller has made the cell `Busy`, so that nobody else reads or writes its body.
-        unsafe {
-            (*cell).hop = body.hop;
-            (*cell).backend = body.backend;
-            (*cell).seen = body.seen;
-            (*cell).server_isn = body.server_isn;
-            (*cell).service_port = body.service_port;
-            let owner = &raw mut (*cell).owner.0;
-            // An exchange rather than a store: it orders the body before the owner on every architecture.
-            compare_exchange(owner, busy.0, body.owner.0);
-        }
-    }
-
-    #[inline(always)]
-    fn touch_cell(&self, index: u32, now: Ticks) {
-        if let Some(cell) = CELLS.get_ptr_mut(index) {
-            // SAFETY: a word of its own; the last writer wins, and all write the present.
-            unsafe { core::ptr::write_volatile(&raw mut (*cell).seen, now.raw()) };
-        }
-    }
-
-    #[inline(always)]
-    fn answer_cell(&self, index: u32, server_isn: u32) {
-        if let Some(cell) = CELLS.get_ptr_mut(index) {
-            // SAFETY: a word of its own, written before the phase that makes it count.
-            unsafe { core::ptr::write_volatile(&raw mut (*cell).server_isn, server_isn) };
-        }
-    }
-
-    #[inline(always)]
-    fn flow(&self, key: &FlowKey) -> Option<Found<*mut Flow>> {
-        let entry = FLOWS.get_ptr_mut(key)?;
-        // SAFETY: the table is preallocated, so the memory stays; an element that was removed may be given to another
-        // key at once, which is why a flow names its client and is compared with the key that was looked up.
-        Some(Found { flow: unsafe { *entry }, entry })
-    }
-
-    #[inline(always)]
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted {
-        const EEXIST: i32 = 17;
-        match FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)) {
-            Ok(()) => Inserted::Done,
-            Err(error) if error as i32 == -EEXIST => Inserted::Exists,
-            Err(_) => Inserted::Full,
-        }
-    }
-
-    #[inline(always)]
-    fn remove_flow(&self, key: &FlowKey) {
-        // Not there any more is what was wanted.
-        let _ = FLOWS.remove(key);
-    }
-
-    #[inline(always)]
-    fn touch_flow(&self, entry: *mut Flow, now: Ticks, marks: u16) {
-        // SAFETY: as in `flow`. Should the element be another flow's by now, that one is stamped as seen, or taken for
-        // proven or closing: neither changes where it goes.
-        unsafe {
-            core::ptr::write_volatile(&raw mut (*entry).seen, now.raw());
-            core::ptr::write_volatile(&raw mut (*entry).marks, marks);
-        }
-    }
-
-    #[inline(always)]
-    fn account(&self, backend: u32) -> Option<Account> {
-        let account = ACCOUNTS.get_ptr(backend)?;
+    fn account(&self, row: u32) -> Option<Account> {
+        let account = ACCOUNTS.get_ptr(row)?;
         // SAFETY: the element exists as long as the map; other CPUs write it, so it is read once, word by word.
         Some(unsafe { core::ptr::read_volatile(account) })
     }
 
     #[inline(always)]
-    fn open_account(&self, backend: u32) {
-        if let Some(account) = ACCOUNTS.get_ptr_mut(backend) {
+    fn open_account(&self, row: u32) {
+        if let Some(account) = ACCOUNTS.get_ptr_mut(row).filter(|_| writes()) {
             // SAFETY: only the word's address is taken here.
             fetch_add(unsafe { &raw mut (*account).opened }, 1);
         }
     }
 
     #[inline(always)]
-    fn close_account(&self, backend: u32) {
-        if let Some(account) = ACCOUNTS.get_ptr_mut(backend) {
+    fn try_open_account(&self, row: u32) -> bool {
+        lb_try_open(row) != 0
+    }
+
+    #[inline(always)]
+    fn close_account(&self, row: u32) {
+        if let Some(account) = ACCOUNTS.get_ptr_mut(row).filter(|_| writes()) {
             // SAFETY: only the word's address is taken here.
             fetch_add(unsafe { &raw mut (*account).closed }, 1);
         }
     }
 
     #[inline(always)]
-    fn count(&self, service: u32, reason: Reason) {
-        if let Some(count) = REASONS.get_ptr_mut(reason.counter(service)) {
+    fn full_since(&self, service: u16) -> Ticks {
+        let since = FULL_SINCE.get_ptr(service.into());
+        // SAFETY: the element exists as long as the map; one aligned word.
+        Ticks::from_raw(since.map_or(0, |since| unsafe { core::ptr::read_volatile(since) }))
+    }
+
+    #[inline(always)]
+    fn set_full_since(&self, service: u16, since: Ticks) {
+        if let Some(word) = FULL_SINCE.get_ptr_mut(service.into()).filter(|_| writes()) {
+            // SAFETY: as above; the last writer wins, and all write the present or nothing.
+            unsafe { core::ptr::write_volatile(word, since.raw()) };
+        }
+    }
+
+    #[inline(always)]
+    fn spend_error(&self) -> bool {
+        let Some(word) = ERRORS.get_ptr_mut(0) else { return false };
+        for _ in 0..TRIES {
+            // SAFETY: the element exists as long as the map; one aligned word.
+            let before = unsafe { core::ptr::read_volatile(word) };
+            let Some(after) = taken(before, self.now(), ERRORS_PER_SECOND, ERRORS_AT_ONCE) else {
+                return false;
+            };
+            if swap(word, before, after) {
+                return true;
+            }
+        }
+        false
+    }
+
+    #[inline(always)]
+    fn handed_over(&self) -> Parcel {
+        // SAFETY: a per-CPU value that the stage before has written.
+        let Handover { words, way } =
+            HANDOVER.get_ptr(0).map_or(Handover { words: [0; 4], way: 0 }, |it| unsafe { *it });
+        let trouble = match words[2] as u16 {
+            2 => Trouble::TooBig,
+            1 => Trouble::PortUnreachable,
+            _ => Trouble::TimeExceeded,
+        };
+        Parcel {
+            service: (words[0] >> 16) as u16,
+            backend: words[0] as u16,
+            reason: Reason::from_number(words[1]).unwrap_or(Reason::RewriteFailed),
+            complaint: Complaint { trouble, mtu: (words[2] >> 16) as u16 },
+            way: FlowWay(way),
+        }
+    }
+
+    #[inline(always)]
+    fn count(&self, service: u16, reason: Reason) {
+        if let Some(count) = REASONS.get_ptr_mut(reason.counter(service)).filter(|_| writes()) {
             // SAFETY: a per-CPU value.
             unsafe { *count += 1 };
         }
     }
-}
 
-/// The worth of a cell as a global function, which the verifier looks at once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lb_worth(index: u32, now: u32) -> u32 {
-    worth(index, Ticks::from_raw(now), &Maps).raw()
-}
-
-/// The choice of a backend as a global function, which the verifier looks at once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lb_draw(service: u32, offset: u32, length: u32, algorithm: u32) -> u32 {
-    draw(Ring { service, offset, length, algorithm }, &Maps)
-}
-
-/// What [`lb_search`] answers where no cell can be had.
-const NO_PLACE: u32 = u32::MAX;
-
-/// The search for a source port as a global function, which the verifier looks at once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lb_search(cells: u32, count: u32, start: u32, now: u32) -> u32 {
-    search(Block { cells, count, start }, Ticks::from_raw(now), &Maps).unwrap_or(NO_PLACE)
-}
-
-/// Add to a word of a map and return what it was, in one step.
-///
-/// `core` has no atomics on the BPF target (`atomic_cas: false`), and the compiler's intrinsics change from release to
-/// release; the instruction does not (Documentation/bpf/standardization/instruction-set.rst, "Atomic operations").
-#[inline(always)]
-fn fetch_add(word: *mut u64, value: u64) -> u64 {
-    let mut value = value;
-    // SAFETY: `word` points into a map's element; the instruction is sequentially consistent.
-    unsafe {
-        asm!("{value} = atomic_fetch_add((u64 *)({word} + 0), {value})", value = inout(reg) value, word = in(reg) word);
+    #[inline(always)]
+    fn gate(&self, backend: u16, kind: u8) -> bool {
+        let index = u32::from(backend) * lb_common::event::kind::COUNT + u32::from(kind);
+        let Some(gate) = GATES.get_ptr_mut(index).filter(|_| writes()) else { return false };
+        let now = self.now().raw();
+        // SAFETY: one aligned word; two CPUs that pass at once tell twice, which is no harm.
+        unsafe {
+            if core::ptr::read_volatile(gate) == now {
+                return false;
+            }
+            core::ptr::write_volatile(gate, now);
+        }
+        true
     }
-    value
+
+    #[inline(always)]
+    fn report(&self, event: &Event) {
+        if let Some(mut entry) = EVENTS.reserve::<Event>(0) {
+            entry.write(*event);
+            entry.submit(0);
+        }
+    }
 }
 
-/// Replace a word of a map if it is `before`, in one step; what it was.
+/// The tables of one family: its maps, and its global functions, which the verifier looks at once.
+macro_rules! family {
+    (
+        $address:ty, $services:ident, $ranges:ident, $backends:ident, $sources:ident, $endpoints:ident, $cells:ident,
+        $flows:ident, $fragments:ident, $rates:ident, $draw:ident, $worth:ident, $search:ident, $find:ident, $place:ident
+    ) => {
+        #[map]
+        static $services: HashMap<ServiceKey<$address>, Service> =
+            HashMap::with_max_entries(2 * MAX_SERVICES, 0);
+        #[map]
+        static $ranges: HashMap<RangesKey<$address>, Ranges> = HashMap::with_max_entries(MAX_SERVICES, 0);
+        #[map]
+        static $backends: Array<Backend<$address>> = Array::with_max_entries(MAX_BACKENDS, 0);
+        #[map]
+        static $sources: Array<$address> = Array::with_max_entries(MAX_SOURCES, 0);
+        #[map]
+        static $endpoints: HashMap<EndpointKey<$address>, Endpoint> =
+            HashMap::with_max_entries(MAX_ENDPOINTS, 0);
+        #[map]
+        static $cells: Array<PortCell<$address>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+        #[map]
+        static $flows: Array<Bucket<$address>> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+        #[map]
+        static $fragments: LruHashMap<FragmentKey<$address>, Fragment<$address>> =
+            LruHashMap::with_max_entries(MAX_FRAGMENTS, 0);
+        #[map]
+        static $rates: LruHashMap<BucketKey<$address>, u64> = LruHashMap::with_max_entries(MAX_BUCKETS, 0);
+
+        impl Tables<$address> for Maps {
+            #[inline(always)]
+            fn service(&self, key: &ServiceKey<$address>) -> Option<Service> {
+                // SAFETY: copied at once; what could be torn by a replacement is checked where it is used (`select`).
+                unsafe { $services.get(key) }.copied()
+            }
+
+            #[inline(always)]
+            fn ranges(&self, key: &RangesKey<$address>) -> Option<Ranges> {
+                // SAFETY: copied at once; a torn range leads to a service that is looked up by itself.
+                unsafe { $ranges.get(key) }.copied()
+            }
+
+            #[inline(always)]
+            fn backend(&self, id: u16) -> Option<Backend<$address>> {
+                $backends.get(id.into()).copied()
+            }
+
+            #[inline(always)]
+            fn source(&self, number: u16) -> Option<$address> {
+                $sources.get(number.into()).copied()
+            }
+
+            #[inline(always)]
+            fn endpoint(&self, key: &EndpointKey<$address>) -> Option<Endpoint> {
+                // SAFETY: copied at once; its cells never change while it exists, its services are checked by their flows.
+                unsafe { $endpoints.get(key) }.copied()
+            }
+
+            #[inline(always)]
+            fn holder(&self, index: u32) -> Option<(Owner, Ticks)> {
+                let cell = $cells.get_ptr(index)?;
+                // SAFETY: the element exists as long as the map; other CPUs write it, so each word is read once.
+                unsafe {
+                    let owner = core::ptr::read_volatile(&raw const (*cell).owner);
+                    let seen = core::ptr::read_volatile(&raw const (*cell).seen);
+                    Some((owner, Ticks::from_raw(seen)))
+                }
+            }
+
+            #[inline(always)]
+            fn cell(&self, index: u32) -> Option<PortCell<$address>> {
+                let cell = $cells.get_ptr(index)?;
+                // SAFETY: as in `holder`; the owner is read before the body, and the hop is one aligned word.
+                unsafe {
+                    let owner = core::ptr::read_volatile(&raw const (*cell).owner);
+                    let hop = core::ptr::read_volatile((&raw const (*cell).hop).cast::<u64>());
+                    Some(PortCell {
+                        owner,
+                        hop: Hop::from_word(hop),
+                        seen: core::ptr::read_volatile(&raw const (*cell).seen),
+                        word: core::ptr::read_volatile(&raw const (*cell).word),
+                        backend: core::ptr::read_volatile(&raw const (*cell).backend),
+                        service_port: core::ptr::read_volatile(&raw const (*cell).service_port),
+                        vlan: core::ptr::read_volatile(&raw const (*cell).vlan),
+                        pad: 0,
+                        client: core::ptr::read_volatile(&raw const (*cell).client),
+                    })
+                }
+            }
+
+            #[inline(always)]
+            fn swap_owner(&self, index: u32, before: Owner, after: Owner) -> bool {
+                let Some(cell) = $cells.get_ptr_mut(index) else { return false };
+                // SAFETY: the element exists as long as the map; only its address is taken here.
+                swap(unsafe { &raw mut (*cell).owner.0 }, before.0, after.0)
+            }
+
+            #[inline(always)]
+            fn fill_cell(&self, index: u32, busy: Owner, body: &PortCell<$address>) {
+                let Some(cell) = $cells.get_ptr_mut(index).filter(|_| writes()) else { return };
+                // SAFETY: the caller has made the cell `Busy`, so that nobody else reads or writes its body.
+                unsafe {
+                    (*cell).hop = body.hop;
+                    (*cell).seen = body.seen;
+                    (*cell).word = body.word;
+                    (*cell).backend = body.backend;
+                    (*cell).service_port = body.service_port;
+                    (*cell).vlan = body.vlan;
+                    (*cell).client = body.client;
+                    // An exchange rather than a store: it orders the body before the owner on every architecture.
+                    compare_exchange(&raw mut (*cell).owner.0, busy.0, body.owner.0);
+                }
+            }
+
+            #[inline(always)]
+            fn touch_cell(&self, index: u32, now: Ticks) {
+                if let Some(cell) = $cells.get_ptr_mut(index).filter(|_| writes()) {
+                    // SAFETY: a word of its own; the last writer wins, and all write the present.
+                    unsafe { core::ptr::write_volatile(&raw mut (*cell).seen, now.raw()) };
+                }
+            }
+
+            #[inline(always)]
+            fn answer_cell(&self, index: u32, server_isn: u32) {
+                if let Some(cell) = $cells.get_ptr_mut(index).filter(|_| writes()) {
+                    // SAFETY: a word of its own, written before the phase that makes it count.
+                    unsafe { core::ptr::write_volatile(&raw mut (*cell).word, server_isn) };
+                }
+            }
+
+            #[inline(always)]
+            fn flow_owner(&self, slot: u32) -> Option<Owner> {
+                let (bucket, place) = split(slot);
+                let bucket = $flows.get_ptr(bucket)?;
+                // SAFETY: the element exists as long as the map, and `place` is below its slots.
+                Some(unsafe {
+                    core::ptr::read_volatile((&raw const (*bucket).owners).cast::<Owner>().add(place))
+                })
+            }
+
+            #[inline(always)]
+            fn flow_holders(&self, bucket: u32, tag: u32, port: Be16) -> u32 {
+                let Some(bucket) = $flows.get_ptr(bucket) else { return 0 };
+                let mut holders = 0;
+                for place in 0..SLOTS {
+                    // SAFETY: as above.
+                    let owner = unsafe {
+                        core::ptr::read_volatile((&raw const (*bucket).owners).cast::<Owner>().add(place))
+                    };
+                    if owner.has(tag, port) && owner.phase() as u8 != lb_common::cell::Phase::Free as u8 {
+                        holders |= 1 << place;
+                    }
+                }
+                holders
+            }
+
+            #[inline(always)]
+            fn flow_record(&self, slot: u32) -> Option<Record<$address>> {
+                let (bucket, place) = split(slot);
+                let bucket = $flows.get_ptr(bucket)?;
+                // SAFETY: as above; the way is one aligned word.
+                unsafe {
+                    let record = (&raw const (*bucket).records).cast::<Record<$address>>().add(place);
+                    Some(Record {
+                        way: FlowWay(core::ptr::read_volatile((&raw const (*record).way).cast::<u64>())),
+                        seen: core::ptr::read_volatile(&raw const (*record).seen),
+                        word: core::ptr::read_volatile(&raw const (*record).word),
+                        backend: core::ptr::read_volatile(&raw const (*record).backend),
+                        service: core::ptr::read_volatile(&raw const (*record).service),
+                        service_port: core::ptr::read_volatile(&raw const (*record).service_port),
+                        vlan: core::ptr::read_volatile(&raw const (*record).vlan),
+                        client: core::ptr::read_volatile(&raw const (*record).client),
+                    })
+                }
+            }
+
+            #[inline(always)]
+            fn swap_flow(&self, slot: u32, before: Owner, after: Owner) -> bool {
+                let (bucket, place) = split(slot);
+                let Some(bucket) = $flows.get_ptr_mut(bucket) else { return false };
+                // SAFETY: as above; only an address is taken here.
+                let owner = unsafe { (&raw mut (*bucket).owners).cast::<u64>().add(place) };
+                swap(owner, before.0, after.0)
+            }
+
+            #[inline(always)]
+            fn fill_flow(&self, slot: u32, busy: Owner, owner: Owner, record: &Record<$address>) {
+                let (bucket, place) = split(slot);
+                let Some(bucket) = $flows.get_ptr_mut(bucket).filter(|_| writes()) else { return };
+                // SAFETY: the caller has made the slot `Busy`, so that nobody else reads or writes its record.
+                unsafe {
+                    *(&raw mut (*bucket).records).cast::<Record<$address>>().add(place) = *record;
+                    let word = (&raw mut (*bucket).owners).cast::<u64>().add(place);
+                    compare_exchange(word, busy.0, owner.0);
+                }
+            }
+
+            #[inline(always)]
+            fn touch_flow(&self, slot: u32, now: Ticks) {
+                let (bucket, place) = split(slot);
+                if let Some(bucket) = $flows.get_ptr_mut(bucket).filter(|_| writes()) {
+                    // SAFETY: as above; a word of its own. Should the slot be another flow's by now, that one is stamped.
+                    unsafe {
+                        let record = (&raw mut (*bucket).records).cast::<Record<$address>>().add(place);
+                        core::ptr::write_volatile(&raw mut (*record).seen, now.raw());
+                    }
+                }
+            }
+
+            #[inline(always)]
+            fn answer_flow(&self, slot: u32, word: u32) {
+                let (bucket, place) = split(slot);
+                if let Some(bucket) = $flows.get_ptr_mut(bucket).filter(|_| writes()) {
+                    // SAFETY: as above; a word of its own, written before the phase that makes it count.
+                    unsafe {
+                        let record = (&raw mut (*bucket).records).cast::<Record<$address>>().add(place);
+                        core::ptr::write_volatile(&raw mut (*record).word, word);
+                    }
+                }
+            }
+
+            #[inline(always)]
+            fn fragment(&self, key: &FragmentKey<$address>) -> Option<Fragment<$address>> {
+                // SAFETY: copied at once; an element that was given to another packet meanwhile misleads a part of one.
+                unsafe { $fragments.get(key) }.copied()
+            }
+
+            #[inline(always)]
+            fn keep_fragment(&self, key: &FragmentKey<$address>, fragment: &Fragment<$address>) {
+                if writes() {
+                    // A table that is full forgets its oldest entry; what fails otherwise loses a packet's parts.
+                    let _ = $fragments.insert(key, fragment, 0);
+                }
+            }
+
+            #[inline(always)]
+            fn tokens(&self, key: &BucketKey<$address>) -> u64 {
+                let word = $rates.get_ptr(key);
+                // SAFETY: one aligned word of an element that the kernel frees only after a grace period.
+                word.map_or(0, |word| unsafe { core::ptr::read_volatile(word) })
+            }
+
+            #[inline(always)]
+            fn swap_tokens(&self, key: &BucketKey<$address>, before: u64, after: u64) -> bool {
+                if !writes() {
+                    return true;
+                }
+                match $rates.get_ptr_mut(key) {
+                    Some(word) => compare_exchange(word, before, after) == before,
+                    None => $rates.insert(key, &after, 0).is_ok(),
+                }
+            }
+
+            #[inline(always)]
+            fn draw(&self, ring: Ring) -> u16 {
+                let kinds = u32::from(ring.service) << 16 | u32::from(ring.algorithm);
+                $draw(ring.offset, ring.length, kinds, ring.members.into(), ring.hash) as u16
+            }
+
+            #[inline(always)]
+            fn worth(&self, index: u32, now: Ticks) -> Worth {
+                Worth::from_raw($worth(index, now.raw()))
+            }
+
+            #[inline(always)]
+            fn search(&self, block: Block, now: Ticks) -> Option<u32> {
+                let place = $search(block.cells, block.count, block.start, now.raw());
+                if place == NOWHERE { None } else { Some(place) }
+            }
+
+            #[inline(always)]
+            fn find_slot(&self, key: &FlowKey<$address>) -> u32 {
+                let (low, high) = lb_common::Address::words(key.client);
+                let ports = u64::from(key.client_port.wire()) << 32
+                    | u64::from(key.service_port.wire()) << 16
+                    | u64::from(key.service);
+                $find(low, high, ports)
+            }
+
+            #[inline(always)]
+            fn place(&self, buckets: [u32; 2], now: Ticks) -> u32 {
+                $place(buckets[0], buckets[1], now.raw())
+            }
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $worth(index: u32, now: u32) -> u32 {
+            worth::<$address, _>(index, Ticks::from_raw(now), &Maps).raw()
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $draw(offset: u32, length: u32, kinds: u32, members: u32, hash: u32) -> u32 {
+            let ring = Ring {
+                service: (kinds >> 16) as u16,
+                algorithm: kinds as u8,
+                offset,
+                length,
+                members: members as u16,
+                hash,
+            };
+            draw::<$address, _>(ring, &Maps).into()
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $search(cells: u32, count: u32, start: u32, now: u32) -> u32 {
+            search::<$address, _>(Block { cells, count, start }, Ticks::from_raw(now), &Maps)
+                .unwrap_or(NOWHERE)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $find(low: u64, high: u64, ports: u64) -> u32 {
+            let key = FlowKey {
+                client: <$address as lb_common::Address>::from_words((low, high)),
+                client_port: Be16::from_wire((ports >> 32) as u16),
+                service_port: Be16::from_wire((ports >> 16) as u16),
+                service: ports as u16,
+            };
+            find_slot(&key, &Maps)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $place(first: u32, second: u32, now: u32) -> u32 {
+            place::<$address, _>([first, second], Ticks::from_raw(now), &Maps)
+        }
+    };
+}
+
+family!(
+    Be32, SERVICES4, RANGES4, BACKENDS4, SOURCES4, ENDPOINTS4, CELLS4, FLOWS4, FRAGMENTS4, RATES4, lb_draw4,
+    lb_worth4, lb_search4, lb_find4, lb_place4
+);
+family!(
+    Be128, SERVICES6, RANGES6, BACKENDS6, SOURCES6, ENDPOINTS6, CELLS6, FLOWS6, FRAGMENTS6, RATES6, lb_draw6,
+    lb_worth6, lb_search6, lb_find6, lb_place6
+);
+
+/// A slot's bucket and its place there.
 #[inline(always)]
-fn compare_exchange(word: *mut u64, before: u64, after: u64) -> u64 {
-    let was: u64;
-    // SAFETY: `word` points into a map's element; the instruction is sequentially consistent.
-    unsafe {
-        asm!("r0 = cmpxchg_64({word} + 0, r0, {after})", word = in(reg) word, after = in(reg) after, inout("r0") before => was);
+const fn split(slot: u32) -> (u32, usize) {
+    (slot / SLOTS as u32, slot as usize % SLOTS)
+}
+
+/// The same number, forgotten by the verifier, which knows nothing of what a global function returns.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_vague(number: u32) -> u32 {
+    core::hint::black_box(number)
+}
+
+/// Open an account if its limit leaves room, as a global function; 1: done.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_try_open(row: u32) -> u32 {
+    let Some(account) = ACCOUNTS.get_ptr_mut(row) else { return 0 };
+    for _ in 0..TRIES {
+        // SAFETY: the element exists as long as the map. The closed words are read after the opened one, so that a
+        // connection that closes meanwhile leaves more room rather than less than there is.
+        let (opened, rest) = unsafe {
+            let opened = core::ptr::read_volatile(&raw const (*account).opened);
+            (opened, core::ptr::read_volatile(account))
+        };
+        if (Account { opened, ..rest }).is_full() {
+            return 0;
+        }
+        // SAFETY: only the word's address is taken here.
+        if swap(unsafe { &raw mut (*account).opened }, opened, opened.wrapping_add(1)) {
+            return 1;
+        }
     }
-    was
+    0
 }

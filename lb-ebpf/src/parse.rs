@@ -1,21 +1,16 @@
 //! Stage 1: what is this packet? Reads headers, changes nothing.
 
-use lb_common::{Be16, Be32, abi::TCP, cell::Signs};
-use network_types::{
-    eth::{EthHdr, EtherType},
-    ip::Ipv4Hdr,
+use lb_common::{
+    Address, Be16, Reason,
+    abi::{TCP, UDP},
+    cell::Signs,
+    flow::FlowKey,
 };
 
-use crate::Frame;
-
-/// Length of an Ethernet header without tags.
-pub const ETHERNET: usize = EthHdr::LEN;
-
-/// Length of an IPv4 header without options.
-pub const IPV4: usize = Ipv4Hdr::LEN;
-
-/// Where the type stands in an Ethernet header.
-const ETHER_TYPE: usize = 12;
+use crate::{
+    Frame, Verdict,
+    family::{Family, Part},
+};
 
 /// Flags of a TCP header (RFC 9293, 3.1).
 pub mod flag {
@@ -29,177 +24,230 @@ pub mod flag {
     pub const ACK: u8 = 0x10;
 }
 
-/// Headers are loaded as words in the order of memory: few registers hold them, and a word that nothing uses is never
-/// loaded. Both MACs of an Ethernet header.
+/// Both MACs of an Ethernet header.
 pub type Macs = [u32; 3];
 
-/// An IPv4 header without options: version to length, id and fragment, TTL to checksum, source, destination.
-pub type Ipv4Words = [u32; 5];
+/// A TCP header without options, or a UDP header and zeros.
+pub type TransportWords = [u16; 10];
 
-/// A TCP header without options.
-pub type TcpWords = [u16; 10];
+/// Length of a UDP header.
+pub const UDP_HEADER: usize = 8;
 
-/// A TCP/IPv4 packet that is no fragment.
+/// A TCP or UDP packet, or the first part of one.
 #[derive(Clone, Copy)]
-pub struct Packet {
+pub struct Packet<A: Family> {
     /// Destination and source MAC.
     pub macs: Macs,
-    /// The IPv4 header, without options.
-    pub ip: Ipv4Words,
-    /// The TCP header, without options.
-    pub tcp: TcpWords,
-    /// Where the TCP header begins.
-    pub tcp_offset: usize,
+    /// Offset of the IP header.
+    pub header: usize,
+    /// The outermost VLAN tag (TCI, host order); 0: none.
+    pub vlan: u16,
+    /// The IP header.
+    pub ip: A::Words,
+    /// TCP or UDP.
+    pub protocol: u8,
+    /// Which part of a packet it is; never a later one.
+    pub part: Part,
+    /// Offset of the transport header.
+    pub transport: usize,
+    /// The transport header.
+    pub words: TransportWords,
 }
 
 /// What a packet is.
-pub enum Parsed {
-    /// TCP over IPv4, whole.
-    Tcp(Packet),
+pub enum Parsed<A: Family> {
+    /// TCP or UDP.
+    Packet(Packet<A>),
+    /// ICMP.
+    Icmp,
+    /// A later part of a fragmented packet.
+    LaterPart,
     /// Not ours.
     Other,
-    /// A part of a TCP/IPv4 packet.
-    Fragment,
     /// Headers that lie about the packet's length.
     Malformed,
 }
 
-/// Read the headers.
-#[inline(always)]
-pub fn parse<F: Frame>(frame: &F) -> Parsed {
-    let Some(macs) = frame.load::<Macs>(0) else { return Parsed::Other };
-    if frame.load::<u16>(ETHER_TYPE) != Some(EtherType::Ipv4 as u16) {
-        return Parsed::Other;
+impl<A: Family> Parsed<A> {
+    /// What becomes of what is no TCP or UDP packet.
+    #[inline(always)]
+    pub const fn verdict(&self) -> Verdict {
+        match self {
+            Self::Icmp => Verdict::Continue(A::STAGES.icmp),
+            Self::LaterPart => Verdict::Continue(A::STAGES.fragment),
+            Self::Malformed => Verdict::Note(0, Reason::Malformed),
+            Self::Packet(_) | Self::Other => Verdict::Pass,
+        }
     }
-    let Some(ip) = frame.load::<Ipv4Words>(ETHERNET) else { return Parsed::Malformed };
-    let [version, ..] = ip[0].to_ne_bytes();
-    let header = usize::from(version & 0x0f) * 4;
-    if version >> 4 != 4 || header < IPV4 {
-        return Parsed::Malformed;
-    }
-    // Bit 14 is "don't fragment", bit 15 is reserved (RFC 791) and may be anything.
-    let [_, _, fragment_high, fragment_low] = ip[1].to_ne_bytes();
-    if ip[2].to_ne_bytes()[1] != TCP {
-        return Parsed::Other;
-    }
-    if fragment_high & 0x3f != 0 || fragment_low != 0 {
-        return Parsed::Fragment;
-    }
-    let tcp_offset = ETHERNET + header;
-    let Some(tcp) = frame.load::<TcpWords>(tcp_offset) else { return Parsed::Malformed };
-    let packet = Packet { macs, ip, tcp, tcp_offset };
-    if frame.length() < ETHERNET + packet.ip_length() as usize
-        || packet.segment() < packet.tcp_header()
-        || packet.tcp_header() < size_of::<TcpWords>()
-    {
-        return Parsed::Malformed;
-    }
-    Parsed::Tcp(packet)
 }
 
-impl Packet {
+/// Read the headers.
+#[inline(always)]
+pub fn parse<A: Family, F: Frame>(frame: &F, header: usize, vlan: u16) -> Parsed<A> {
+    let Some(macs) = frame.load::<Macs>(0) else { return Parsed::Other };
+    let Some(ip) = A::read(frame, header) else { return Parsed::Malformed };
+    if matches!(ip.part, Part::Later { .. }) {
+        return if matches!(ip.protocol, TCP | UDP) { Parsed::LaterPart } else { Parsed::Other };
+    }
+    if ip.protocol == A::ICMP {
+        return if ip.part == Part::Whole { Parsed::Icmp } else { Parsed::Other };
+    }
+    let words = match ip.protocol {
+        TCP => frame.load::<TransportWords>(ip.payload),
+        UDP => frame.load::<[u16; 4]>(ip.payload).map(|[a, b, c, d]| [a, b, c, d, 0, 0, 0, 0, 0, 0]),
+        _ => return Parsed::Other,
+    };
+    let Some(words) = words else { return Parsed::Malformed };
+    let packet = Packet {
+        macs,
+        header,
+        vlan,
+        ip: ip.words,
+        protocol: ip.protocol,
+        part: ip.part,
+        transport: ip.payload,
+        words,
+    };
+    if frame.length() < header + packet.length() as usize || packet.segment() < packet.transport_header() {
+        return Parsed::Malformed;
+    }
+    if packet.protocol == TCP && packet.transport_header() < size_of::<TransportWords>() {
+        return Parsed::Malformed;
+    }
+    Parsed::Packet(packet)
+}
+
+/// The MAC address that a packet came by.
+#[inline(always)]
+pub const fn source_mac(macs: &Macs) -> [u8; 6] {
+    let (middle, last) = (macs[1].to_ne_bytes(), macs[2].to_ne_bytes());
+    [middle[2], middle[3], last[0], last[1], last[2], last[3]]
+}
+
+/// The MAC address that a packet was sent to.
+#[inline(always)]
+pub const fn destination_mac(macs: &Macs) -> [u8; 6] {
+    let (first, middle) = (macs[0].to_ne_bytes(), macs[1].to_ne_bytes());
+    [first[0], first[1], first[2], first[3], middle[0], middle[1]]
+}
+
+impl<A: Family> Packet<A> {
     /// Where it comes from.
     #[inline(always)]
-    pub const fn source(&self) -> Be32 {
-        Be32::from_wire(self.ip[3])
+    pub fn source(&self) -> A {
+        A::source(&self.ip)
     }
 
     /// Where it goes to.
     #[inline(always)]
-    pub const fn destination(&self) -> Be32 {
-        Be32::from_wire(self.ip[4])
+    pub fn destination(&self) -> A {
+        A::destination(&self.ip)
     }
 
-    /// The MAC address that it came by.
+    /// The length of IP header and payload.
     #[inline(always)]
-    pub const fn source_mac(&self) -> [u8; 6] {
-        let (middle, last) = (self.macs[1].to_ne_bytes(), self.macs[2].to_ne_bytes());
-        [middle[2], middle[3], last[0], last[1], last[2], last[3]]
-    }
-
-    /// The MAC address that it was sent to.
-    #[inline(always)]
-    pub const fn destination_mac(&self) -> [u8; 6] {
-        let (first, middle) = (self.macs[0].to_ne_bytes(), self.macs[1].to_ne_bytes());
-        [first[0], first[1], first[2], first[3], middle[0], middle[1]]
-    }
-
-    /// Hops left.
-    #[inline(always)]
-    pub const fn ttl(&self) -> u8 {
-        self.ip[2].to_ne_bytes()[0]
+    pub fn length(&self) -> u32 {
+        A::length(&self.ip)
     }
 
     /// The sender's port.
     #[inline(always)]
     pub const fn source_port(&self) -> Be16 {
-        Be16::from_wire(self.tcp[0])
+        Be16::from_wire(self.words[0])
     }
 
     /// The receiver's port.
     #[inline(always)]
     pub const fn destination_port(&self) -> Be16 {
-        Be16::from_wire(self.tcp[1])
+        Be16::from_wire(self.words[1])
     }
 
-    /// The sequence number, host order.
+    /// The key of the flow that a client's packet to `service` belongs to.
+    #[inline(always)]
+    pub fn key(&self, service: u16) -> FlowKey<A> {
+        FlowKey {
+            client: self.source(),
+            client_port: self.source_port(),
+            service_port: self.destination_port(),
+            service,
+        }
+    }
+
+    /// Whether it is a datagram.
+    #[inline(always)]
+    pub const fn is_udp(&self) -> bool {
+        self.protocol == UDP
+    }
+
+    /// The sequence number, host order (TCP).
     #[inline(always)]
     pub const fn sequence(&self) -> u32 {
-        (u16::from_be(self.tcp[2]) as u32) << 16 | u16::from_be(self.tcp[3]) as u32
+        (u16::from_be(self.words[2]) as u32) << 16 | u16::from_be(self.words[3]) as u32
     }
 
-    /// The acknowledgement number, host order.
+    /// The acknowledgement number, host order (TCP).
     #[inline(always)]
     pub const fn acknowledgement(&self) -> u32 {
-        (u16::from_be(self.tcp[4]) as u32) << 16 | u16::from_be(self.tcp[5]) as u32
+        (u16::from_be(self.words[4]) as u32) << 16 | u16::from_be(self.words[5]) as u32
     }
 
-    /// The flags.
+    /// The flags (TCP; UDP has none).
     #[inline(always)]
     pub const fn flags(&self) -> u8 {
-        self.tcp[6].to_ne_bytes()[1]
+        self.words[6].to_ne_bytes()[1]
     }
 
-    /// The checksum field as it stands.
+    /// The transport checksum as it stands.
     #[inline(always)]
-    pub const fn tcp_checksum(&self) -> Be16 {
-        Be16::from_wire(self.tcp[8])
+    pub const fn checksum(&self) -> Be16 {
+        Be16::from_wire(if self.is_udp() { self.words[3] } else { self.words[8] })
     }
 
-    /// The length of IP header and payload as IP says: the frame's end may be padding.
+    /// Where that stands in the packet.
     #[inline(always)]
-    pub const fn ip_length(&self) -> u16 {
-        let [_, _, high, low] = self.ip[0].to_ne_bytes();
-        u16::from_be_bytes([high, low])
+    pub const fn checksum_offset(&self) -> usize {
+        self.transport + checksum_offset(self.protocol)
     }
 
-    /// The length of the TCP segment, header included; 0 if IP says nonsense.
+    /// The length of transport header and data in this part; 0 if IP says nonsense.
     #[inline(always)]
-    pub const fn segment(&self) -> usize {
-        (self.ip_length() as usize).saturating_sub(self.tcp_offset - ETHERNET)
+    pub fn segment(&self) -> usize {
+        (self.length() as usize).saturating_sub(self.transport - self.header)
     }
 
-    /// The length of the TCP header, options included.
+    /// The length of the transport header, options included.
     #[inline(always)]
-    pub const fn tcp_header(&self) -> usize {
-        (self.tcp[6].to_ne_bytes()[0] >> 4) as usize * 4
+    pub const fn transport_header(&self) -> usize {
+        if self.is_udp() { UDP_HEADER } else { (self.words[6].to_ne_bytes()[0] >> 4) as usize * 4 }
     }
 
-    /// The length of the data that the segment carries.
+    /// The length of the data that this part carries.
     #[inline(always)]
-    pub const fn data(&self) -> usize {
-        self.segment() - self.tcp_header()
+    pub fn data(&self) -> usize {
+        self.segment() - self.transport_header()
     }
 
-    /// Whether it asks for a new connection.
+    /// Whether it may begin a connection: a SYN, or any datagram.
     #[inline(always)]
-    pub const fn is_syn(&self) -> bool {
-        self.flags() & (flag::SYN | flag::ACK | flag::RST) == flag::SYN
+    pub const fn begins(&self) -> bool {
+        self.is_udp() || self.flags() & (flag::SYN | flag::ACK | flag::RST) == flag::SYN
+    }
+
+    /// Whether it can move a connection on: SYN, FIN and RST do, datagrams and plain segments do not.
+    #[inline(always)]
+    pub const fn turns(&self) -> bool {
+        self.flags() & (flag::SYN | flag::FIN | flag::RST) != 0
+    }
+
+    /// Whether it says that a connection ends.
+    #[inline(always)]
+    pub const fn ends(&self) -> bool {
+        self.flags() & (flag::FIN | flag::RST) != 0
     }
 
     /// What the segment tells about its connection; `server_isn` where the sender may prove that it has seen it.
     #[inline(always)]
-    pub const fn signs(&self, server_isn: Option<u32>) -> Signs {
+    pub fn signs(&self, server_isn: Option<u32>) -> Signs {
         let flags = self.flags();
         Signs {
             syn_ack: flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK,
@@ -210,6 +258,28 @@ impl Packet {
                 Some(isn) => flags & flag::ACK != 0 && self.acknowledgement() == isn.wrapping_add(1),
                 None => false,
             },
+            datagram: self.is_udp(),
         }
     }
+}
+
+/// Where the checksum stands in a transport header.
+#[inline(always)]
+pub const fn checksum_offset(protocol: u8) -> usize {
+    if protocol == UDP { 6 } else { 16 }
+}
+
+/// The hash that finds a client's slot in a ring: the same on every balancer of the same configuration.
+#[inline(always)]
+pub fn ring_hash<A: Address>(key: &FlowKey<A>, seed: u64, by_source: bool) -> u32 {
+    let (a, b) = key.client.words();
+    let mut x = lb_common::flow::mix(a ^ seed);
+    if A::VERSION == 6 {
+        x = lb_common::flow::mix(x ^ b);
+    }
+    if !by_source {
+        let ports = (key.client_port.wire() as u64) << 16 | key.service_port.wire() as u64;
+        x = lb_common::flow::mix(x ^ ports);
+    }
+    (x >> 32) as u32
 }

@@ -1,196 +1,267 @@
-//! A client's packet to a service: follow its flow, or begin one.
+//! A client's packet of a known flow: it stays with its backend, whatever the weights do.
 
 use lb_common::{
-    Reason, Ticks,
-    abi::{Backend, Flow, FlowKey, Hop, Service, backend_state, mark, no_backend},
-    cell::{Phase, Side},
+    Be16, EMBRYO_GRACE, Reason, Ticks,
+    abi::{Backend, Service, backend_state, mode, service_flag},
+    cell::{Owner, Phase, Side},
+    flow::{self, FlowKey},
 };
 
 use crate::{
-    Found, Tables,
-    claim::claim,
+    Complaint, Tables,
+    family::Family,
+    flows::{Found, find},
     parse::{Packet, flag},
     rewrite::{Route, Step},
-    select::select,
+    seat::{SWAPS, settle},
+    select::Candidate,
+    settled::slot_of,
+    tell::tell_cut,
     verdict::Way,
 };
 
-/// Tries to move a phase while other CPUs do: a connection has one packet each way in flight at most times.
-pub const SWAPS: u32 = 3;
-
 /// Why a packet goes no further.
-enum Refusal {
+#[derive(Clone, Copy)]
+pub enum Refusal {
+    /// Its sender gets a RST, or what stands for it in UDP.
     Reset(Reason),
+    /// Silence.
     Drop(Reason),
 }
 
-/// The way of a client's packet to its backend.
+/// Where a packet goes: the backend, and the way of its flow.
+pub type Onward<A> = (Candidate<A>, flow::Way);
+
+/// The way of a client's packet that may move its connection on. What may begin one is for [`connect`](crate::connect).
 #[inline(always)]
-pub fn to_backend<T: Tables>(packet: &Packet, service: &Service, tables: &T) -> Step {
-    let key = FlowKey {
-        client: packet.source(),
-        client_port: packet.source_port(),
-        service_port: packet.destination_port(),
-        service: service.id,
-        pad: 0,
-    };
-    let own = |found: &Found<T::Entry>| {
-        found.flow.client == key.client && found.flow.client_port == key.client_port
-    };
-    let found = tables.flow(&key).filter(own);
-    let onward = match found {
-        found if packet.is_syn() => connect(packet, service, &key, found, tables),
-        Some(found) => follow(packet, &found, tables),
-        None if packet.flags() & flag::RST != 0 => Err(Refusal::Drop(Reason::RstWithoutFlow)),
-        None => Err(Refusal::Reset(Reason::NoFlow)),
-    };
-    match onward {
-        Ok((flow, backend)) => Step::Onward(route(service, &flow, &backend)),
-        Err(Refusal::Reset(reason)) => Step::Reset(service.id, reason),
-        Err(Refusal::Drop(reason)) => Step::Drop(service.id, reason),
+pub fn to_backend<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service, tables: &T) -> Step<A> {
+    let key = packet.key(service.id);
+    if service.flags & service_flag::ON_CHANGE != 0 {
+        return match slot_of(service, &key, tables) {
+            Some(slot) if slot.settled => {
+                onward(packet, service, straight(slot.current, &key, tables), tables)
+            }
+            _ => Step::Connect,
+        };
     }
+    if packet.begins() && !packet.is_udp() {
+        return Step::Connect;
+    }
+    match find(&key, tables) {
+        Some(found) if !packet.is_udp() || alive(&found, tables) => {
+            onward(packet, service, follow(packet, &key, &found, tables), tables)
+        }
+        None if service.mode == mode::SNAT && !packet.is_udp() => {
+            if packet.flags() & flag::RST == 0 {
+                Step::Reset(service.id, Reason::NoFlow)
+            } else {
+                Step::Drop(service.id, Reason::RstWithoutFlow)
+            }
+        }
+        _ => Step::Connect,
+    }
+}
+
+/// The step that a packet takes whose backend was found, or was not.
+#[inline(always)]
+pub fn onward<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    service: &Service,
+    found: Result<Onward<A>, Refusal>,
+    tables: &T,
+) -> Step<A> {
+    match found {
+        Ok((candidate, way)) => match route(packet, &candidate, way, tables) {
+            Some(route) => Step::Onward(route),
+            None => Step::Drop(service.id, Reason::NextHopUnresolved),
+        },
+        Err(refusal) => refused(packet, service, refusal),
+    }
+}
+
+/// The step that a refused packet takes.
+#[inline(always)]
+pub fn refused<A: Family>(packet: &Packet<A>, service: &Service, refusal: Refusal) -> Step<A> {
+    match refusal {
+        Refusal::Reset(reason) if packet.is_udp() => {
+            Step::Explain(service.id, reason, Complaint::PORT_UNREACHABLE)
+        }
+        // A RST is never answered (RFC 9293, 3.10.7.1).
+        Refusal::Reset(reason) if packet.flags() & flag::RST != 0 => Step::Drop(service.id, reason),
+        Refusal::Reset(reason) => Step::Reset(service.id, reason),
+        Refusal::Drop(reason) => Step::Drop(service.id, reason),
+    }
+}
+
+/// To a backend that nothing is recorded of.
+#[inline(always)]
+pub fn straight<A: Family, T: Tables<A>>(
+    id: u16,
+    key: &FlowKey<A>,
+    tables: &T,
+) -> Result<Onward<A>, Refusal> {
+    match tables.backend(id) {
+        Some(backend) if backend.address == key.client => Err(Refusal::Reset(Reason::Hairpin)),
+        Some(backend) if usable(&backend) => Ok((Candidate { id, backend }, flow::Way::default())),
+        _ => Err(Refusal::Reset(Reason::BackendGone)),
+    }
+}
+
+#[inline(always)]
+pub const fn usable<A: Family>(backend: &Backend<A>) -> bool {
+    matches!(backend.state, backend_state::ACTIVE | backend_state::CLOSED_TO_NEW)
+}
+
+#[inline(always)]
+pub fn alive<A: Family, T: Tables<A>>(found: &Found<A>, tables: &T) -> bool {
+    found.owner.is_live() && tables.backend(found.record.backend).is_some_and(|backend| usable(&backend))
 }
 
 /// A packet of a known flow: it stays with its backend, whatever the weights do.
 #[inline(always)]
-fn follow<T: Tables>(
-    packet: &Packet,
-    found: &Found<T::Entry>,
+pub fn follow<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    key: &FlowKey<A>,
+    found: &Found<A>,
     tables: &T,
-) -> Result<(Flow, Backend), Refusal> {
-    let flow = found.flow;
-    let backend = match tables.backend(flow.backend) {
-        Some(backend) if backend.state != backend_state::ABSENT => backend,
-        _ => return Err(Refusal::Reset(Reason::BackendGone)),
+) -> Result<Onward<A>, Refusal> {
+    let id = found.record.backend;
+    let Some(backend) = tables.backend(id).filter(|backend| backend.state != backend_state::ABSENT) else {
+        return Err(Refusal::Reset(Reason::BackendGone));
     };
-    // The port cell, another cache line, is looked at only where the connection's phase may change.
-    let changes = flow.marks != mark::PROVEN || packet.flags() & (flag::FIN | flag::RST) != 0;
-    let marks = if changes { advance(packet, &flow, tables) } else { flow.marks };
-    let now = tables.now();
-    if now != flow.seen() || marks != flow.marks {
-        tables.touch_flow(found.entry, now, marks);
+    if found.owner.is_cut() || backend.state == backend_state::CUT {
+        let refusal = cut(packet, key, found, tables);
+        // Past us, the backend hears of the end from the client alone.
+        let passed = mode::is_one_sided(backend.mode) && packet.flags() & flag::RST != 0;
+        return if passed { Ok((Candidate { id, backend }, found.record.way)) } else { Err(refusal) };
     }
-    Ok((flow, backend))
+    // A port cell, another cache line, is looked at only where the connection's phase may change.
+    let owner = if packet.ends() || !found.owner.is_proven_link() {
+        advance(packet, found, &backend, tables)
+    } else {
+        found.owner
+    };
+    let now = tables.now();
+    if now != found.record.seen() {
+        tables.touch_flow(found.slot, now);
+    }
+    if owner != found.owner {
+        // Another CPU that marked it first has marked the same.
+        tables.swap_flow(found.slot, found.owner, owner);
+    }
+    Ok((Candidate { id, backend }, found.record.way))
 }
 
-/// Move the connection's phase by a client's segment; the flow's new marks.
+/// Move the connection's phase by a client's segment. The new word of a linked flow; other slots are moved already.
 #[inline(always)]
-fn advance<T: Tables>(packet: &Packet, flow: &Flow, tables: &T) -> u16 {
-    let mut marks = flow.marks;
-    if packet.flags() & (flag::FIN | flag::RST) != 0 {
-        marks |= mark::CLOSING;
+fn advance<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    found: &Found<A>,
+    backend: &Backend<A>,
+    tables: &T,
+) -> Owner {
+    if found.owner.phase() == Phase::Linked {
+        return advance_port(packet, found, tables);
     }
+    let later = tables.now().since(Ticks::from_raw(found.record.word)).at_least(EMBRYO_GRACE);
+    let mut owner = found.owner;
+    for _ in 0..SWAPS {
+        let after = if mode::is_one_sided(backend.mode) {
+            owner.after_alone(packet.signs(None), !packet.begins() || packet.is_udp(), later)
+        } else {
+            owner.after(Side::Client, packet.signs(Some(found.record.word)))
+        };
+        if after == owner {
+            break;
+        }
+        if tables.swap_flow(found.slot, owner, after) {
+            settle(owner, after, found.record.backend, tables);
+            break;
+        }
+        match tables.flow_owner(found.slot) {
+            Some(now) if now.is_same_hold(owner) => owner = now,
+            _ => break,
+        }
+    }
+    found.owner
+}
+
+/// The same where a port cell keeps the phase.
+#[inline(always)]
+fn advance_port<A: Family, T: Tables<A>>(packet: &Packet<A>, found: &Found<A>, tables: &T) -> Owner {
+    let index = found.record.way.cell();
+    let mut proven = false;
     // Another CPU may move the phase at the same time, by the server's answer; a sign that is lost is never sent again.
     for _ in 0..SWAPS {
-        let Some(cell) = tables.cell(flow.cell) else { return marks };
-        if !cell.owner.belongs_to(packet.source(), packet.source_port()) {
-            return marks;
+        let Some(cell) = tables.cell(index) else { break };
+        if !cell.belongs_to(packet.source(), packet.source_port()) {
+            break;
         }
-        let after = cell.owner.after(Side::Client, packet.signs(Some(cell.server_isn)));
-        if after == cell.owner || tables.swap_owner(flow.cell, cell.owner, after) {
-            if after.phase() == Phase::Established {
-                marks |= mark::PROVEN;
-            }
-            settle(cell.owner.is_live(), after.is_live(), cell.backend, tables);
+        let after = cell.owner.after(Side::Client, packet.signs(Some(cell.word)));
+        if after == cell.owner || tables.swap_owner(index, cell.owner, after) {
+            proven = after.phase() == Phase::Established;
+            settle(cell.owner, after, cell.backend, tables);
             if cell.owner.is_live() && !after.is_live() {
-                tables.touch_cell(flow.cell, tables.now());
+                tables.touch_cell(index, tables.now());
             }
-            return marks;
+            break;
         }
     }
-    marks
+    found.owner.link_with(proven, packet.ends())
 }
 
-/// Keep the account of a connection that has changed between live and not: only for who won the swap.
+/// A client's packet of a connection that is cut: the client is told by a RST.
 #[inline(always)]
-pub fn settle<T: Tables>(was_live: bool, is_live: bool, backend: u32, tables: &T) {
-    if was_live && !is_live {
-        tables.close_account(backend);
-    } else if !was_live && is_live {
-        tables.open_account(backend);
-    }
-}
-
-/// A SYN: a retransmission follows its flow; any other begins one.
-#[inline(always)]
-fn connect<T: Tables>(
-    packet: &Packet,
-    service: &Service,
-    key: &FlowKey,
-    found: Option<Found<T::Entry>>,
+fn cut<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    key: &FlowKey<A>,
+    found: &Found<A>,
     tables: &T,
-) -> Result<(Flow, Backend), Refusal> {
-    if let Some(found) = found {
-        if let Some(backend) = judge_afresh(key, &found, tables)? {
-            return Ok((found.flow, backend));
+) -> Refusal {
+    let seat = found.seat();
+    if let Some(owner) = seat.owner(tables)
+        && owner.has(key.client.tag(), key.client_port)
+        && owner.is_held()
+    {
+        let after = owner.told(Side::Client);
+        if after != owner && seat.swap(owner, after, tables) {
+            settle(owner, after, found.record.backend, tables);
+            seat.touch(tables.now(), tables);
         }
-        tables.count(service.id, Reason::SynOnOldFlow);
     }
-    let Some(candidate) = select(service, tables) else { return Err(nobody(service, tables)) };
-    let hop = Hop { mac: packet.source_mac(), interface: tables.config().interface };
-    match claim(key, hop, &candidate, tables) {
-        Ok(flow) => Ok((flow, candidate.backend)),
-        Err(Reason::PortBusy) => Err(Refusal::Drop(Reason::PortBusy)),
-        Err(reason) => Err(Refusal::Reset(reason)),
+    if packet.flags() & flag::RST != 0 {
+        return Refusal::Drop(Reason::Cut);
     }
+    let client = (key.client, key.client_port);
+    tell_cut(packet, client, (key.service, key.service_port), found.record.backend, 0, tables);
+    Refusal::Reset(Reason::Cut)
 }
 
-/// What a SYN finds of an older connection on its tuple: `Some` backend to follow while that connection lives and its
-/// backend takes new ones; otherwise the old one is ended here, and the SYN is not made to wait for it.
+/// The route to a backend; `None`: its source address is not known.
 #[inline(always)]
-fn judge_afresh<T: Tables>(
-    key: &FlowKey,
-    found: &Found<T::Entry>,
+pub fn route<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    candidate: &Candidate<A>,
+    way: flow::Way,
     tables: &T,
-) -> Result<Option<Backend>, Refusal> {
-    let index = found.flow.cell;
-    let held = tables.cell(index).filter(|cell| cell.owner.belongs_to(key.client, key.client_port));
-    let Some(cell) = held else {
-        tables.remove_flow(key);
-        return Ok(None);
+) -> Option<Route<A>> {
+    let Candidate { id, backend } = *candidate;
+    let (source, source_port) = match backend.mode {
+        mode::SNAT => (tables.source(way.source())?, way.source_port()),
+        mode::IPIP => (tables.source(backend.source)?, packet.source_port()),
+        _ => (packet.source(), packet.source_port()),
     };
-    let backend = tables.backend(found.flow.backend).filter(|backend| backend.state == backend_state::ACTIVE);
-    if cell.owner.is_live() && backend.is_some() {
-        tables.touch_flow(found.entry, tables.now(), found.flow.marks);
-        return Ok(backend);
-    }
-    let busy = cell.owner.with_phase(Phase::Busy);
-    if cell.owner.phase() == Phase::Busy || !tables.swap_owner(index, cell.owner, busy) {
-        return Err(Refusal::Drop(Reason::PortBusy));
-    }
-    settle(cell.owner.is_live(), false, cell.backend, tables);
-    if cell.owner.is_live() {
-        tables.touch_cell(index, tables.now());
-    }
-    tables.remove_flow(key);
-    // Nobody else moves a busy cell.
-    let _ = tables.swap_owner(index, busy, busy.with_phase(Phase::Resting));
-    Ok(None)
-}
-
-/// Nobody can serve: as the service's policy says.
-#[inline(always)]
-fn nobody<T: Tables>(service: &Service, tables: &T) -> Refusal {
-    let empty = tables.now().since(Ticks::from_raw(service.empty_since));
-    match service.no_backend {
-        // The ring names somebody, so it is being replaced this moment: the client's next try meets the new one.
-        _ if service.ring_length != 0 => Refusal::Drop(Reason::NoBackendHold),
-        no_backend::DROP => Refusal::Drop(Reason::NoBackendDrop),
-        no_backend::HOLD if empty.raw() < service.hold => Refusal::Drop(Reason::NoBackendHold),
-        _ => Refusal::Reset(Reason::NoBackendReset),
-    }
-}
-
-#[inline(always)]
-fn route(service: &Service, flow: &Flow, backend: &Backend) -> Route {
-    Route {
-        service: service.id,
-        backend: flow.backend,
+    let keeps = backend.port == Be16::default();
+    Some(Route {
+        service: backend.service,
+        backend: id,
         way: Way::In,
-        source: flow.source,
-        source_port: flow.source_port,
+        mode: backend.mode,
+        source,
+        source_port,
         destination: backend.address,
-        destination_port: backend.port,
+        destination_port: if keeps { packet.destination_port() } else { backend.port },
         hop: backend.hop,
-    }
+        mtu: backend.mtu,
+    })
 }

@@ -8,24 +8,17 @@ use lb_common::{
 use crate::{
     Frame, Tables, Verdict,
     checksum::{fold, pseudo_header},
-    parse::{ETHERNET, IPV4, Ipv4Words, Packet, TcpWords, flag},
+    family::Family,
+    parse::{Packet, TransportWords, destination_mac, flag, source_mac},
+    rewrite::is_partial,
 };
-
-/// Length of what is sent: Ethernet, IPv4 and TCP headers without options.
-const LENGTH: usize = ETHERNET + IPV4 + size_of::<TcpWords>();
-
-/// The "don't fragment" bit of an IPv4 header's seventh byte.
-const DONT_FRAGMENT: u8 = 0x40;
-
-/// Hops that an answer may take, as Linux has it by default.
-const TTL: u8 = 64;
 
 /// Turn `packet` into a RST to its sender, with sequence numbers that the sender accepts.
 #[inline(always)]
-pub fn reset<F: Frame, T: Tables>(
+pub fn reset<A: Family, F: Frame, T: Tables<A>>(
     frame: &mut F,
-    packet: &Packet,
-    service: u32,
+    packet: &Packet<A>,
+    service: u16,
     reason: Reason,
     tables: &T,
 ) -> Verdict {
@@ -36,35 +29,24 @@ pub fn reset<F: Frame, T: Tables>(
 }
 
 #[inline(always)]
-fn build<F: Frame, T: Tables>(frame: &mut F, packet: &Packet, tables: &T) -> Option<()> {
-    let segment = size_of::<TcpWords>() as u16;
-    let pseudo = pseudo_header(packet.destination(), packet.source(), segment);
+fn build<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, packet: &Packet<A>, tables: &T) -> Option<()> {
+    let segment = size_of::<TransportWords>();
+    let (from, to) = (packet.destination(), packet.source());
+    let pseudo = pseudo_header(from, to, TCP, segment as u16);
     let mut tcp = header(packet);
-    let trust = tables.config().checksums;
-    let sent = pseudo_header(packet.source(), packet.destination(), packet.segment() as u16);
     // A packet that stays an skb with a partial checksum is completed on its way out, whatever stands in the field.
-    let stays_partial = trust == checksums::KEEP_PARTIAL && fold(sent) == packet.tcp_checksum().wire();
+    let stays_partial = tables.config().checksums == checksums::KEEP_PARTIAL && is_partial(packet, tables);
     tcp[8] = if stays_partial { fold(pseudo) } else { !fold(sum(&tcp) + pseudo) };
-
-    let length = Be16::from_host(IPV4 as u16 + segment).wire().to_ne_bytes();
-    let mut ip: Ipv4Words = [
-        u32::from_ne_bytes([0x45, 0, length[0], length[1]]),
-        u32::from_ne_bytes([0, 0, DONT_FRAGMENT, 0]),
-        u32::from_ne_bytes([TTL, TCP, 0, 0]),
-        packet.ip[4],
-        packet.ip[3],
-    ];
-    let check = (!ip_sum(&ip)).to_ne_bytes();
-    ip[2] = u32::from_ne_bytes([TTL, TCP, check[0], check[1]]);
-    frame.store(0, [packet.source_mac(), packet.destination_mac()])?;
-    frame.store(ETHERNET, ip)?;
-    frame.store(ETHERNET + IPV4, tcp)?;
-    frame.truncate(LENGTH)
+    let ip = A::header(&packet.ip, TCP, segment as u16, from, to);
+    frame.store(0, [source_mac(&packet.macs), destination_mac(&packet.macs)])?;
+    frame.store(packet.header, ip)?;
+    frame.store(packet.header + A::HEADER, tcp)?;
+    frame.truncate(packet.header + A::HEADER + segment)
 }
 
 /// A RST as RFC 9293 words it: on an ACK it takes that number as its own; otherwise it acknowledges all that came.
 #[inline(always)]
-fn header(packet: &Packet) -> TcpWords {
+fn header<A: Family>(packet: &Packet<A>) -> TransportWords {
     let flags = packet.flags();
     let (sequence, acknowledgement, flags) = if flags & flag::ACK != 0 {
         (packet.acknowledgement(), 0, flag::RST)
@@ -74,8 +56,8 @@ fn header(packet: &Packet) -> TcpWords {
         (0, end, flag::RST | flag::ACK)
     };
     [
-        packet.tcp[1],
-        packet.tcp[0],
+        packet.words[1],
+        packet.words[0],
         Be16::from_host((sequence >> 16) as u16).wire(),
         Be16::from_host(sequence as u16).wire(),
         Be16::from_host((acknowledgement >> 16) as u16).wire(),
@@ -88,7 +70,7 @@ fn header(packet: &Packet) -> TcpWords {
 }
 
 #[inline(always)]
-fn sum(tcp: &TcpWords) -> u32 {
+fn sum(tcp: &TransportWords) -> u32 {
     let mut sum = 0;
     let mut index = 0;
     while index < tcp.len() {
@@ -96,15 +78,4 @@ fn sum(tcp: &TcpWords) -> u32 {
         index += 1;
     }
     sum
-}
-
-#[inline(always)]
-fn ip_sum(ip: &Ipv4Words) -> u16 {
-    let mut sum = 0;
-    let mut index = 0;
-    while index < ip.len() {
-        sum += (ip[index] & 0xffff) + (ip[index] >> 16);
-        index += 1;
-    }
-    fold(sum)
 }

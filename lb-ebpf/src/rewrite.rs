@@ -1,114 +1,196 @@
-//! Stage 5: new addresses, ports and MACs, with both checksums kept true.
+//! Stage 6: new addresses, ports and MACs, with both checksums kept true.
 
 use lb_common::{
-    Be16, Be32, Reason,
-    abi::{Hop, checksums},
+    Be16, Reason,
+    abi::{Fragment, FragmentKey, Hop, UDP, checksums, mode},
+    flow,
 };
 
 use crate::{
-    Frame, Tables, Verdict,
+    Complaint, Frame, Parcel, Tables, Verdict,
     checksum::{Change, fold, pseudo_header},
-    parse::{ETHERNET, Packet},
+    deliver::{address, encapsulate, fits, leaving, overhead},
+    family::{Family, Part},
+    parse::Packet,
     verdict::Way,
 };
 
-/// Where the word of TTL, protocol and checksum stands in an IPv4 header; the addresses follow.
-const IP_TTL: usize = 8;
-
-/// Where the checksum stands in a TCP header.
-const TCP_CHECKSUM: usize = 16;
-
 /// Where a packet goes, and what it is changed to.
 #[derive(Clone, Copy)]
-pub struct Route {
+pub struct Route<A> {
     /// The service's id.
-    pub service: u32,
+    pub service: u16,
     /// The (service, backend) pair.
-    pub backend: u32,
+    pub backend: u16,
     /// Which way.
     pub way: Way,
-    /// Source address.
-    pub source: Be32,
+    /// One of `lb_common::abi::mode`.
+    pub mode: u8,
+    /// Source address; in `ipip` that of the tunnel.
+    pub source: A,
     /// Source port.
     pub source_port: Be16,
-    /// Destination address.
-    pub destination: Be32,
+    /// Destination address; in `ipip` that of the tunnel, in `dsr` of no use.
+    pub destination: A,
     /// Destination port.
     pub destination_port: Be16,
     /// Next hop.
     pub hop: Hop,
+    /// Largest IP packet that fits on the way; 0: not known.
+    pub mtu: u16,
 }
 
 /// What is to be done with a packet of ours.
-pub enum Step {
+pub enum Step<A> {
     /// It goes on.
-    Onward(Route),
+    Onward(Route<A>),
+    /// It begins a connection, or nothing is known of it.
+    Connect,
+    /// Its backend (service, (service, backend) pair) and the way of its flow have just been chosen.
+    Send(u16, u16, flow::Way),
     /// Its sender gets a RST (service, reason).
-    Reset(u32, Reason),
+    Reset(u16, Reason),
+    /// Its sender gets an ICMP error (service, reason).
+    Explain(u16, Reason, Complaint),
     /// It is dropped (service, reason).
-    Drop(u32, Reason),
+    Drop(u16, Reason),
 }
 
 /// Rewrite a packet in place for its route.
 #[inline(always)]
-pub fn rewrite<F: Frame, T: Tables>(frame: &mut F, packet: &Packet, to: &Route, tables: &T) -> Verdict {
-    match apply(frame, packet, to, tables) {
-        Ok(()) => Verdict::Forward {
-            backend: to.backend,
-            interface: to.hop.interface,
-            bytes: packet.ip_length(),
-            way: to.way,
-        },
-        Err(reason) => Verdict::Drop(to.service, reason),
+pub fn rewrite<A: Family, F: Frame, T: Tables<A>>(
+    frame: &mut F,
+    packet: &Packet<A>,
+    to: &Route<A>,
+    tables: &T,
+) -> Verdict {
+    if to.mode != mode::DSR && A::ttl(&packet.ip) <= 1 {
+        return Verdict::HandOver(
+            A::STAGES.explain,
+            Parcel::refusal(to.service, Reason::TtlExceeded, Complaint::TIME_EXCEEDED),
+        );
     }
+    let Some(leaving) = leaving(to.hop, tables) else {
+        return Verdict::Drop(to.service, Reason::NextHopUnresolved);
+    };
+    let room = fits(leaving.mtu, to.mtu);
+    let over = overhead::<A>(to.mode);
+    if room != 0 && packet.length() + over > room && tables.config().joined == 0 {
+        let complaint = Complaint::too_big((room - over) as u16);
+        return Verdict::HandOver(A::STAGES.explain, Parcel::refusal(to.service, Reason::TooBig, complaint));
+    }
+    if let Part::First { id, protocol } = packet.part {
+        remember(packet, id, protocol, to, tables);
+    }
+    let done = match to.mode {
+        mode::DSR => complete(frame, packet, to, tables),
+        mode::IPIP => complete(frame, packet, to, tables).and_then(|()| {
+            encapsulate::<A, F>(frame, packet.header, &packet.ip, (to.source, to.destination))
+        }),
+        _ => translate(frame, packet, to, tables),
+    };
+    if done.and_then(|()| address(frame, to.hop, &leaving)).is_none() {
+        return Verdict::Drop(to.service, Reason::RewriteFailed);
+    }
+    Verdict::Forward { backend: to.backend, interface: to.hop.interface, bytes: packet.length(), way: to.way }
 }
 
+/// What the parts that follow a first fragment will need.
 #[inline(always)]
-fn apply<F: Frame, T: Tables>(frame: &mut F, packet: &Packet, to: &Route, tables: &T) -> Result<(), Reason> {
-    if packet.ttl() <= 1 {
-        return Err(Reason::TtlExceeded);
-    }
-    let Some(leaving) = tables.interface(to.hop.interface).filter(|_| to.hop.is_resolved()) else {
-        return Err(Reason::NextHopUnresolved);
+fn remember<A: Family, T: Tables<A>>(packet: &Packet<A>, id: u32, protocol: u8, to: &Route<A>, tables: &T) {
+    let key = FragmentKey {
+        source: packet.source(),
+        destination: packet.destination(),
+        id,
+        protocol: protocol.into(),
     };
-    let addresses = Change::NONE.long(packet.source(), to.source).long(packet.destination(), to.destination);
+    let fragment = Fragment {
+        hop: to.hop,
+        source: to.source,
+        destination: to.destination,
+        seen: tables.now().raw(),
+        backend: to.backend,
+        service: to.service,
+        mtu: to.mtu,
+        mode: to.mode,
+        outward: u8::from(to.way == Way::Out),
+        pad: 0,
+    };
+    tables.keep_fragment(&key, &fragment);
+}
+
+/// Whether a packet's checksum was left to hardware by a local sender, as far as can be seen.
+#[inline(always)]
+pub fn is_partial<A: Family, T: Tables<A>>(packet: &Packet<A>, tables: &T) -> bool {
+    if tables.config().checksums == checksums::COMPLETE || packet.part != Part::Whole {
+        return false;
+    }
+    let segment = packet.segment() as u16;
+    fold(pseudo_header(packet.source(), packet.destination(), packet.protocol, segment))
+        == packet.checksum().wire()
+}
+
+/// Make a partial checksum whole in a packet that is otherwise left as it is.
+#[inline(always)]
+fn complete<A: Family, F: Frame, T: Tables<A>>(
+    frame: &mut F,
+    packet: &Packet<A>,
+    to: &Route<A>,
+    tables: &T,
+) -> Option<()> {
+    if tables.config().checksums == checksums::MAKE_WHOLE && is_partial(packet, tables) {
+        make_whole(frame, packet, (packet.source(), packet.destination()), tables)?;
+        tables.count(to.service, Reason::ChecksumCompleted);
+    }
+    Some(())
+}
+
+/// Compute the transport checksum of a packet whose addresses are `ends` and whose ports are in place.
+#[inline(always)]
+fn make_whole<A: Family, F: Frame, T: Tables<A>>(
+    frame: &mut F,
+    packet: &Packet<A>,
+    ends: (A, A),
+    _: &T,
+) -> Option<()> {
+    let segment = packet.segment();
+    frame.store(packet.checksum_offset(), Be16::from_wire(0))?;
+    let sum = frame.sum(packet.transport, segment)?;
+    let pseudo = pseudo_header(ends.0, ends.1, packet.protocol, segment as u16);
+    let whole = Be16::from_wire(!fold(u32::from(fold(sum)) + pseudo));
+    frame.store(packet.checksum_offset(), never_zero(packet.protocol, whole))
+}
+
+/// In UDP a checksum of zero means that there is none, so one that is zero is sent as its other form (RFC 768).
+#[inline(always)]
+pub const fn never_zero(protocol: u8, field: Be16) -> Be16 {
+    if protocol == UDP && field.wire() == 0 { Be16::from_wire(0xffff) } else { field }
+}
+
+/// Network address translation: `snat` and `dnat`, both ways.
+#[inline(always)]
+fn translate<A: Family, F: Frame, T: Tables<A>>(
+    frame: &mut F,
+    packet: &Packet<A>,
+    to: &Route<A>,
+    tables: &T,
+) -> Option<()> {
+    let addresses =
+        Change::NONE.address(packet.source(), to.source).address(packet.destination(), to.destination);
     let ports = addresses
         .word(packet.source_port(), to.source_port)
         .word(packet.destination_port(), to.destination_port);
-
-    let segment = packet.segment() as u16;
-    let field = packet.tcp_checksum();
-    let trust = tables.config().checksums;
-    let partial = trust != checksums::COMPLETE
-        && fold(pseudo_header(packet.source(), packet.destination(), segment)) == field.wire();
-    let tcp_checksum = if partial && trust == checksums::KEEP_PARTIAL {
-        addresses.partial(field)
-    } else if partial {
-        Be16::from_wire(0)
-    } else {
-        ports.complete(field)
-    };
-
-    let failed = Reason::RewriteFailed;
-    frame.store(0, [to.hop.mac, leaving.mac]).ok_or(failed)?;
-    frame.store(ETHERNET + IP_TTL, ip_words(packet, to, addresses)).ok_or(failed)?;
-    frame.store(packet.tcp_offset, [to.source_port, to.destination_port]).ok_or(failed)?;
-    frame.store(packet.tcp_offset + TCP_CHECKSUM, tcp_checksum).ok_or(failed)?;
-    if partial && trust == checksums::MAKE_WHOLE {
-        let sum = frame.sum(packet.tcp_offset, segment as usize).ok_or(failed)?;
-        let whole = !fold(fold(sum) as u32 + pseudo_header(to.source, to.destination, segment));
-        frame.store(packet.tcp_offset + TCP_CHECKSUM, Be16::from_wire(whole)).ok_or(failed)?;
+    let field = packet.checksum();
+    let partial = is_partial(packet, tables);
+    A::write(frame, packet.header, &packet.ip, (to.source, to.destination), addresses, true)?;
+    frame.store(packet.transport, [to.source_port, to.destination_port])?;
+    if partial && tables.config().checksums == checksums::MAKE_WHOLE {
+        make_whole(frame, packet, (to.source, to.destination), tables)?;
         tables.count(to.service, Reason::ChecksumCompleted);
+    } else if partial {
+        frame.store(packet.checksum_offset(), addresses.partial(field))?;
+    } else if packet.protocol != UDP || field.wire() != 0 || A::VERSION == 6 {
+        frame.store(packet.checksum_offset(), never_zero(packet.protocol, ports.complete(field)))?;
     }
-    Ok(())
-}
-
-/// The last three words of the IPv4 header: one hop less to live, the checksum that follows, the new addresses.
-#[inline(always)]
-fn ip_words(packet: &Packet, to: &Route, addresses: Change) -> [u32; 3] {
-    let [ttl, protocol, high, low] = packet.ip[2].to_ne_bytes();
-    let word = |ttl| Be16::from_wire(u16::from_ne_bytes([ttl, protocol]));
-    let change = addresses.word(word(ttl), word(ttl - 1));
-    let [high, low] = change.complete(Be16::from_wire(u16::from_ne_bytes([high, low]))).wire().to_ne_bytes();
-    [u32::from_ne_bytes([ttl - 1, protocol, high, low]), to.source.wire(), to.destination.wire()]
+    Some(())
 }

@@ -1,24 +1,37 @@
 //! What the data path asks of the world beside the packet: maps, clock and chance.
+//!
+//! [`World`] is what both families share, [`Tables`] what each has of its own. Some methods are [`flows`](crate::flows),
+//! [`claim`](crate::claim) and [`select`](crate::select) come back through the implementation: in the kernel they are
+//! global functions, which the verifier looks at once. Inlined, each way that leads there would verify them again.
 
 use lb_common::{
-    Reason, Ticks,
+    Address, Be16, Reason, Ticks,
     abi::{
-        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, ProgramConfig, Service, ServiceKey,
+        Account, Backend, BucketKey, Endpoint, EndpointKey, Fragment, FragmentKey, Interface, ProgramConfig,
+        Ranges, RangesKey, Service, ServiceKey,
     },
     cell::{Owner, PortCell, Worth},
+    event::Event,
+    flow::{FlowKey, Record},
 };
+
+use crate::verdict::Parcel;
 
 /// What a service's choice depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Ring {
     /// The service's id.
-    pub service: u32,
+    pub service: u16,
+    /// One of `lb_common::abi::algorithm`.
+    pub algorithm: u8,
     /// First slot of its ring.
     pub offset: u32,
     /// Slots of its ring, at least one.
     pub length: u32,
-    /// One of `lb_common::abi::algorithm`.
-    pub algorithm: u32,
+    /// Backends in the list behind the ring.
+    pub members: u16,
+    /// The hash of the client, for algorithms that go by it.
+    pub hash: u32,
 }
 
 /// Where to look for a source port: a block of cells, and the place to begin at.
@@ -32,86 +45,114 @@ pub struct Block {
     pub start: u32,
 }
 
-/// A flow that was found: its value as it was, and a handle to write it by.
-#[derive(Clone, Copy)]
-pub struct Found<H> {
-    /// The value, copied.
-    pub flow: Flow,
-    /// The entry.
-    pub entry: H,
-}
+/// A number that stands for nothing where an index is expected.
+pub const NOWHERE: u32 = u32::MAX;
 
-/// How the insertion of a flow ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inserted {
-    /// It is there, and it is ours.
-    Done,
-    /// Another CPU was first.
-    Exists,
-    /// The table is full.
-    Full,
-}
-
-/// The maps, the clock and chance. Methods never fail: what an index does not name is absent.
-pub trait Tables {
-    /// A handle to an entry of the flow table, for writing.
-    type Entry: Copy;
-
+/// What both families share. Methods never fail: what an index does not name is absent.
+pub trait World {
     /// The constants of this program.
     fn config(&self) -> ProgramConfig;
     /// The time.
     fn now(&self) -> Ticks;
+    /// Microseconds of the precise clock, modulo 2^32; dear, for handshakes only.
+    fn micros(&self) -> u32;
     /// 32 random bits.
     fn random(&self) -> u32;
+    /// The same offset, at most 31, forgotten by the verifier: what is the same for a few values is verified once.
+    fn vague(&self, offset: usize) -> usize;
 
-    /// The service at an address, if there is one.
-    fn service(&self, key: &ServiceKey) -> Option<Service>;
     /// The next ticket of a service's round robin: each caller gets another one.
-    fn ticket(&self, service: u32) -> u32;
-    /// The backend at a slot of the rings.
+    fn ticket(&self, service: u16) -> u32;
+    /// A slot of the rings: its owner's id in the low half, its former owner's in the high one.
     fn slot(&self, index: u32) -> Option<u32>;
-    /// A backend by id.
-    fn backend(&self, id: u32) -> Option<Backend>;
     /// An interface by id.
     fn interface(&self, id: u16) -> Option<Interface>;
 
-    /// The endpoint that answers to one of our source addresses.
-    fn endpoint(&self, key: &EndpointKey) -> Option<Endpoint>;
+    /// An account by its row.
+    fn account(&self, row: u32) -> Option<Account>;
+    /// One more connection opened.
+    fn open_account(&self, row: u32);
+    /// One more connection opened, if the limit leaves room; whether it did.
+    fn try_open_account(&self, row: u32) -> bool;
+    /// One more connection closed.
+    fn close_account(&self, row: u32);
+
+    /// Since when no backend of a service has had room; zero: the last new connection found room.
+    fn full_since(&self, service: u16) -> Ticks;
+    /// Note it.
+    fn set_full_since(&self, service: u16, since: Ticks);
+
+    /// Whether an ICMP error may be made now.
+    fn spend_error(&self) -> bool;
+    /// What the stage before has handed over.
+    fn handed_over(&self) -> Parcel;
+
+    /// Count something that does not end the packet's way.
+    fn count(&self, service: u16, reason: Reason);
+    /// Whether an event of this kind may be told of a backend now: once a tick.
+    fn gate(&self, backend: u16, kind: u8) -> bool;
+    /// Tell the agent.
+    fn report(&self, event: &Event);
+}
+
+/// The tables of one family.
+pub trait Tables<A: Address>: World {
+    /// The service at an address, if there is one.
+    fn service(&self, key: &ServiceKey<A>) -> Option<Service>;
+    /// The ranges of ports that services of an address name.
+    fn ranges(&self, key: &RangesKey<A>) -> Option<Ranges>;
+    /// A backend by id.
+    fn backend(&self, id: u16) -> Option<Backend<A>>;
+    /// A source address by number.
+    fn source(&self, number: u16) -> Option<A>;
+    /// The endpoint that answers.
+    fn endpoint(&self, key: &EndpointKey<A>) -> Option<Endpoint>;
+
     /// Who holds a port cell, and since when it has been silent or closed.
     fn holder(&self, index: u32) -> Option<(Owner, Ticks)>;
-    /// The id of a backend that takes a new connection, 0 for nobody: [`draw`](crate::select::draw), verified on its own.
-    fn draw(&self, ring: Ring) -> u32;
-    /// What a cell is worth to a newcomer: [`worth`](crate::claim::worth), verified on its own.
-    fn worth(&self, index: u32, now: Ticks) -> Worth;
-    /// The place of the most worthy cell of a block: [`search`](crate::claim::search), verified on its own.
-    fn search(&self, block: Block, now: Ticks) -> Option<u32>;
     /// A port cell as it is now.
-    fn cell(&self, index: u32) -> Option<PortCell>;
+    fn cell(&self, index: u32) -> Option<PortCell<A>>;
     /// Replace a cell's owner if it is still `before`; whether it was.
     fn swap_owner(&self, index: u32, before: Owner, after: Owner) -> bool;
     /// Write the body of a cell that the caller has made `busy`, then its owner.
-    fn fill_cell(&self, index: u32, busy: Owner, cell: &PortCell);
+    fn fill_cell(&self, index: u32, busy: Owner, cell: &PortCell<A>);
     /// Stamp a cell.
     fn touch_cell(&self, index: u32, now: Ticks);
     /// Record the server's sequence number in a cell.
     fn answer_cell(&self, index: u32, server_isn: u32);
 
-    /// A client's flow, if there is one.
-    fn flow(&self, key: &FlowKey) -> Option<Found<Self::Entry>>;
-    /// Add a flow that is not there.
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted;
-    /// Remove a flow.
-    fn remove_flow(&self, key: &FlowKey);
-    /// Stamp a flow and set its marks.
-    fn touch_flow(&self, entry: Self::Entry, now: Ticks, marks: u16);
+    /// Who stands in a slot of the flow table.
+    fn flow_owner(&self, slot: u32) -> Option<Owner>;
+    /// The slots of a bucket, as bits, that a client with that tag and port holds or is about to.
+    fn flow_holders(&self, bucket: u32, tag: u32, port: Be16) -> u32;
+    /// A slot's record as it is now.
+    fn flow_record(&self, slot: u32) -> Option<Record<A>>;
+    /// Replace a slot's owner if it is still `before`; whether it was.
+    fn swap_flow(&self, slot: u32, before: Owner, after: Owner) -> bool;
+    /// Write the record of a slot that the caller has made `busy`, then its owner.
+    fn fill_flow(&self, slot: u32, busy: Owner, owner: Owner, record: &Record<A>);
+    /// Stamp a flow.
+    fn touch_flow(&self, slot: u32, now: Ticks);
+    /// Record the server's sequence number, or when the flow began.
+    fn answer_flow(&self, slot: u32, word: u32);
 
-    /// The account of a backend.
-    fn account(&self, backend: u32) -> Option<Account>;
-    /// One more connection opened.
-    fn open_account(&self, backend: u32);
-    /// One more connection closed.
-    fn close_account(&self, backend: u32);
+    /// The way of a fragmented packet.
+    fn fragment(&self, key: &FragmentKey<A>) -> Option<Fragment<A>>;
+    /// Remember it.
+    fn keep_fragment(&self, key: &FragmentKey<A>, fragment: &Fragment<A>);
+    /// A source address's tokens; 0: never seen.
+    fn tokens(&self, key: &BucketKey<A>) -> u64;
+    /// Replace them if they are still `before`; whether they were.
+    fn swap_tokens(&self, key: &BucketKey<A>, before: u64, after: u64) -> bool;
 
-    /// Count something that does not end the packet's way.
-    fn count(&self, service: u32, reason: Reason);
+    /// The id of a backend that takes a new connection, 0 for nobody: [`draw`](crate::select::draw).
+    fn draw(&self, ring: Ring) -> u16;
+    /// What a cell is worth to a newcomer: [`worth`](crate::claim::worth).
+    fn worth(&self, index: u32, now: Ticks) -> Worth;
+    /// The place of the most worthy cell of a block: [`search`](crate::claim::search).
+    fn search(&self, block: Block, now: Ticks) -> Option<u32>;
+    /// The slot of a flow, or [`NOWHERE`]: [`find_slot`](crate::flows::find_slot).
+    fn find_slot(&self, key: &FlowKey<A>) -> u32;
+    /// The slot that a new flow is to take, or [`NOWHERE`]: [`place`](crate::flows::place).
+    fn place(&self, buckets: [u32; 2], now: Ticks) -> u32;
 }

@@ -1,0 +1,309 @@
+//! Stage 5: a client's packet that begins a connection, or that nothing is known of.
+
+use lb_common::{
+    Reason, Ticks,
+    abi::{Service, backend_state, mode, no_backend, service_flag},
+    cell::{Owner, Phase},
+    event::kind,
+    flow::{self, FlowKey},
+};
+
+use crate::{
+    Tables,
+    claim::{Newcomer, claim},
+    family::Family,
+    flows::{Found, end, find, free},
+    parse::{Packet, flag, source_mac},
+    record::record,
+    request::{Refusal, alive, follow, refused, straight},
+    rewrite::Step,
+    seat::{Full, Seat, close, open, reserve, settle},
+    select::{Candidate, by_ring, select},
+    settled::{Slot, slot_of},
+    source_rate::spend,
+    tell::tell,
+};
+use lb_common::abi::Hop;
+
+/// How long a SYN may go unanswered before its repetition says something about the backend, in microseconds.
+const UNANSWERED: u32 = 900_000;
+
+/// The way of a client's packet to its backend.
+#[inline(always)]
+pub fn begin<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service, tables: &T) -> Step<A> {
+    let key = packet.key(service.id);
+    let chosen = if service.flags & service_flag::ON_CHANGE == 0 {
+        tracked(packet, service, &key, tables)
+    } else {
+        unsettled(packet, service, &key, tables)
+    };
+    match chosen {
+        Ok((backend, way)) => Step::Send(service.id, backend, way),
+        Err(refusal) => refused(packet, service, refusal),
+    }
+}
+
+/// The (service, backend) pair that a packet goes to, and the way of its flow.
+type Chosen = (u16, flow::Way);
+
+/// [`straight`], by the backend's id.
+#[inline(always)]
+fn directly<A: Family, T: Tables<A>>(id: u16, key: &FlowKey<A>, tables: &T) -> Result<Chosen, Refusal> {
+    straight(id, key, tables).map(|(candidate, way)| (candidate.id, way))
+}
+
+/// [`follow`], by the backend's id.
+#[inline(always)]
+fn followed<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    key: &FlowKey<A>,
+    found: &Found<A>,
+    tables: &T,
+) -> Result<Chosen, Refusal> {
+    follow(packet, key, found, tables).map(|(candidate, way)| (candidate.id, way))
+}
+
+/// A service that looks up every packet.
+#[inline(always)]
+fn tracked<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    service: &Service,
+    key: &FlowKey<A>,
+    tables: &T,
+) -> Result<Chosen, Refusal> {
+    match find(key, tables) {
+        found if packet.begins() => connect(packet, service, key, found, tables),
+        Some(found) => followed(packet, key, &found, tables),
+        None if service.mode != mode::SNAT => unknown(packet, service, key, tables),
+        None if packet.flags() & flag::RST != 0 => Err(Refusal::Drop(Reason::RstWithoutFlow)),
+        None => Err(Refusal::Reset(Reason::NoFlow)),
+    }
+}
+
+/// A service with settled slots: only where its ring is changing is anything looked up or recorded.
+#[inline(always)]
+fn unsettled<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    service: &Service,
+    key: &FlowKey<A>,
+    tables: &T,
+) -> Result<Chosen, Refusal> {
+    let Some(Slot { current, previous, settled }) = slot_of(service, key, tables) else {
+        return Err(nobody(service, tables));
+    };
+    if current == 0 {
+        return Err(nobody(service, tables));
+    }
+    if settled {
+        return directly(current, key, tables);
+    }
+    let found = find(key, tables);
+    if let Some(found) = found.filter(|found| !packet.begins() || alive(found, tables)) {
+        return followed(packet, key, &found, tables);
+    }
+    // A datagram may belong to a conversation as old as the slot, so it is no beginning.
+    let begins = packet.begins() && !packet.is_udp();
+    let backend = if begins { current } else { previous };
+    let recorded = record(&newcomer(packet, key, tables), backend, service.mode, begins, tables).is_ok();
+    if recorded {
+        open(backend, tables);
+        directly(backend, key, tables)
+    } else {
+        tables.count(service.id, Reason::NotRecorded);
+        directly(previous, key, tables)
+    }
+}
+
+/// A SYN or a datagram: one of a living connection follows its flow; any other begins one.
+#[inline(always)]
+fn connect<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    service: &Service,
+    key: &FlowKey<A>,
+    found: Option<Found<A>>,
+    tables: &T,
+) -> Result<Chosen, Refusal> {
+    if let Some(found) = found {
+        if let Some(onward) = judge_afresh(packet, key, &found, tables)? {
+            return Ok(onward);
+        }
+        tables.count(service.id, Reason::SynOnOldFlow);
+    }
+    if service.flags & service_flag::RATE != 0 && !spend(service, key.client, tables) {
+        return Err(Refusal::Drop(Reason::RateLimited));
+    }
+    let Some(candidate) = select(service, key, tables) else { return Err(nobody(service, tables)) };
+    if service.mode != mode::SNAT && candidate.backend.address == key.client {
+        return Err(Refusal::Reset(Reason::Hairpin));
+    }
+    if let Err(full) = reserve(service, candidate.id, candidate.backend.server, tables) {
+        return Err(no_room(service, full, tables));
+    }
+    if tables.full_since(service.id).raw() != 0 {
+        tables.set_full_since(service.id, Ticks::from_raw(0));
+    }
+    let new = newcomer(packet, key, tables);
+    let begun = if service.mode == mode::SNAT {
+        claim(&new, &candidate, tables)
+    } else {
+        let recorded = record(&new, candidate.id, service.mode, true, tables);
+        recorded.map(|()| flow::Way::default()).map_err(|_| Reason::NotRecorded)
+    };
+    match begun {
+        Ok(way) => Ok((candidate.id, way)),
+        Err(reason) => {
+            close(candidate.id, tables);
+            pressure(reason, key, &candidate, service, tables)
+        }
+    }
+}
+
+/// There was no room to record a new connection: `snat` cannot do without, the others go where the ring says.
+#[inline(always)]
+fn pressure<A: Family, T: Tables<A>>(
+    reason: Reason,
+    key: &FlowKey<A>,
+    candidate: &Candidate<A>,
+    service: &Service,
+    tables: &T,
+) -> Result<Chosen, Refusal> {
+    if reason == Reason::PortBusy {
+        return Err(Refusal::Drop(reason));
+    }
+    tell(kind::PRESSURE, key, candidate.id, reason as u32, tables);
+    if reason != Reason::NotRecorded {
+        return Err(Refusal::Reset(reason));
+    }
+    tables.count(service.id, reason);
+    match by_ring(service, key, tables) {
+        Some(candidate) => Ok((candidate.id, flow::Way::default())),
+        None => Err(nobody(service, tables)),
+    }
+}
+
+/// No SYN and no flow, where the client's address is kept: perhaps there was no room to record it. It goes where the
+/// ring says, and is recorded if there is room now.
+#[inline(always)]
+fn unknown<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    service: &Service,
+    key: &FlowKey<A>,
+    tables: &T,
+) -> Result<Chosen, Refusal> {
+    let Some(candidate) = by_ring(service, key, tables) else { return Err(nobody(service, tables)) };
+    if candidate.backend.address == key.client {
+        return Err(Refusal::Reset(Reason::Hairpin));
+    }
+    tables.count(service.id, Reason::UnknownByRing);
+    if !packet.ends()
+        && record(&newcomer(packet, key, tables), candidate.id, service.mode, false, tables).is_ok()
+    {
+        open(candidate.id, tables);
+    }
+    Ok((candidate.id, flow::Way::default()))
+}
+
+#[inline(always)]
+fn newcomer<A: Family, T: Tables<A>>(packet: &Packet<A>, key: &FlowKey<A>, tables: &T) -> Newcomer<A> {
+    let hop = Hop { mac: source_mac(&packet.macs), interface: tables.config().interface };
+    Newcomer { key: *key, hop, vlan: packet.vlan }
+}
+
+/// What a SYN or a datagram finds of an older connection on its tuple: where to follow while that connection lives and
+/// its backend takes new ones; otherwise the old one is ended here, and the SYN is not made to wait for it.
+#[inline(always)]
+fn judge_afresh<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    key: &FlowKey<A>,
+    found: &Found<A>,
+    tables: &T,
+) -> Result<Option<Chosen>, Refusal> {
+    let seat = found.seat();
+    let backend = tables.backend(found.record.backend);
+    let held = seat.owner(tables).filter(|owner| owner.has(key.client.tag(), key.client_port));
+    let lives = held.is_some_and(Owner::is_live) && !found.owner.is_cut();
+    let stays = backend.is_some_and(|backend| {
+        backend.state == backend_state::ACTIVE
+            || packet.is_udp() && backend.state == backend_state::CLOSED_TO_NEW
+    });
+    if lives && stays {
+        if packet.is_udp() {
+            return followed(packet, key, found, tables).map(Some);
+        }
+        repeated(key, found, held, tables);
+        tables.touch_flow(found.slot, tables.now());
+        return Ok(Some((found.record.backend, found.record.way)));
+    }
+    let gone = match (seat, held) {
+        (Seat::Cell(index), Some(owner)) => rest(index, owner, found, tables),
+        (Seat::Cell(_), None) => {
+            free(found.slot, found.owner, tables);
+            true
+        }
+        (Seat::Slot(_), _) => end(found, tables),
+    };
+    if gone { Ok(None) } else { Err(Refusal::Drop(Reason::PortBusy)) }
+}
+
+/// A SYN that comes again says that its backend has not answered, if it has not.
+#[inline(always)]
+fn repeated<A: Family, T: Tables<A>>(key: &FlowKey<A>, found: &Found<A>, held: Option<Owner>, tables: &T) {
+    let since = match found.seat() {
+        Seat::Cell(index) => tables.cell(index).map_or(0, |cell| cell.word),
+        Seat::Slot(_) => found.record.word,
+    };
+    if held.is_some_and(|owner| owner.phase() == Phase::Embryonic)
+        && tables.micros().wrapping_sub(since) >= UNANSWERED
+    {
+        tell(kind::UNANSWERED, key, found.record.backend, 0, tables);
+    }
+}
+
+/// End the connection that holds a port cell, and free its flow; whether nobody else was at it.
+#[inline(always)]
+fn rest<A: Family, T: Tables<A>>(index: u32, owner: Owner, found: &Found<A>, tables: &T) -> bool {
+    let busy = owner.with_phase(Phase::Busy);
+    if owner.phase() == Phase::Busy || !tables.swap_owner(index, owner, busy) {
+        return false;
+    }
+    settle(owner, busy, found.record.backend, tables);
+    if owner.is_live() {
+        tables.touch_cell(index, tables.now());
+    }
+    free(found.slot, found.owner, tables);
+    // Nobody else moves a busy cell.
+    tables.swap_owner(index, busy, busy.with_phase(Phase::Resting));
+    true
+}
+
+/// Every backend that could serve is at its limit, or the service is.
+#[inline(always)]
+fn no_room<A: Family, T: Tables<A>>(service: &Service, full: Full, tables: &T) -> Refusal {
+    let reason = if full == Full::Service { Reason::ServiceFull } else { Reason::BackendsFull };
+    tables.count(service.id, reason);
+    let now = tables.now();
+    if tables.full_since(service.id).raw() == 0 {
+        tables.set_full_since(service.id, now);
+    }
+    by_policy(service, now.since(tables.full_since(service.id)))
+}
+
+/// Nobody can serve: as the service's policy says.
+#[inline(always)]
+fn nobody<A: Family, T: Tables<A>>(service: &Service, tables: &T) -> Refusal {
+    if service.ring_length != 0 {
+        // The ring names somebody. Full, or being replaced this moment: then the client's next try meets the new one.
+        return no_room(service, Full::Backend, tables);
+    }
+    by_policy(service, tables.now().since(Ticks::from_raw(service.empty_since)))
+}
+
+/// What a new connection gets that nobody has been able to serve for `span`.
+#[inline(always)]
+const fn by_policy(service: &Service, span: Ticks) -> Refusal {
+    match service.no_backend {
+        no_backend::DROP => Refusal::Drop(Reason::NoBackendDrop),
+        no_backend::HOLD if span.raw() < service.hold => Refusal::Drop(Reason::NoBackendHold),
+        _ => Refusal::Reset(Reason::NoBackendReset),
+    }
+}

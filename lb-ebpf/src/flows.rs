@@ -1,0 +1,231 @@
+//! Stage 3: the flow table. Find a flow, make room for one, remove one.
+//!
+//! A flow stands in one of two buckets of eight slots, see [`lb_common::flow`]. There are no locks: who wins the
+//! compare-and-swap of a slot's owner word has it. Two CPUs that add the same flow at once both announce it by a busy
+//! slot before they look for the other; at least one of them sees the other and gives way.
+
+use lb_common::{
+    Address, Reason, Ticks,
+    cell::{Owner, Phase, Worth},
+    flow::{FlowKey, Record, SLOTS},
+};
+
+use crate::{
+    Tables,
+    seat::{Seat, close},
+    tables::NOWHERE,
+};
+
+/// A flow that was found: as it was, and where.
+#[derive(Clone, Copy)]
+pub struct Found<A: Address> {
+    /// Its slot.
+    pub slot: u32,
+    /// Its owner word.
+    pub owner: Owner,
+    /// Its record.
+    pub record: Record<A>,
+}
+
+/// Why a flow was not added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotAdded {
+    /// Another CPU adds the same one.
+    Exists,
+    /// Both buckets are full of flows that nobody may displace.
+    Full,
+}
+
+/// Tries when other CPUs win the same slot.
+const TRIES: u32 = 3;
+
+/// A client's flow, if there is one.
+#[inline(always)]
+pub fn find<A: Address, T: Tables<A>>(key: &FlowKey<A>, tables: &T) -> Option<Found<A>> {
+    let slot = tables.find_slot(key);
+    if slot == NOWHERE {
+        return None;
+    }
+    let owner = tables.flow_owner(slot)?;
+    let record = tables.flow_record(slot)?;
+    // Since the look at it the slot may have changed hands.
+    let ours = owner.is_held() && owner.has(key.client.tag(), key.client_port) && record.is_of(key);
+    if ours { Some(Found { slot, owner, record }) } else { None }
+}
+
+/// The slot of a flow, or [`NOWHERE`].
+#[inline(always)]
+pub fn find_slot<A: Address, T: Tables<A>>(key: &FlowKey<A>, tables: &T) -> u32 {
+    let config = tables.config();
+    let buckets = key.buckets(config.seed, bucket_mask::<A>(&config));
+    let first = slot_in(buckets[0], key, tables);
+    if first == NOWHERE { slot_in(buckets[1], key, tables) } else { first }
+}
+
+/// The mask of a family's buckets.
+#[inline(always)]
+pub const fn bucket_mask<A: Address>(config: &lb_common::abi::ProgramConfig) -> u32 {
+    config.bucket_masks[if A::VERSION == 4 { 0 } else { 1 }]
+}
+
+#[inline(always)]
+fn slot_in<A: Address, T: Tables<A>>(bucket: u32, key: &FlowKey<A>, tables: &T) -> u32 {
+    let holders = tables.flow_holders(bucket, key.client.tag(), key.client_port);
+    for slot in 0..SLOTS as u32 {
+        if holders & 1 << slot == 0 {
+            continue;
+        }
+        let slot = bucket * SLOTS as u32 + slot;
+        let held = tables.flow_owner(slot).is_some_and(Owner::is_held);
+        if held && tables.flow_record(slot).is_some_and(|record| record.is_of(key)) {
+            return slot;
+        }
+    }
+    NOWHERE
+}
+
+/// The slot that a new flow is to take: a free one in the emptier of two buckets, else the most worthy; or [`NOWHERE`].
+#[inline(always)]
+pub fn place<A: Address, T: Tables<A>>(buckets: [u32; 2], now: Ticks, tables: &T) -> u32 {
+    let (mut best, mut best_worth) = (NOWHERE, Worth::NONE);
+    let (mut free_slot, mut free_count) = (NOWHERE, 0);
+    for bucket in buckets {
+        let (mut here, mut count) = (NOWHERE, 0);
+        for slot in 0..SLOTS as u32 {
+            let slot = bucket * SLOTS as u32 + slot;
+            let Some(owner) = tables.flow_owner(slot) else { continue };
+            if owner.phase() == Phase::Free {
+                here = slot;
+                count += 1;
+                continue;
+            }
+            let Some(record) = tables.flow_record(slot) else { continue };
+            let worth = Worth::of(owner, now.since(record.seen()));
+            if worth > best_worth {
+                (best, best_worth) = (slot, worth);
+            }
+        }
+        if count > free_count {
+            (free_slot, free_count) = (here, count);
+        }
+    }
+    if free_slot == NOWHERE { best } else { free_slot }
+}
+
+/// Add a flow; its slot and owner word.
+#[inline(always)]
+pub fn insert<A: Address, T: Tables<A>>(
+    key: &FlowKey<A>,
+    record: &Record<A>,
+    phase: Phase,
+    tables: &T,
+) -> Result<(u32, Owner), NotAdded> {
+    let config = tables.config();
+    let buckets = key.buckets(config.seed, bucket_mask::<A>(&config));
+    let now = tables.now();
+    for _ in 0..TRIES {
+        let slot = tables.place(buckets, now);
+        if slot == NOWHERE {
+            return Err(NotAdded::Full);
+        }
+        let (Some(former), Some(old)) = (tables.flow_owner(slot), tables.flow_record(slot)) else { continue };
+        // Between the two looks the slot may have been taken.
+        let worth = Worth::of(former, now.since(old.seen()));
+        let busy = Owner::next(former, key.client, key.client_port, Phase::Busy);
+        if worth == Worth::NONE || !tables.swap_flow(slot, former, busy) {
+            continue;
+        }
+        displace(former, &old, key.service, tables);
+        if announced_elsewhere(slot, key, buckets, tables) {
+            tables.swap_flow(slot, busy, busy.with_phase(Phase::Free));
+            return Err(NotAdded::Exists);
+        }
+        let owner = busy.with_phase(phase);
+        tables.fill_flow(slot, busy, owner, record);
+        return Ok((slot, owner));
+    }
+    Err(NotAdded::Full)
+}
+
+/// Whether another slot holds this flow, or somebody is about to write it there.
+#[inline(always)]
+fn announced_elsewhere<A: Address, T: Tables<A>>(
+    ours: u32,
+    key: &FlowKey<A>,
+    buckets: [u32; 2],
+    tables: &T,
+) -> bool {
+    for bucket in buckets {
+        let holders = tables.flow_holders(bucket, key.client.tag(), key.client_port);
+        for slot in 0..SLOTS as u32 {
+            let index = bucket * SLOTS as u32 + slot;
+            if holders & 1 << slot == 0 || index == ours {
+                continue;
+            }
+            let busy = tables.flow_owner(index).is_some_and(|owner| owner.phase() == Phase::Busy);
+            if busy || tables.flow_record(index).is_some_and(|record| record.is_of(key)) {
+                return true;
+            }
+        }
+    }
+    false
+}
+
+/// Settle what the former holder of a slot leaves behind: its account, if it still counted, or its port.
+#[inline(always)]
+fn displace<A: Address, T: Tables<A>>(former: Owner, old: &Record<A>, service: u16, tables: &T) {
+    if former.phase() == Phase::Linked {
+        let cell = old.way.cell();
+        if let Some((owner, _)) = tables.holder(cell)
+            && owner.is_embryonic()
+            && owner.has(former.tag(), former.client_port())
+            && tables.swap_owner(cell, owner, owner.with_phase(Phase::Resting))
+        {
+            close(old.backend, tables);
+            tables.touch_cell(cell, tables.now());
+            tables.count(service, Reason::EmbryoDisplaced);
+        }
+    } else if former.is_live() {
+        close(old.backend, tables);
+        tables.count(service, Reason::EmbryoDisplaced);
+    }
+}
+
+/// Remove a linked flow, if it still leads to `cell`.
+#[inline(always)]
+pub fn unlink<A: Address, T: Tables<A>>(key: &FlowKey<A>, cell: u32, tables: &T) {
+    if let Some(found) = find(key, tables)
+        && found.owner.phase() == Phase::Linked
+        && found.record.way.cell() == cell
+    {
+        free(found.slot, found.owner, tables);
+    }
+}
+
+/// Free a slot that still has this owner; whether it had.
+#[inline(always)]
+pub fn free<A: Address, T: Tables<A>>(slot: u32, owner: Owner, tables: &T) -> bool {
+    tables.swap_flow(slot, owner, owner.with_phase(Phase::Free))
+}
+
+/// End a flow that was found: its account, if it counted, and its slot. Whether it was still there.
+#[inline(always)]
+pub fn end<A: Address, T: Tables<A>>(found: &Found<A>, tables: &T) -> bool {
+    let done = free(found.slot, found.owner, tables);
+    if done && found.owner.is_live() {
+        close(found.record.backend, tables);
+    }
+    done
+}
+
+impl<A: Address> Found<A> {
+    /// Where the connection's phase is kept.
+    #[inline(always)]
+    pub fn seat(&self) -> Seat {
+        if self.owner.phase() == Phase::Linked {
+            Seat::Cell(self.record.way.cell())
+        } else {
+            Seat::Slot(self.slot)
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The hot path: a packet of a connection that goes on as it is. Whatever moves a connection on, begins one or ends
+//! one is for the stages after this.
+
+use lb_common::{
+    abi::{Backend, Service, backend_state, service_flag},
+    cell::{Owner, Phase},
+};
+
+use crate::{
+    Tables, answer,
+    family::Family,
+    flows::{Found, find},
+    lookup::{Direction, Held, look_up},
+    parse::Packet,
+    reply,
+    request::{route, straight},
+    rewrite::Route,
+    select::Candidate,
+    settled::slot_of,
+};
+
+/// Where a packet goes that changes nothing.
+pub enum Steady<A> {
+    /// Its way.
+    Onward(Route<A>),
+    /// It may change something.
+    Turning,
+    /// It is not ours.
+    NotOurs,
+}
+
+/// Find the way of a packet that changes nothing.
+#[inline(always)]
+pub fn steady<A: Family, T: Tables<A>>(packet: &Packet<A>, tables: &T) -> Steady<A> {
+    let route = match look_up(packet, tables) {
+        Direction::Neither => return Steady::NotOurs,
+        _ if packet.turns() => None,
+        Direction::Reply(held) => reply_route(&held, tables),
+        Direction::Answer(found) => answer_route(packet, &found, tables),
+        Direction::Request(service) => request_route(packet, &service, tables),
+    };
+    match route {
+        Some(route) => Steady::Onward(route),
+        None => Steady::Turning,
+    }
+}
+
+#[inline(always)]
+const fn goes_on(owner: Owner) -> bool {
+    matches!(owner.phase(), Phase::Established) && !owner.is_cut()
+}
+
+#[inline(always)]
+const fn is_there<A: Family>(backend: &Backend<A>) -> bool {
+    matches!(backend.state, backend_state::ACTIVE | backend_state::CLOSED_TO_NEW)
+}
+
+#[inline(always)]
+fn reply_route<A: Family, T: Tables<A>>(held: &Held<A>, tables: &T) -> Option<Route<A>> {
+    let backend = tables.backend(held.cell.backend)?;
+    // An absent backend's answers still find their clients, until their connections are ended.
+    if !goes_on(held.cell.owner) || backend.state == backend_state::CUT {
+        return None;
+    }
+    let now = tables.now();
+    if now != held.cell.seen() {
+        tables.touch_cell(held.index, now);
+    }
+    Some(reply::route(held, &backend))
+}
+
+#[inline(always)]
+fn answer_route<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    found: &Found<A>,
+    tables: &T,
+) -> Option<Route<A>> {
+    let backend = tables.backend(found.record.backend)?;
+    if !goes_on(found.owner) || backend.state == backend_state::CUT {
+        return None;
+    }
+    touch(found, tables);
+    Some(answer::route(packet, found, &backend))
+}
+
+#[inline(always)]
+fn request_route<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    service: &Service,
+    tables: &T,
+) -> Option<Route<A>> {
+    let key = packet.key(service.id);
+    if service.flags & service_flag::ON_CHANGE != 0
+        && let Some(slot) = slot_of(service, &key, tables)
+        && slot.settled
+    {
+        let (candidate, way) = straight(slot.current, &key, tables).ok()?;
+        return route(packet, &candidate, way, tables);
+    }
+    let found = find(&key, tables)?;
+    if !found.owner.is_proven_link() && !goes_on(found.owner) {
+        return None;
+    }
+    let id = found.record.backend;
+    let backend = tables.backend(id).filter(is_there)?;
+    touch(&found, tables);
+    route(packet, &Candidate { id, backend }, found.record.way, tables)
+}
+
+#[inline(always)]
+fn touch<A: Family, T: Tables<A>>(found: &Found<A>, tables: &T) {
+    let now = tables.now();
+    if now != found.record.seen() {
+        tables.touch_flow(found.slot, now);
+    }
+}

@@ -12,9 +12,13 @@ pub const ENTRY: &str = "lb";
 pub enum Stage {
     /// IPv6: what `lb` is for IPv4.
     Ipv6 = 0,
-    /// IPv4 packets that move a connection on, and tagged ones.
+    /// IPv4 answers of backends that move a connection on, and all tagged packets.
+    Hear,
+    /// IPv6 answers of backends that move a connection on, and all tagged packets.
+    HearIpv6,
+    /// IPv4 packets of clients that move a connection on.
     Turn,
-    /// IPv6 packets that move a connection on, and tagged ones.
+    /// IPv6 packets of clients that move a connection on.
     TurnIpv6,
     /// IPv4 packets that begin a connection, or that nothing is known of.
     Connect,
@@ -44,8 +48,10 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, in the order of their indices.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::Ipv6,
+        Self::Hear,
+        Self::HearIpv6,
         Self::Turn,
         Self::TurnIpv6,
         Self::Connect,
@@ -66,6 +72,8 @@ impl Stage {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Ipv6 => "lb_ipv6",
+            Self::Hear => "lb_hear",
+            Self::HearIpv6 => "lb_hear_ipv6",
             Self::Turn => "lb_turn",
             Self::TurnIpv6 => "lb_turn_ipv6",
             Self::Connect => "lb_connect",

@@ -1,6 +1,10 @@
 //! A backend's answer in `dnat`: its flow was found by the client that it is for.
 
-use lb_common::{Reason, abi::Backend, flow::FlowKey};
+use lb_common::{
+    Reason,
+    abi::Backend,
+    flow::{self, FlowKey},
+};
 
 use crate::{
     Tables,
@@ -15,11 +19,7 @@ use crate::{
 
 /// The way of a backend's packet back to its client.
 #[inline(always)]
-pub fn to_client_of_flow<A: Family, T: Tables<A>>(
-    packet: &Packet<A>,
-    found: &Found<A>,
-    tables: &T,
-) -> Step<A> {
+pub fn to_client_of_flow<A: Family, T: Tables<A>>(packet: &Packet<A>, found: &Found<A>, tables: &T) -> Step {
     let record = found.record;
     let Some(backend) = tables.backend(record.backend) else {
         return Step::Drop(record.service, Reason::ReplyWithoutFlow);
@@ -40,7 +40,7 @@ pub fn to_client_of_flow<A: Family, T: Tables<A>>(
     if let Err(stopped) = hear(packet, &conversation, &backend, tables) {
         return stopped;
     }
-    Step::Onward(route(packet, found, &backend))
+    Step::Send(record.service, 0, flow::Way::default())
 }
 
 /// The way of an answer to the client of a flow.

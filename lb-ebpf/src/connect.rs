@@ -30,7 +30,7 @@ const UNANSWERED: u32 = 900_000;
 
 /// The way of a client's packet to its backend.
 #[inline(always)]
-pub fn begin<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service, tables: &T) -> Step<A> {
+pub fn begin<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service, tables: &T) -> Step {
     let key = packet.key(service.id);
     let chosen = if service.flags & service_flag::ON_CHANGE == 0 {
         tracked(packet, service, &key, tables)

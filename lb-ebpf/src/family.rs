@@ -104,7 +104,9 @@ pub struct Ip<A: Family> {
 /// The stages of one family.
 #[derive(Clone, Copy, Debug)]
 pub struct Stages {
-    /// Packets that move a connection on.
+    /// Answers of backends that move a connection on.
+    pub hear: Stage,
+    /// Packets of clients that do.
     pub turn: Stage,
     /// Packets that begin one.
     pub connect: Stage,
@@ -180,6 +182,7 @@ impl Family for Be32 {
     const ECHO: [u8; 2] = [8, 0];
     const COMPLAINTS: [[u8; 2]; 3] = [[11, 0], [3, 3], [3, 4]];
     const STAGES: Stages = Stages {
+        hear: Stage::Hear,
         turn: Stage::Turn,
         connect: Stage::Connect,
         send: Stage::Send,
@@ -306,6 +309,7 @@ impl Family for Be128 {
     const ECHO: [u8; 2] = [128, 129];
     const COMPLAINTS: [[u8; 2]; 3] = [[3, 0], [1, 4], [2, 0]];
     const STAGES: Stages = Stages {
+        hear: Stage::HearIpv6,
         turn: Stage::TurnIpv6,
         connect: Stage::ConnectIpv6,
         send: Stage::SendIpv6,

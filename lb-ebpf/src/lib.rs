@@ -42,7 +42,7 @@ use answer::to_client_of_flow;
 use connect::begin;
 use family::{ETHERNET, Family, Link, link};
 use lookup::{Direction, look_up};
-use parse::{Packet, Parsed, parse};
+use parse::{Parsed, parse};
 use reply::to_client;
 use request::to_backend;
 use reset::reset;
@@ -76,9 +76,9 @@ pub trait Frame {
 pub fn enter<F: Frame, T: Tables<Be32>>(frame: &mut F, tables: &T) -> Verdict {
     match link(frame) {
         Some(Link::Ipv4 { header: ETHERNET, .. }) => balance::<Be32, F, T>(frame, tables),
-        Some(Link::Ipv4 { .. }) => Verdict::Continue(Stage::Turn),
+        Some(Link::Ipv4 { .. }) => Verdict::Continue(Stage::Hear),
         Some(Link::Ipv6 { header: ETHERNET, .. }) => Verdict::Continue(Stage::Ipv6),
-        Some(Link::Ipv6 { .. }) => Verdict::Continue(Stage::TurnIpv6),
+        Some(Link::Ipv6 { .. }) => Verdict::Continue(Stage::HearIpv6),
         None => Verdict::Pass,
     }
 }
@@ -91,6 +91,8 @@ pub fn proceed<F: Frame, T: Tables<Be32> + Tables<Be128>>(
 ) -> Verdict {
     match stage {
         Stage::Ipv6 => balance::<Be128, F, T>(frame, tables),
+        Stage::Hear => hear::<Be32, F, T>(frame, tables),
+        Stage::HearIpv6 => hear::<Be128, F, T>(frame, tables),
         Stage::Turn => turn::<Be32, F, T>(frame, tables),
         Stage::TurnIpv6 => turn::<Be128, F, T>(frame, tables),
         Stage::Connect => connect::<Be32, F, T>(frame, tables),
@@ -117,25 +119,38 @@ pub fn balance<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> 
     };
     match steady(&packet, tables) {
         Steady::Onward(route) => rewrite(frame, &packet, &route, tables),
+        Steady::Heard => Verdict::Continue(A::STAGES.hear),
         Steady::Turning => Verdict::Continue(A::STAGES.turn),
         Steady::NotOurs => Verdict::Pass,
     }
 }
 
-/// The way of a packet that moves its connection on, or that is behind VLAN tags.
+/// The way of a backend's packet that moves its connection on, and of any packet behind VLAN tags.
+#[inline(always)]
+pub fn hear<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
+    let packet = match again(frame, tables) {
+        Parsed::Packet(packet) => packet,
+        other => return other.verdict(),
+    };
+    match look_up(&packet, tables) {
+        Direction::Reply(held) => decided::<A>(to_client(&packet, &held, tables)),
+        Direction::Answer(found) => decided::<A>(to_client_of_flow(&packet, &found, tables)),
+        Direction::Request(_) => Verdict::Continue(A::STAGES.turn),
+        Direction::Neither => Verdict::Pass,
+    }
+}
+
+/// The way of a client's packet that moves its connection on.
 #[inline(always)]
 pub fn turn<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
     let packet = match again(frame, tables) {
         Parsed::Packet(packet) => packet,
         other => return other.verdict(),
     };
-    let step = match look_up(&packet, tables) {
-        Direction::Reply(held) => to_client(&packet, &held, tables),
-        Direction::Answer(found) => to_client_of_flow(&packet, &found, tables),
-        Direction::Request(service) => to_backend(&packet, &service, tables),
-        Direction::Neither => return Verdict::Pass,
-    };
-    finish(frame, &packet, step, tables)
+    match lookup::service(packet.destination(), packet.destination_port(), packet.protocol, tables) {
+        Some(service) => decided::<A>(to_backend(&packet, &service, tables)),
+        None => Verdict::Pass,
+    }
 }
 
 /// The way of a client's packet that begins a connection, or that nothing is known of.
@@ -151,7 +166,7 @@ pub fn connect<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> 
     }
 }
 
-/// The way of a packet whose backend the stage before has chosen.
+/// The way of a packet that the stage before has judged: to the backend that it names, or back to a client.
 #[inline(always)]
 pub fn send<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
     let packet = match again(frame, tables) {
@@ -159,10 +174,15 @@ pub fn send<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Ver
         other => return other.verdict(),
     };
     let Parcel { service, backend, way, .. } = tables.handed_over();
-    match tables
-        .backend(backend)
-        .and_then(|found| request::route(&packet, &Candidate { id: backend, backend: found }, way, tables))
-    {
+    let route = if backend == 0 {
+        steady::answered(&packet, tables)
+    } else {
+        let found = tables.backend(backend);
+        found.and_then(|found| {
+            request::route(&packet, &Candidate { id: backend, backend: found }, way, tables)
+        })
+    };
+    match route {
         Some(route) => rewrite(frame, &packet, &route, tables),
         None => Verdict::Drop(service, Reason::NextHopUnresolved),
     }
@@ -191,22 +211,9 @@ fn again<A: Family, F: Frame, T: Tables<A>>(frame: &F, tables: &T) -> Parsed<A> 
     }
 }
 
+/// What becomes of a packet that is not rewritten here: another stage does it, with a stack of its own.
 #[inline(always)]
-fn finish<A: Family, F: Frame, T: Tables<A>>(
-    frame: &mut F,
-    packet: &Packet<A>,
-    step: Step<A>,
-    tables: &T,
-) -> Verdict {
-    match step {
-        Step::Onward(route) => rewrite(frame, packet, &route, tables),
-        other => decided::<A>(other),
-    }
-}
-
-/// What becomes of a packet that is not rewritten here.
-#[inline(always)]
-const fn decided<A: Family>(step: Step<A>) -> Verdict {
+const fn decided<A: Family>(step: Step) -> Verdict {
     match step {
         Step::Connect => Verdict::Continue(A::STAGES.connect),
         Step::Send(service, backend, way) => {
@@ -219,6 +226,5 @@ const fn decided<A: Family>(step: Step<A>) -> Verdict {
             Verdict::HandOver(A::STAGES.explain, Parcel::refusal(service, reason, complaint))
         }
         Step::Drop(service, reason) => Verdict::Drop(service, reason),
-        Step::Onward(_) => Verdict::Pass,
     }
 }

@@ -18,7 +18,7 @@ use lb_common::{
     program::Stage,
 };
 use lb_ebpf::{
-    Verdict, World, balance, connect, enter, explain::explain, fragment::follow as follow_fragment,
+    Verdict, World, balance, connect, enter, explain::explain, fragment::follow as follow_fragment, hear,
     icmp::icmp, refuse, send, turn,
 };
 
@@ -46,6 +46,8 @@ macro_rules! stages {
 }
 stages!(
     lb_ipv6: balance::<Be128>,
+    lb_hear: hear::<Be32>,
+    lb_hear_ipv6: hear::<Be128>,
     lb_turn: turn::<Be32>,
     lb_turn_ipv6: turn::<Be128>,
     lb_connect: connect::<Be32>,

@@ -92,7 +92,7 @@ pub static CAPTURE: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
 #[map]
 pub static TRACED: Array<Traced> = Array::with_max_entries(1, 0);
 #[map]
-pub static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(16, 0);
+pub static PROGRAMS: ProgramArray = ProgramArray::with_max_entries(32, 0);
 #[map]
 static LAYOUT: Array<Layout> = Array::with_max_entries(1, 0);
 

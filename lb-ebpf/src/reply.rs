@@ -5,7 +5,7 @@ use lb_common::{
     abi::{Backend, backend_state, no_backend},
     cell::{Owner, Phase, Side},
     event::kind,
-    flow::FlowKey,
+    flow::{self, FlowKey},
 };
 
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
 
 /// The way of a backend's packet back to the client that holds the port.
 #[inline(always)]
-pub fn to_client<A: Family, T: Tables<A>>(packet: &Packet<A>, held: &Held<A>, tables: &T) -> Step<A> {
+pub fn to_client<A: Family, T: Tables<A>>(packet: &Packet<A>, held: &Held<A>, tables: &T) -> Step {
     let Held { index, cell } = *held;
     let Some(backend) = tables.backend(cell.backend) else { return Step::Drop(0, Reason::ReplyWithoutFlow) };
     if cell.owner.phase() == Phase::Busy {
@@ -43,7 +43,7 @@ pub fn to_client<A: Family, T: Tables<A>>(packet: &Packet<A>, held: &Held<A>, ta
     if let Err(stopped) = hear(packet, &conversation, &backend, tables) {
         return stopped;
     }
-    Step::Onward(route(held, &backend))
+    Step::Send(backend.service, 0, flow::Way::default())
 }
 
 /// The way of an answer to the client that holds a port.
@@ -88,7 +88,7 @@ pub fn hear<A: Family, T: Tables<A>>(
     of: &Conversation<A>,
     backend: &Backend<A>,
     tables: &T,
-) -> Result<(), Step<A>> {
+) -> Result<(), Step> {
     if of.owner.is_cut() || backend.state == backend_state::CUT {
         return Err(cut(packet, of, backend, tables));
     }
@@ -135,7 +135,7 @@ fn cut<A: Family, T: Tables<A>>(
     of: &Conversation<A>,
     backend: &Backend<A>,
     tables: &T,
-) -> Step<A> {
+) -> Step {
     let after = of.owner.told(Side::Server);
     if after != of.owner && of.seat.swap(of.owner, after, tables) {
         settle(of.owner, after, of.id, tables);

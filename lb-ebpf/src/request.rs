@@ -34,13 +34,11 @@ pub type Onward<A> = (Candidate<A>, flow::Way);
 
 /// The way of a client's packet that may move its connection on. What may begin one is for [`connect`](crate::connect).
 #[inline(always)]
-pub fn to_backend<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service, tables: &T) -> Step<A> {
+pub fn to_backend<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service, tables: &T) -> Step {
     let key = packet.key(service.id);
     if service.flags & service_flag::ON_CHANGE != 0 {
         return match slot_of(service, &key, tables) {
-            Some(slot) if slot.settled => {
-                onward(packet, service, straight(slot.current, &key, tables), tables)
-            }
+            Some(slot) if slot.settled => onward(packet, service, straight(slot.current, &key, tables)),
             _ => Step::Connect,
         };
     }
@@ -49,7 +47,7 @@ pub fn to_backend<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service
     }
     match find(&key, tables) {
         Some(found) if !packet.is_udp() || alive(&found, tables) => {
-            onward(packet, service, follow(packet, &key, &found, tables), tables)
+            onward(packet, service, follow(packet, &key, &found, tables))
         }
         None if service.mode == mode::SNAT && !packet.is_udp() => {
             if packet.flags() & flag::RST == 0 {
@@ -64,24 +62,16 @@ pub fn to_backend<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service
 
 /// The step that a packet takes whose backend was found, or was not.
 #[inline(always)]
-pub fn onward<A: Family, T: Tables<A>>(
-    packet: &Packet<A>,
-    service: &Service,
-    found: Result<Onward<A>, Refusal>,
-    tables: &T,
-) -> Step<A> {
+fn onward<A: Family>(packet: &Packet<A>, service: &Service, found: Result<Onward<A>, Refusal>) -> Step {
     match found {
-        Ok((candidate, way)) => match route(packet, &candidate, way, tables) {
-            Some(route) => Step::Onward(route),
-            None => Step::Drop(service.id, Reason::NextHopUnresolved),
-        },
+        Ok((candidate, way)) => Step::Send(service.id, candidate.id, way),
         Err(refusal) => refused(packet, service, refusal),
     }
 }
 
 /// The step that a refused packet takes.
 #[inline(always)]
-pub fn refused<A: Family>(packet: &Packet<A>, service: &Service, refusal: Refusal) -> Step<A> {
+pub fn refused<A: Family>(packet: &Packet<A>, service: &Service, refusal: Refusal) -> Step {
     match refusal {
         Refusal::Reset(reason) if packet.is_udp() => {
             Step::Explain(service.id, reason, Complaint::PORT_UNREACHABLE)

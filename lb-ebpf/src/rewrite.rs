@@ -41,12 +41,10 @@ pub struct Route<A> {
 }
 
 /// What is to be done with a packet of ours.
-pub enum Step<A> {
-    /// It goes on.
-    Onward(Route<A>),
+pub enum Step {
     /// It begins a connection, or nothing is known of it.
     Connect,
-    /// Its backend (service, (service, backend) pair) and the way of its flow have just been chosen.
+    /// It goes to a backend (service, (service, backend) pair), by the way of its flow; pair 0: back to its client.
     Send(u16, u16, flow::Way),
     /// Its sender gets a RST (service, reason).
     Reset(u16, Reason),

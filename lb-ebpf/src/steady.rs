@@ -23,7 +23,9 @@ use crate::{
 pub enum Steady<A> {
     /// Its way.
     Onward(Route<A>),
-    /// It may change something.
+    /// A backend's, that may change something.
+    Heard,
+    /// A client's, that may change something.
     Turning,
     /// It is not ours.
     NotOurs,
@@ -32,16 +34,30 @@ pub enum Steady<A> {
 /// Find the way of a packet that changes nothing.
 #[inline(always)]
 pub fn steady<A: Family, T: Tables<A>>(packet: &Packet<A>, tables: &T) -> Steady<A> {
-    let route = match look_up(packet, tables) {
+    let turns = packet.turns();
+    let (route, otherwise) = match look_up(packet, tables) {
         Direction::Neither => return Steady::NotOurs,
-        _ if packet.turns() => None,
-        Direction::Reply(held) => reply_route(&held, tables),
-        Direction::Answer(found) => answer_route(packet, &found, tables),
-        Direction::Request(service) => request_route(packet, &service, tables),
+        Direction::Reply(_) | Direction::Answer(_) if turns => return Steady::Heard,
+        Direction::Request(_) if turns => return Steady::Turning,
+        Direction::Reply(held) => (reply_route(&held, tables), Steady::Heard),
+        Direction::Answer(found) => (answer_route(packet, &found, tables), Steady::Heard),
+        Direction::Request(service) => (request_route(packet, &service, tables), Steady::Turning),
     };
     match route {
         Some(route) => Steady::Onward(route),
-        None => Steady::Turning,
+        None => otherwise,
+    }
+}
+
+/// The way of a backend's packet back to its client, whatever it says: it has been judged already.
+#[inline(always)]
+pub fn answered<A: Family, T: Tables<A>>(packet: &Packet<A>, tables: &T) -> Option<Route<A>> {
+    match look_up(packet, tables) {
+        Direction::Reply(held) => Some(reply::route(&held, &tables.backend(held.cell.backend)?)),
+        Direction::Answer(found) => {
+            Some(answer::route(packet, &found, &tables.backend(found.record.backend)?))
+        }
+        Direction::Request(_) | Direction::Neither => None,
     }
 }
 

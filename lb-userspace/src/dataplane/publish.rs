@@ -8,11 +8,13 @@ use std::{collections::BTreeSet, net::SocketAddrV4, time::Duration};
 
 use lb_common::{
     Be16, Be32, Ticks,
-    abi::{Backend, Endpoint, EndpointKey, Hop, Interface, Service, ServiceKey, TCP, backend_state},
+    abi::{
+        Backend, Endpoint, EndpointKey, Hop, Interface, Service, ServiceKey, TCP, algorithm, backend_state,
+    },
 };
 
 use super::{Dataplane, DataplaneError, now};
-use crate::ring::{self, Region};
+use crate::ring::{self, Member, Region};
 
 /// How long a ring's old region is left alone after a publication.
 const REST: Ticks = Ticks::from_millis(1_000);
@@ -230,9 +232,15 @@ impl Dataplane {
         } else if same_ring {
             (old.ring_offset, old.ring_length)
         } else {
-            let length = ring::length(ring.len());
+            let length = ring::length(ring.len(), before.as_ref().map(|_| old.ring_length));
             let region = self.regions.allocate(length).map_err(|_| DataplaneError::RingsFull)?;
-            self.maps.slots.write(region.offset, &ring::build(&ring, length));
+            let members: Vec<Member> = ring.iter().map(|&(id, weight)| self.member(id, weight)).collect();
+            let slots = match wanted.algorithm {
+                algorithm::ROUND_ROBIN => ring::turns::build(&members, length),
+                _ => ring::hashed::build(&members, length),
+            };
+            let words: Vec<u32> = slots.into_iter().map(u32::from).collect();
+            self.maps.slots.write(region.offset, &words);
             (region.offset, region.length)
         };
         let empty_since = if ring_length > 0 {
@@ -265,6 +273,13 @@ impl Dataplane {
         }
         self.services.insert(key, KnownService { entry, timeouts: wanted.timeouts, ring });
         Ok(())
+    }
+
+    /// A backend as its ring sees it.
+    fn member(&self, id: u32, weight: u32) -> Member {
+        let backend = self.backends.get(&id).copied().unwrap_or_default();
+        let endpoint = format!("{}:{}", std::net::Ipv4Addr::from(backend.address), backend.port.host());
+        Member { id: id as u16, key: ring::key(&[], endpoint.as_bytes()), weight }
     }
 
     /// Take a service off the wire; its connections end with the next sweep.

@@ -1,0 +1,62 @@
+//! Cuts: ending connections at once, the silent ones too.
+//!
+//! A program in XDP speaks only when it is spoken to, and the connection that most needs an end is silent: a page that
+//! waits for the answer of a database that has died. The agent makes its socket speak. Asked by a SYN, a socket with an
+//! established connection answers with a *challenge ACK* (RFC 5961 section 4; `tcp_validate_incoming` in Linux) that
+//! carries the numbers it stands at, whatever the SYN's own number was. The data path answers that ACK, as every other
+//! packet of a connection that is being cut, with a RST whose number is the one acknowledged: exactly the one that the
+//! socket waits for, and the only one that it obeys (RFC 5961 section 3.2).
+//!
+//! # Who gets which SYN
+//! The *client* opened the connection, so what claims to come from the service is a SYN with ACK, as if the second
+//! step of the handshake had been repeated; the *backend* was called, so it gets a plain SYN, as if the first had.
+//! Sockets answer both alike. Firewalls do not: Linux's connection tracking lets a SYN pass towards the side that was
+//! called and a SYN with ACK towards the side that called, and calls the other two pairings invalid
+//! (`tcp_conntracks`, net/netfilter/nf_conntrack_proto_tcp.c), which many hosts drop. What the SYN meets if the
+//! connection is not there any more is as harmless: a SYN with ACK gets a RST; a plain SYN may get a SYN with ACK of
+//! a listener, which the data path ends by its RST before anybody accepts it.
+//!
+//! # How often
+//! A Linux socket answers nothing unexpected twice within 500 ms (`tcp_invalid_ratelimit`), so a side is asked again
+//! [`AGAIN`] later, [`ATTEMPTS`] times at most. Hosts older than Linux 5.19 send no more than 1,000 challenge ACKs a
+//! second in all (`tcp_challenge_ack_limit`): of more cuts than that towards one host, some need the second attempt.
+//! [`Cuts::due`] gives out the segments in bounded batches, so the caller chooses the pace.
+//!
+//! # Direct return
+//! In `dsr` and `ipip` the backend's packets do not pass the balancer, so its challenge ACK would be of no use here.
+//! There the client is asked first ([`Order::ClientFirst`]). The sequence number of its answer is the one that the
+//! backend waits for, or both have lost segments; the RST that is sent to the backend carries it. Nothing confirms
+//! that RST, so it is sent [`ATTEMPTS`] times; one for a connection that has ended is ignored. Where the client has
+//! been told but its numbers are not known (the event was lost), the backend is asked by a SYN after all: its challenge
+//! ACK goes to the client, whose socket has gone, and whose RST, with exact numbers again, passes the balancer.
+//!
+//! # What is expected of the data path
+//! For a connection marked as cut, until its record expires:
+//! 1. A packet with ACK and without RST is answered towards its sender with a RST that has no ACK and whose sequence
+//!    number is the packet's acknowledgement number. This includes a SYN with ACK. A packet without ACK (a client's new
+//!    SYN on the same tuple) is a new connection's and judged afresh.
+//! 2. Such an answer marks that side as told; so does a RST that the side itself sends.
+//! 3. It is told as an event, before anything is rewritten: the connection, the side, the packet's sequence and
+//!    acknowledgement number. Needed for the client's side in `dsr` and `ipip`; welcome elsewhere, for it spares the
+//!    wait for the next sweep. An event may be lost, the marks may not.
+//! 4. In `dsr` and `ipip`, a RST from the client is passed on to the backend and marks *both* sides as told.
+//! 5. The agent's own segments leave by a packet socket and never meet XDP here; on a host whose interfaces are joined
+//!    by a bridge, the data path must not take the agent's SYN, coming in by another port, for a client's.
+//!
+//! The caller marks the connection as cut *before* it begins the cut here, or the challenge ACK is forwarded to the
+//! other end, which ignores it. It tells [`Cuts`] what each sweep finds ([`Cuts::told`]) and what events say
+//! ([`Cuts::answered`]). A side that stayed silent is not lost: whatever it says while the record lasts is answered
+//! with a RST all the same.
+
+mod machine;
+pub mod segment;
+pub mod sender;
+
+pub use machine::{
+    AGAIN, ATTEMPTS, Connection, Cuts, Ended, Numbers, Order, Outcome, Side, Target, Towards,
+};
+pub use segment::{Frame, Hop, Segment, Tunnel, Tuple};
+pub use sender::{SendError, Sender, Sent};
+
+#[cfg(test)]
+mod stack_tests;

@@ -109,7 +109,11 @@ enum Course {
     /// Nothing before the client has answered.
     Waits,
     /// It is sent a segment, and again at `due`.
-    Tried { segment: Segment, attempts: u8, due: Moment },
+    Tried {
+        segment: Segment,
+        attempts: u8,
+        due: Moment,
+    },
     Ended(Outcome),
 }
 

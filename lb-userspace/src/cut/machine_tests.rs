@@ -3,8 +3,13 @@
 use super::*;
 use crate::cut::segment::Hop;
 
-const HOP: Hop =
-    Hop { interface: 3, source: [2, 0, 0, 0, 0, 1], destination: [2, 0, 0, 0, 0, 2], vlan: None, tunnel: None };
+const HOP: Hop = Hop {
+    interface: 3,
+    source: [2, 0, 0, 0, 0, 1],
+    destination: [2, 0, 0, 0, 0, 2],
+    vlan: None,
+    tunnel: None,
+};
 
 fn at(millis: u64) -> Moment {
     Moment::at(Duration::from_millis(millis))
@@ -15,7 +20,10 @@ fn address(text: &str) -> SocketAddr {
 }
 
 fn connection(port: u16) -> Connection {
-    Connection { client: SocketAddr::new([198, 51, 100, 7].into(), port), service: address("203.0.113.10:80") }
+    Connection {
+        client: SocketAddr::new([198, 51, 100, 7].into(), port),
+        service: address("203.0.113.10:80"),
+    }
 }
 
 fn snat(port: u16) -> Target {

@@ -22,6 +22,9 @@
 //! second in all (`tcp_challenge_ack_limit`): of more cuts than that towards one host, some need the second attempt.
 //! [`Cuts::due`] gives out the segments in bounded batches, so the caller chooses the pace.
 //!
+//! A stack from before RFC 5961 is cut as well: a SYN inside its window resets the connection, one outside is answered
+//! by an ACK. Connections signed by TCP-MD5 or TCP-AO are not: their sockets believe nothing that is unsigned.
+//!
 //! # Direct return
 //! In `dsr` and `ipip` the backend's packets do not pass the balancer, so its challenge ACK would be of no use here.
 //! There the client is asked first ([`Order::ClientFirst`]). The sequence number of its answer is the one that the
@@ -40,8 +43,9 @@
 //!    acknowledgement number. Needed for the client's side in `dsr` and `ipip`; welcome elsewhere, for it spares the
 //!    wait for the next sweep. An event may be lost, the marks may not.
 //! 4. In `dsr` and `ipip`, a RST from the client is passed on to the backend and marks *both* sides as told.
-//! 5. The agent's own segments leave by a packet socket and never meet XDP here; on a host whose interfaces are joined
-//!    by a bridge, the data path must not take the agent's SYN, coming in by another port, for a client's.
+//! 5. The next hops, sources and VLAN tags of both sides can be read from the connection's record.
+//!
+//! The agent's own segments leave by a packet socket: they meet neither XDP nor the firewall of this host.
 //!
 //! The caller marks the connection as cut *before* it begins the cut here, or the challenge ACK is forwarded to the
 //! other end, which ignores it. It tells [`Cuts`] what each sweep finds ([`Cuts::told`]) and what events say
@@ -52,11 +56,11 @@ mod machine;
 pub mod segment;
 pub mod sender;
 
-pub use machine::{
-    AGAIN, ATTEMPTS, Connection, Cuts, Ended, Numbers, Order, Outcome, Side, Target, Towards,
-};
+pub use machine::{AGAIN, ATTEMPTS, Connection, Cuts, Ended, Numbers, Order, Outcome, Side, Target, Towards};
 pub use segment::{Frame, Hop, Segment, Tunnel, Tuple};
 pub use sender::{SendError, Sender, Sent};
 
 #[cfg(test)]
 mod stack_tests;
+#[cfg(test)]
+mod testing;

@@ -130,3 +130,7 @@ impl Sender {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "sender_tests.rs"]
+mod tests;

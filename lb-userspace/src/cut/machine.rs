@@ -83,10 +83,10 @@ pub struct Numbers {
 pub enum Outcome {
     /// The data path has answered it with a RST, or has seen its own.
     Told,
-    /// A RST with the client's numbers was sent; nothing confirms it.
+    /// It was sent what there was to send, and nothing can confirm it: a backend in [`Order::ClientFirst`].
     Sent,
-    /// It did not answer: dead, behind a filter, or already without the connection. In [`Order::ClientFirst`] also a
-    /// backend whose client did not, for nobody knows its numbers.
+    /// It did not answer: dead, or behind a filter. In [`Order::ClientFirst`] also a backend whose client did not, for
+    /// nobody knows its numbers.
     Silent,
     /// No way to it was known.
     NoHop,
@@ -151,6 +151,14 @@ impl Cut {
             Side::Backend => backend,
         }
     }
+
+    /// What became of a side that was sent a segment as often as it may.
+    fn given_up(&self, side: Side) -> Outcome {
+        match (self.target.order, side) {
+            (Order::ClientFirst, Side::Backend) => Outcome::Sent,
+            _ => Outcome::Silent,
+        }
+    }
 }
 
 /// A side's next turn. Of no effect if the side is not due at that moment any more.
@@ -159,7 +167,7 @@ type Turn = (Moment, u64, Side, Connection);
 /// The connections that are being cut. Nothing in here waits or sends; see the module for how it is used.
 #[derive(Debug, Default)]
 pub struct Cuts {
-    cuts: HashMap<Connection, Cut>,
+    open: HashMap<Connection, Cut>,
     turns: BinaryHeap<Reverse<Turn>>,
     ended: Vec<Ended>,
     begun: u64,
@@ -173,23 +181,23 @@ impl Cuts {
 
     /// How many connections are being cut.
     pub fn len(&self) -> usize {
-        self.cuts.len()
+        self.open.len()
     }
 
     /// Whether none is.
     pub fn is_empty(&self) -> bool {
-        self.cuts.is_empty()
+        self.open.is_empty()
     }
 
     /// Begin to cut a connection that the data path already knows to be cut. `false` if that has begun before. After
     /// it has ended, a connection may be begun again: one whose side was silent and has spoken, for instance.
     pub fn begin(&mut self, now: Moment, target: Target) -> bool {
-        if self.cuts.contains_key(&target.connection) {
+        if self.open.contains_key(&target.connection) {
             return false;
         }
         self.begun += 1;
         let cut = Cut { number: self.begun, target, client: Course::Waits, backend: Course::Waits };
-        self.cuts.insert(target.connection, cut);
+        self.open.insert(target.connection, cut);
         self.turn_to(now, &target.connection, Side::Client, challenge(Side::Client));
         if target.order == Order::Both {
             self.turn_to(now, &target.connection, Side::Backend, challenge(Side::Backend));
@@ -199,7 +207,7 @@ impl Cuts {
 
     /// The data path has told a side: its mark is set. Without effect for a connection that is not being cut.
     pub fn told(&mut self, now: Moment, connection: &Connection, side: Side) {
-        let Some(cut) = self.cuts.get_mut(connection) else { return };
+        let Some(cut) = self.open.get_mut(connection) else { return };
         *cut.course(side) = Course::Ended(Outcome::Told);
         // Told, but with numbers that did not get here: the backend's challenge ACK reaches the client's host, whose
         // RST reaches the backend.
@@ -212,7 +220,7 @@ impl Cuts {
     /// A side of a cut connection has spoken, a packet with ACK and without RST, and the data path has answered it.
     /// Without effect for a connection that is not being cut.
     pub fn answered(&mut self, now: Moment, connection: &Connection, side: Side, numbers: Numbers) {
-        let Some(cut) = self.cuts.get_mut(connection) else { return };
+        let Some(cut) = self.open.get_mut(connection) else { return };
         if cut.target.order == Order::ClientFirst && side == Side::Client {
             let reset = Segment::Rst { sequence: numbers.sequence };
             let known = matches!(cut.backend, Course::Tried { segment, .. } if segment == reset);
@@ -225,7 +233,7 @@ impl Cuts {
 
     /// Stop with a connection whose record has gone; it is not reported as ended.
     pub fn forget(&mut self, connection: &Connection) {
-        self.cuts.remove(connection);
+        self.open.remove(connection);
     }
 
     /// When [`due`](Self::due) has something to do next.
@@ -253,19 +261,23 @@ impl Cuts {
 
     /// What a turn sends. The side's next turn is noted.
     fn take(&mut self, now: Moment, (at, number, side, connection): Turn) -> Option<Frame> {
-        let cut = self.cuts.get_mut(&connection).filter(|cut| cut.number == number)?;
+        let cut = self.open.get_mut(&connection).filter(|cut| cut.number == number)?;
         let towards = cut.towards(side);
+        let given_up = cut.given_up(side);
         let course = cut.course(side);
         let Course::Tried { segment, attempts, due } = *course else { return None };
         if due != at {
             return None;
         }
         if attempts == ATTEMPTS {
-            *course = Course::Ended(given_up(segment));
+            *course = Course::Ended(given_up);
             self.settle(&connection);
             return None;
         }
-        let frame = towards.hop.and_then(|hop| Frame::new(&hop, &towards.tuple, segment));
+        // Numbers that the backend has not obeyed by now are wrong.
+        let is_last = attempts + 1 == ATTEMPTS;
+        let sent = if is_last { challenge(side) } else { segment };
+        let frame = towards.hop.and_then(|hop| Frame::new(&hop, &towards.tuple, sent));
         if frame.is_some() {
             let due = now + AGAIN;
             *course = Course::Tried { segment, attempts: attempts + 1, due };
@@ -279,14 +291,14 @@ impl Cuts {
 
     /// A side is to be sent a segment now, whatever was done about it before.
     fn turn_to(&mut self, now: Moment, connection: &Connection, side: Side, segment: Segment) {
-        let Some(cut) = self.cuts.get_mut(connection) else { return };
+        let Some(cut) = self.open.get_mut(connection) else { return };
         *cut.course(side) = Course::Tried { segment, attempts: 0, due: now };
         self.turns.push(Reverse((now, cut.number, side, *connection)));
     }
 
     /// Report a connection as ended if both of its sides have.
     fn settle(&mut self, connection: &Connection) {
-        let Some(cut) = self.cuts.get_mut(connection) else { return };
+        let Some(cut) = self.open.get_mut(connection) else { return };
         let Some(client) = cut.client.outcome() else { return };
         // A client that was not told leaves a backend behind whose numbers nobody knows.
         if matches!(cut.backend, Course::Waits) {
@@ -294,7 +306,7 @@ impl Cuts {
         }
         let Some(backend) = cut.backend.outcome() else { return };
         self.ended.push(Ended { connection: *connection, client, backend });
-        self.cuts.remove(connection);
+        self.open.remove(connection);
     }
 }
 
@@ -303,14 +315,6 @@ const fn challenge(side: Side) -> Segment {
     match side {
         Side::Client => Segment::SynAck { sequence: ARBITRARY, acknowledgement: ARBITRARY },
         Side::Backend => Segment::Syn { sequence: ARBITRARY },
-    }
-}
-
-/// What became of a side that was sent a segment as often as it may.
-const fn given_up(segment: Segment) -> Outcome {
-    match segment {
-        Segment::Syn { .. } | Segment::SynAck { .. } => Outcome::Silent,
-        Segment::Rst { .. } => Outcome::Sent,
     }
 }
 

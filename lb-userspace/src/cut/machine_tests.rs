@@ -111,9 +111,8 @@ fn behind_direct_return_the_clients_number_becomes_the_backends_rst() {
     cuts.begin(at(0), target);
     assert_eq!(due(&mut cuts, 0), [frame(&target, Side::Client, SYN_ACK)]);
     cuts.answered(at(1), &target.connection, Side::Client, NUMBERS);
-    let rst = [frame(&target, Side::Backend, RST)];
-    for moment in [1, 601, 1_201] {
-        assert_eq!(due(&mut cuts, moment), rst);
+    for (moment, segment) in [(1, RST), (601, RST), (1_201, SYN)] {
+        assert_eq!(due(&mut cuts, moment), [frame(&target, Side::Backend, segment)]);
         // The mark that the next sweep finds changes nothing any more.
         cuts.told(at(moment), &target.connection, Side::Client);
         assert_eq!(due(&mut cuts, moment), []);
@@ -150,6 +149,10 @@ fn behind_direct_return_a_lost_event_makes_the_backend_be_asked_instead() {
     cuts.answered(at(400), &target.connection, Side::Client, NUMBERS);
     assert_eq!(due(&mut cuts, 400), [frame(&target, Side::Backend, RST)]);
     assert_eq!(due(&mut cuts, 1_000), [frame(&target, Side::Backend, RST)]);
+    assert_eq!(due(&mut cuts, 1_600), [frame(&target, Side::Backend, SYN)]);
+    cuts.answered(at(1_601), &target.connection, Side::Client, NUMBERS);
+    assert_eq!((due(&mut cuts, 2_199), due(&mut cuts, 2_200)), (vec![], vec![]));
+    assert_eq!(cuts.ended(), ended(&target, Outcome::Told, Outcome::Sent));
 }
 
 #[test]

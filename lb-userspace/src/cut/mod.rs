@@ -27,11 +27,12 @@
 //!
 //! # Direct return
 //! In `dsr` and `ipip` the backend's packets do not pass the balancer, so its challenge ACK would be of no use here.
-//! There the client is asked first ([`Order::ClientFirst`]). The sequence number of its answer is the one that the
-//! backend waits for, or both have lost segments; the RST that is sent to the backend carries it. Nothing confirms
-//! that RST, so it is sent [`ATTEMPTS`] times; one for a connection that has ended is ignored. Where the client has
-//! been told but its numbers are not known (the event was lost), the backend is asked by a SYN after all: its challenge
-//! ACK goes to the client, whose socket has gone, and whose RST, with exact numbers again, passes the balancer.
+//! There the client is asked first ([`Order::ClientFirst`]), and the sequence number of its answer, which is the one
+//! that the backend waits for unless segments were lost or sent twice, becomes the RST that is sent to the backend.
+//! Nothing confirms that one, so it is sent twice, and the third attempt is a SYN: if the connection is still there,
+//! the backend's challenge ACK goes to the client, whose socket has gone, and whose RST, with exact numbers, passes the
+//! balancer. If it is not, the RST answers a listener's SYN with ACK. That SYN is also what is left where the client
+//! has been told but its numbers are not known, for the event was lost.
 //!
 //! # What is expected of the data path
 //! For a connection marked as cut, until its record expires:
@@ -42,7 +43,9 @@
 //! 3. It is told as an event, before anything is rewritten: the connection, the side, the packet's sequence and
 //!    acknowledgement number. Needed for the client's side in `dsr` and `ipip`; welcome elsewhere, for it spares the
 //!    wait for the next sweep. An event may be lost, the marks may not.
-//! 4. In `dsr` and `ipip`, a RST from the client is passed on to the backend and marks *both* sides as told.
+//! 4. In `dsr` and `ipip`, a RST from the client is passed on to the backend, but does not mark the backend as told:
+//!    it may be the answer to the agent's SYN, with a number that the backend does not obey. In `snat` and `dnat` a RST
+//!    of either side goes no further, for the same reason: the other side is asked itself.
 //! 5. The next hops, sources and VLAN tags of both sides can be read from the connection's record.
 //!
 //! The agent's own segments leave by a packet socket: they meet neither XDP nor the firewall of this host.

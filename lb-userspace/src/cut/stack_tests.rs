@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    testing::{Namespace, Reader, Rig, skipped},
+    testing::{Namespace, Reader, Rig, Silent, skipped},
     *,
 };
 use crate::health::Moment;
@@ -106,7 +106,9 @@ fn behind_direct_return_the_clients_answer_alone_ends_both_blocked_reads() {
         rig.spoof(&silent, Side::Client, Segment::Rst { sequence: numbers.acknowledgement });
         cuts.answered(Moment::START, &silent.connection, Side::Client, numbers);
         send_due(&mut rig, &mut cuts, 0);
-        readers.iter().for_each(|reader| reader.is_reset(begun));
+        for reader in readers {
+            reader.is_reset(begun);
+        }
     }
 }
 
@@ -128,6 +130,31 @@ fn behind_direct_return_a_lost_answer_is_made_up_for_by_the_clients_own_rst() {
     cuts.told(Moment::START, &silent.connection, Side::Client);
     let begun = Instant::now();
     send_due(&mut rig, &mut cuts, 0);
+    reader.is_reset(begun);
+}
+
+#[test]
+fn behind_direct_return_an_answer_with_an_old_number_is_made_up_for_by_the_last_attempt() {
+    if skipped("behind_direct_return_an_answer_with_an_old_number_is_made_up_for_by_the_last_attempt") {
+        return;
+    }
+    let mut rig = Rig::new();
+    let silent = rig.connect(SERVERS[0]);
+    let reader = Reader::blocked(silent.end(Side::Backend));
+    let mut cuts = Cuts::new();
+    let target = rig.target(&silent, &[Side::Client, Side::Backend], Order::ClientFirst);
+    cuts.begin(Moment::START, target);
+    send_due(&mut rig, &mut cuts, 0);
+    let numbers = rig.spy.challenge_ack(silent.towards(Side::Client));
+    rig.spoof(&silent, Side::Client, Segment::Rst { sequence: numbers.acknowledgement });
+    // As if the client had sent its "hello" once more.
+    let old = Numbers { sequence: numbers.sequence.wrapping_sub(5), ..numbers };
+    cuts.answered(Moment::START, &silent.connection, Side::Client, old);
+    send_due(&mut rig, &mut cuts, 0);
+    send_due(&mut rig, &mut cuts, 600);
+    assert!(reader.is_still_blocked());
+    let begun = Instant::now();
+    send_due(&mut rig, &mut cuts, 1_200);
     reader.is_reset(begun);
 }
 
@@ -181,4 +208,47 @@ fn a_socket_that_has_just_answered_somebody_else_answers_the_second_attempt() {
     reader.is_reset(asked);
     let counted = ["TCPSYNChallenge", "TCPACKSkippedChallenge"].map(|name| rig.client.counter(name));
     assert_eq!(counted, [2, 1], "of two attempts the first was not answered");
+}
+
+#[test]
+fn a_burst_of_cuts_ends_all_ends_of_all_connections_at_once() {
+    if skipped("a_burst_of_cuts_ends_all_ends_of_all_connections_at_once") {
+        return;
+    }
+    let mut rig = Rig::new();
+    let silent: Vec<Silent> = (0..100).map(|n| rig.connect(SERVERS[n % 2])).collect();
+    let mut cuts = Cuts::new();
+    for silent in &silent {
+        let target = rig.target(silent, &[Side::Client, Side::Backend], Order::Both);
+        assert!(cuts.begin(Moment::START, target));
+    }
+    let begun = Instant::now();
+    let mut batches = 0;
+    while !cuts.is_empty() {
+        // A batch, then its answers.
+        let mut frames = Vec::new();
+        cuts.due(Moment::START, 32, &mut frames);
+        rig.send(&frames);
+        batches += 1;
+        for _ in frames {
+            let (tuple, numbers) = rig.spy.any_challenge_ack();
+            let answers = |silent: &&Silent| {
+                [silent.connection.client, silent.connection.service].contains(&tuple.from)
+                    && [silent.connection.client, silent.connection.service].contains(&tuple.to)
+            };
+            let of = silent.iter().find(answers).expect("one of the connections");
+            let side = if tuple.from == of.connection.client { Side::Client } else { Side::Backend };
+            rig.spoof(of, side, Segment::Rst { sequence: numbers.acknowledgement });
+            cuts.answered(Moment::START, &of.connection, side, numbers);
+        }
+    }
+    eprintln!("100 connections after {:?}", begun.elapsed());
+    assert_eq!(batches, 200_usize.div_ceil(32));
+    let told = |ended: &Ended| (ended.client, ended.backend) == (Outcome::Told, Outcome::Told);
+    let ended = cuts.ended();
+    assert!(ended.len() == 100 && ended.iter().all(told), "{ended:?}");
+    for mut end in silent.iter().flat_map(|silent| [silent.end(Side::Client), silent.end(Side::Backend)]) {
+        let outcome = end.read(&mut [0; 1]).map_err(|error| error.kind());
+        assert_eq!(outcome, Err(std::io::ErrorKind::ConnectionReset));
+    }
 }

@@ -157,6 +157,12 @@ impl Spy {
         };
         self.wait_for("a challenge ACK", answers).numbers
     }
+
+    /// The next bare ACK of anybody, and from whom to whom it goes.
+    pub(super) fn any_challenge_ack(&self) -> (Tuple, Numbers) {
+        let seen = self.wait_for("a challenge ACK", |seen| seen.ack && !seen.syn && !seen.rst);
+        (seen.tuple, seen.numbers)
+    }
 }
 
 pub(super) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -230,6 +236,10 @@ impl Reader {
             thread::yield_now();
         }
         Self(told)
+    }
+
+    pub(super) fn is_still_blocked(&self) -> bool {
+        self.0.try_recv().is_err()
     }
 
     /// That the read has ended by ECONNRESET, less than 100 ms after `since`.

@@ -18,8 +18,9 @@
 //!
 //! # How often
 //! A Linux socket answers nothing unexpected twice within 500 ms (`tcp_invalid_ratelimit`), so a side is asked again
-//! [`AGAIN`] later, [`ATTEMPTS`] times at most. Hosts older than Linux 5.19 send no more than 1,000 challenge ACKs a
-//! second in all (`tcp_challenge_ack_limit`): of more cuts than that towards one host, some need the second attempt.
+//! [`AGAIN`] later, [`ATTEMPTS`] times at most. A host may also limit its challenge ACKs in all
+//! (`tcp_challenge_ack_limit`; older kernels do by themselves, to 100 or 1,000 a second): of more cuts than that towards
+//! one host, some need another attempt.
 //! [`Cuts::due`] gives out the segments in bounded batches, so the caller chooses the pace.
 //!
 //! A stack from before RFC 5961 is cut as well: a SYN inside its window resets the connection, one outside is answered

@@ -59,6 +59,22 @@ impl Namespace {
         }
     }
 
+    /// Waits until all IPv6 addresses are in use: without a duplicate check too, that takes the link's carrier.
+    fn wait_for_addresses(&self) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        loop {
+            let list = ["-oneline", "-6", "address", "show", "tentative"];
+            let tentative =
+                self.inside(|| Command::new("ip").args(list).output()).expect("iproute2 is installed");
+            assert!(tentative.status.success(), "ip: {}", String::from_utf8_lossy(&tentative.stderr));
+            if tentative.stdout.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{}", String::from_utf8_lossy(&tentative.stdout));
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// A path by which `ip link set … netns` finds the namespace.
     fn path(&self) -> String {
         format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd())
@@ -100,6 +116,8 @@ impl Pair {
                          address add fe80::2/64 dev v1 nodad
                          link set lo up
                          link set v1 up");
+        pair.balancer.wait_for_addresses();
+        pair.backend.wait_for_addresses();
         pair
     }
 }

@@ -81,10 +81,16 @@ fn an_ipv6_neighbour_is_kept_true_by_the_kernel_without_an_agent() {
     let pair = Pair::new();
     let backend = &pair.backend;
     pair.balancer.block_on(async || {
-        // By itself the kernel probes a kept entry each 5 s, and believes an answer for 30 s.
+        // By itself the kernel probes a kept entry each 5 s, believes an answer for 30 s, and gives up after 8 s.
         let folder = std::path::Path::new("/proc/sys/net/ipv6/neigh/v0");
-        std::fs::write(folder.join("interval_probe_time_ms"), "100").expect("the pace");
-        std::fs::write(folder.join("base_reachable_time_ms"), "200").expect("the reachable time");
+        for (setting, value) in [
+            ("interval_probe_time_ms", "100"),
+            ("base_reachable_time_ms", "200"),
+            ("delay_first_probe_time", "0"),
+            ("retrans_time_ms", "100"),
+        ] {
+            std::fs::write(folder.join(setting), value).expect(setting);
+        }
         let (sender, mut events) = mpsc::channel(16);
         let watcher = Watcher::start(sender).expect("a watcher");
         watcher.watch([BACKEND_V6]);

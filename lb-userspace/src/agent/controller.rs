@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, Ipv4Addr, SocketAddrV4},
     time::{Duration, Instant},
 };
 
@@ -249,6 +249,8 @@ impl Controller {
     }
 
     fn hop(&mut self, changed: &NextHopChanged) {
+        // All backends that are watched are of this family.
+        let IpAddr::V4(backend) = changed.backend else { return };
         let way = changed.hop.as_ref().and_then(|hop| {
             let (interface, _, exit) =
                 self.fixed.attached.iter().find(|(known, ..)| known.index == hop.interface)?;
@@ -257,7 +259,10 @@ impl Controller {
                 interface: hop.interface,
                 interface_mac: interface.mac?,
                 exit: *exit,
-                source: hop.source,
+                source: hop.source.and_then(|source| match source {
+                    IpAddr::V4(source) => Some(source),
+                    IpAddr::V6(_) => None,
+                })?,
             })
         });
         let obstacle = match (&way, &changed.obstacle, &changed.hop) {
@@ -271,24 +276,22 @@ impl Controller {
         };
         match (way, obstacle) {
             (Some(way), _) => {
-                if self.ways.insert(changed.backend, way) != Some(way) {
-                    log::debug!("{}: next hop {:02x?}", changed.backend, way.mac);
+                if self.ways.insert(backend, way) != Some(way) {
+                    log::debug!("{backend}: next hop {:02x?}", way.mac);
                 }
-                self.obstacles.remove(&changed.backend);
+                self.obstacles.remove(&backend);
             }
             (None, Some(obstacle)) => {
                 // While a neighbour is asked again, its last answer is the best guess.
-                if matches!(changed.obstacle, Some(Obstacle::Resolving))
-                    && self.ways.contains_key(&changed.backend)
-                {
+                if matches!(changed.obstacle, Some(Obstacle::Resolving)) && self.ways.contains_key(&backend) {
                     return;
                 }
-                self.ways.remove(&changed.backend);
-                if self.obstacles.insert(changed.backend, obstacle.clone()).as_ref() != Some(&obstacle) {
+                self.ways.remove(&backend);
+                if self.obstacles.insert(backend, obstacle.clone()).as_ref() != Some(&obstacle) {
                     // Each address is asked for once at the start: that is no trouble yet.
                     let resolving = matches!(changed.obstacle, Some(Obstacle::Resolving));
                     let level = if resolving { log::Level::Debug } else { log::Level::Warn };
-                    log::log!(level, "{}: no way there: {obstacle}", changed.backend);
+                    log::log!(level, "{backend}: no way there: {obstacle}");
                 }
             }
             (None, None) => {}

@@ -1,6 +1,9 @@
 //! What the machine has to offer: its kernel, our privileges, its interfaces and addresses, its memory and ports.
 
-use std::{collections::BTreeSet, net::SocketAddrV4};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddrV4},
+};
 
 use lb_common::{abi::Layout, ports::PortRanges};
 use rand::Rng as _;
@@ -9,7 +12,7 @@ use super::start::StartError;
 use crate::{
     config::{Config, Target, XdpMode},
     dataplane::{DataplaneError, Kind, Mode, Port},
-    netlink::{self, Interface, Netlink, NetlinkError},
+    netlink::{self, Interface, Netlink, NetlinkError, Ownership},
 };
 
 /// Bytes of kernel memory that a flow costs: an element of the flow table, and its bucket.
@@ -52,9 +55,19 @@ pub async fn interfaces(netlink: &Netlink, config: &Config) -> Result<Vec<Interf
     }
     let suggestion = config.interfaces.first().map_or("eth0", String::as_str);
     for service in &config.services {
-        netlink.require_local(*service.address.ip(), suggestion).await?;
+        require_ours(netlink, IpAddr::V4(*service.address.ip()), suggestion).await?;
     }
     Ok(found)
+}
+
+/// Proof that an address that others send to is this host's: on an interface, or by a route of type `local`.
+async fn require_ours(netlink: &Netlink, address: IpAddr, suggestion: &str) -> Result<(), NetlinkError> {
+    if netlink.require_local(address, suggestion).await? == Ownership::Routed && address.is_ipv6() {
+        log::warn!(
+            "{address}: no interface has it, only a route of type `local`; nobody answers neighbour discovery for it, so a router must send it here"
+        );
+    }
+    Ok(())
 }
 
 /// The source ports that are not the host's own.

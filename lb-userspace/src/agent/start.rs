@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddrV4},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -295,11 +295,11 @@ fn watch(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Result<Watch
             }
         }
     });
-    let backends: Vec<Ipv4Addr> = config
+    let backends: Vec<IpAddr> = config
         .services
         .iter()
         .flat_map(|service| addresses(config, &service.target))
-        .map(|address| *address.ip())
+        .map(|address| IpAddr::V4(*address.ip()))
         .collect();
     watcher.watch(backends);
     Ok(watcher)

@@ -57,7 +57,9 @@ pub fn releases<'a>(packages: impl Iterator<Item = &'a str>, architecture: &str)
     let mut found: Vec<Release> = packages
         .iter()
         .filter_map(|package| package.strip_prefix("linux-image-")?.strip_suffix(flavour.as_str()))
-        .filter(|name| name.split('.').nth(2).is_some() && name.starts_with(|first: char| first.is_ascii_digit()))
+        .filter(|name| {
+            name.split('.').nth(2).is_some() && name.starts_with(|first: char| first.is_ascii_digit())
+        })
         .filter_map(|name| {
             let package = |kind: &str| format!("linux-{kind}-{name}{flavour}");
             let halves = [package("binary"), package("modules")];

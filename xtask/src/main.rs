@@ -9,6 +9,7 @@ mod bpf_linker;
 mod demo;
 #[cfg(test)]
 mod documents;
+mod kernels;
 mod packages;
 mod process;
 mod setup;
@@ -29,6 +30,8 @@ struct Arguments {
 enum Task {
     /// Show it at work: real PHP and Galera nodes, a slow one, a dead one.
     Demo(demo::Options),
+    /// Run the tests in other kernels, on virtual machines that are emulated.
+    Kernels(kernels::Options),
     /// Find or install all that building, demo and tests need.
     Setup {
         /// Only say what is missing, and fail if anything is.
@@ -42,6 +45,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Task::Demo(options) => demo::demo(&options),
+        Task::Kernels(options) => kernels::kernels(&options),
         Task::Setup { check } => setup::setup(check),
         Task::Test(options) => return test::test(&options),
     };

@@ -41,12 +41,13 @@ pub struct Options {
 
 /// A test binary that cargo built.
 #[derive(Debug, PartialEq, Eq)]
-struct Binary {
+pub struct Binary {
     /// The folder of its package, where it runs.
-    package: PathBuf,
+    pub package: PathBuf,
     /// The target's name.
-    name: String,
-    program: PathBuf,
+    pub name: String,
+    /// The file.
+    pub program: PathBuf,
 }
 
 impl Binary {
@@ -165,7 +166,7 @@ fn build() -> Result<(Vec<Binary>, PathBuf)> {
 }
 
 /// Runs cargo and returns its messages; what the compiler says goes to this program's own output.
-fn built(cargo: &mut Command) -> Result<String> {
+pub fn built(cargo: &mut Command) -> Result<String> {
     let output = cargo.stderr(std::process::Stdio::inherit()).output()?;
     if !output.status.success() {
         bail!("{} ended with {}", process::shown(cargo), output.status);
@@ -174,7 +175,7 @@ fn built(cargo: &mut Command) -> Result<String> {
 }
 
 /// Reads cargo's messages: the programs that it built, either the test binaries or the others.
-fn artifacts(messages: &str, tests: bool) -> Vec<Binary> {
+pub fn artifacts(messages: &str, tests: bool) -> Vec<Binary> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())

@@ -89,7 +89,9 @@ fn servers_see_the_clients_address_in_all_modes_but_snat() {
             }
             let status = site.balancer.status().unwrap();
             assert_eq!(status.service(&service_name(mode, family)).live, 4, "{mode} {family}");
-            clients.into_iter().for_each(|client| client.close().unwrap());
+            for client in clients {
+                client.close().unwrap();
+            }
         }
     }
     // The tunnels' packets come from the balancer itself.

@@ -25,6 +25,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 100);
 const PORT: u16 = 8080;
 const LIMIT: Duration = Duration::from_secs(5);
+/// Packets of each flood.
+const TOTAL: u64 = 20_000;
 /// More than one window each way.
 const MEGABYTE: Transfer = Transfer { up: 1 << 20, down: 1 << 20 };
 
@@ -123,11 +125,12 @@ fn translate(balancer: &Host, backend: &Backend, masquerade: bool) {
         let (service, target) = (family.of(SERVICE), backend.host.address_in(family));
         let masquerade =
             if masquerade { format!("{table} daddr {target} masquerade") } else { String::new() };
-        rules += &format!(
+        let chains = format!(
             "table {table} nat {{\n\
              chain in {{ type nat hook prerouting priority dstnat; {table} daddr {service} dnat to {target}; }}\n\
              chain out {{ type nat hook postrouting priority srcnat; {masquerade}\n }}\n}}\n"
         );
+        rules.push_str(&chains);
     }
     let path = balancer.directory().join("nat.nft");
     std::fs::write(&path, rules).unwrap();
@@ -278,7 +281,6 @@ fn a_flood_arrives_to_the_last_packet() {
     if skip::cannot_run("a_flood_arrives_to_the_last_packet", &[Need::Lab]) {
         return;
     }
-    const TOTAL: u64 = 20_000;
     let lab = Lab::new().unwrap();
     let client = lab.host("client", Ipv4Addr::new(10, 77, 1, 1)).unwrap();
     let server = lab.host("server", Ipv4Addr::new(10, 77, 0, 21)).unwrap();

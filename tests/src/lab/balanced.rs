@@ -94,7 +94,9 @@ impl<S> Balanced<S> {
                 backends.push(backend);
             }
         }
-        let text = configuration(wanted, &backends);
+        let addresses: Vec<_> =
+            backends.iter().map(|backend| (backend.host.name().to_owned(), backend.host.address())).collect();
+        let text = configuration(wanted, &addresses);
         let balancer = Balancer::start(&topology.balancer, &text, &[])?;
         Ok(Self { balancer, servers, backends, topology, modes: wanted.modes.to_vec(), port: wanted.port })
     }
@@ -126,8 +128,8 @@ impl<S> Balanced<S> {
     }
 }
 
-/// The file: a service of each mode and family.
-pub fn configuration(wanted: &Wanted<'_>, backends: &[Backend]) -> String {
+/// The file: a service of each mode and family, two of the backends for each mode.
+fn configuration(wanted: &Wanted<'_>, backends: &[(String, Ipv4Addr)]) -> String {
     let mut setup = Setup::new().top(wanted.top);
     for (mode, backends) in wanted.modes.iter().zip(backends.chunks(BACKENDS)) {
         for family in Family::BOTH {
@@ -137,7 +139,7 @@ pub fn configuration(wanted: &Wanted<'_>, backends: &[Backend]) -> String {
     setup.text()
 }
 
-fn service(wanted: &Wanted<'_>, mode: Mode, family: Family, backends: &[Backend]) -> String {
+fn service(wanted: &Wanted<'_>, mode: Mode, family: Family, backends: &[(String, Ipv4Addr)]) -> String {
     let (name, port) = (service_name(mode, family), wanted.port);
     let address = SocketAddr::new(service_address(mode, family), port);
     let mut text = format!(
@@ -145,10 +147,44 @@ fn service(wanted: &Wanted<'_>, mode: Mode, family: Family, backends: &[Backend]
          check = {{ type = \"tcp\", port = {port} }}\n{}\nbackends = [\n",
         wanted.protocol, wanted.lines
     );
-    for backend in backends {
-        let address = SocketAddr::new(backend.host.address_in(family), port);
+    for (name, address) in backends {
+        let address = SocketAddr::new(family.of(*address), port);
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {{ name = \"{}\", address = \"{address}\" }},", backend.host.name());
+        let _ = writeln!(text, "  {{ name = \"{name}\", address = \"{address}\" }},");
     }
     text + "]"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl lb_userspace::config::SecretSource for Nothing {
+        fn file(&self, _: &std::path::Path) -> std::io::Result<String> {
+            Err(std::io::ErrorKind::NotFound.into())
+        }
+
+        fn variable(&self, _: &str) -> Option<String> {
+            None
+        }
+    }
+
+    #[test]
+    fn the_services_of_all_modes_are_a_configuration_without_errors() {
+        let backends: Vec<_> =
+            (1..=8).map(|number| (format!("web{number}"), Ipv4Addr::new(10, 77, 0, 20 + number))).collect();
+        for (protocol, lines, top) in [
+            ("tcp", "algorithm = \"round-robin\"\ntimeouts = { embryonic = \"3s\", closing = \"3s\" }", ""),
+            ("tcp", "algorithm = \"least-conn\"\nmax-connections = 6", "max-flows = 4096"),
+            ("tcp", "rate-limit = { per-second = 5, burst = 10 }\ntimeouts = { established = \"3s\" }", ""),
+            ("udp", "algorithm = \"round-robin\"\ntimeouts = { udp = \"5s\" }", ""),
+        ] {
+            let wanted = Wanted { protocol, lines, top, ..Wanted::default() };
+            let text = configuration(&wanted, &backends);
+            let parsed = lb_userspace::config::parse(&text, "lb.toml", &Nothing);
+            assert_eq!(parsed.unwrap_or_else(|error| panic!("{error}\n{text}")).services.len(), 8);
+        }
+    }
 }

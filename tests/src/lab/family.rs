@@ -60,7 +60,7 @@ pub const fn beside(address: Ipv4Addr) -> Ipv6Addr {
 /// The number whose hexadecimal digits are the decimal ones of `byte`.
 const fn same_digits(byte: u8) -> u16 {
     let byte = byte as u16;
-    (byte / 100) << 8 | (byte / 10 % 10) << 4 | byte % 10
+    ((byte / 100) << 8) | ((byte / 10 % 10) << 4) | (byte % 10)
 }
 
 #[cfg(test)]

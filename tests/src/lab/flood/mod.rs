@@ -100,7 +100,7 @@ impl Flood {
 
     fn send(&self, socket: &OwnedFd, own: [u8; 6], shared: &Shared) -> io::Result<FloodReport> {
         let template = packet::Template::new(self.kind, own, self.next_hop, self.target);
-        let mut frames = vec![template.frame(0, self.addresses); BATCH as usize];
+        let mut frames = vec![template.frame(); BATCH as usize];
         let start = Instant::now();
         let mut sent = 0;
         while !shared.stopped.load(Ordering::Relaxed) && self.total.is_none_or(|total| sent < total) {
@@ -110,7 +110,7 @@ impl Flood {
                 thread::sleep(due.saturating_duration_since(Instant::now()));
             }
             for (number, frame) in (sent..sent + length).zip(&mut frames) {
-                *frame = template.frame(number, self.addresses);
+                template.fill(frame, number, self.addresses);
             }
             sent += send_batch(socket, &frames[..length as usize])?;
             shared.sent.store(sent, Ordering::Relaxed);

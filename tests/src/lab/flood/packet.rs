@@ -1,6 +1,6 @@
 //! The packets of a flood, whole to the last checksum: nothing but the receiver's own judgement drops them.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use crate::lab::Family;
 
@@ -8,8 +8,10 @@ use crate::lab::Family;
 pub const SOURCES_4: &str = "198.18.0.0/15";
 /// Where spoofed IPv6 sources are taken from: RFC 5180's network for benchmarks.
 pub const SOURCES_6: &str = "2001:2::/48";
-const FIRST_4: u32 = u32::from_be_bytes([198, 18, 0, 1]);
-const FIRST_6: u128 = u128::from_be_bytes([0x20, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+/// The last four bytes of the first source, by family.
+const FIRST: [u32; 2] = [u32::from_be_bytes([198, 18, 0, 1]), 1];
+/// The other bytes of an IPv6 source.
+const PREFIX_6: [u8; 12] = [0x20, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0];
 /// Source ports of an address: from 2,000 on.
 const PORTS: u64 = 60_000;
 const FIRST_PORT: u16 = 2_000;
@@ -47,97 +49,111 @@ impl Kind {
     }
 }
 
-/// Everything of a frame but its source.
+/// A frame whose varying fields are zero, and the sums of the rest of it (RFC 1071): a packet costs a few
+/// additions, also without optimisation.
 #[derive(Debug)]
 pub(super) struct Template {
     kind: Kind,
-    target: SocketAddr,
-    ethernet: [u8; ETHERNET],
+    family: Family,
+    frame: Vec<u8>,
+    ip_sum: u32,
+    transport_sum: u32,
 }
 
 impl Template {
     pub(super) fn new(kind: Kind, own: [u8; 6], next_hop: [u8; 6], target: SocketAddr) -> Self {
-        let mut ethernet = [0; ETHERNET];
-        ethernet[..6].copy_from_slice(&next_hop);
-        ethernet[6..12].copy_from_slice(&own);
-        ethernet[12..].copy_from_slice(match target {
-            SocketAddr::V4(_) => &[0x08, 0x00],
-            SocketAddr::V6(_) => &[0x86, 0xdd],
-        });
-        Self { kind, target, ethernet }
+        let family = Family::among(target.ip());
+        let ip = ip_header(kind, target.ip());
+        let transport = transport(kind, target.port());
+        let kind_of_frame = if family == Family::V4 { [0x08, 0x00] } else { [0x86, 0xdd] };
+        let pseudo = [&source(target.ip())[..], &octets(target.ip()), &[0, kind.protocol()]].concat();
+        let transport_sum = sum(&pseudo) + kind.length() as u32 + sum(&transport);
+        let ip_sum = sum(&ip);
+        let frame = [&next_hop[..], &own, &kind_of_frame, &ip, &transport].concat();
+        Self { kind, family, frame, ip_sum, transport_sum }
     }
 
-    /// The packet of that number.
-    pub(super) fn frame(&self, number: u64, addresses: u32) -> Vec<u8> {
+    /// The frame to be given to [`fill`](Self::fill).
+    pub(super) fn frame(&self) -> Vec<u8> {
+        self.frame.clone()
+    }
+
+    /// Makes a frame the packet of that number: its source's last four bytes, its port, its sequence number and
+    /// its checksums.
+    pub(super) fn fill(&self, frame: &mut [u8], number: u64, addresses: u32) {
         let addresses = u64::from(addresses.max(1));
-        let address = number % addresses;
+        let source = FIRST[self.family as usize] + (number % addresses) as u32;
         let port = FIRST_PORT + (number / addresses % PORTS) as u16;
-        let source = match self.target.ip() {
-            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from_bits(FIRST_4 + address as u32)),
-            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(FIRST_6 + u128::from(address))),
-        };
-        let mut frame = self.ethernet.to_vec();
-        frame.extend(self.ip_header(source));
-        let transport = self.transport(port, number);
-        let sum = checksum(&[&self.pseudo_header(source), &transport]);
-        let place = frame.len() + if self.kind == Kind::Udp { 6 } else { 16 };
-        frame.extend(transport);
-        // RFC 768: a sum of 0 is sent as all ones.
-        let sum = if self.kind == Kind::Udp && sum == 0 { u16::MAX } else { sum };
-        frame[place..place + 2].copy_from_slice(&sum.to_be_bytes());
-        frame
-    }
-
-    fn ip_header(&self, source: IpAddr) -> Vec<u8> {
-        let length = self.kind.length() as u16;
-        let protocol = self.kind.protocol();
-        let mut header = Vec::with_capacity(Family::among(source).header());
-        if source.is_ipv4() {
-            let total = (length + 20).to_be_bytes();
-            // No identification, "don't fragment", no checksum yet.
-            header.extend([0x45, 0, total[0], total[1], 0, 0, 0x40, 0, TTL, protocol, 0, 0]);
-        } else {
-            let payload = length.to_be_bytes();
-            header.extend([0x60, 0, 0, 0, payload[0], payload[1], protocol, TTL]);
+        let transport = ETHERNET + self.family.header();
+        // Both headers end with the source and a destination of the same length.
+        let place = transport - self.address() - 4;
+        frame[place..place + 4].copy_from_slice(&source.to_be_bytes());
+        frame[transport..transport + 2].copy_from_slice(&port.to_be_bytes());
+        if self.family == Family::V4 {
+            let sum = folded(self.ip_sum + halves(source));
+            frame[ETHERNET + 10..ETHERNET + 12].copy_from_slice(&sum.to_be_bytes());
         }
-        header.extend(octets(source));
-        header.extend(octets(self.target.ip()));
-        if source.is_ipv4() {
-            let sum = checksum(&[&header]);
-            header[10..12].copy_from_slice(&sum.to_be_bytes());
-        }
-        header
-    }
-
-    fn transport(&self, port: u16, number: u64) -> Vec<u8> {
-        let mut bytes = port.to_be_bytes().to_vec();
-        bytes.extend(self.target.port().to_be_bytes());
         // Knuth's multiplier spreads the sequence numbers as those of real stacks are.
-        let sequence = (number as u32).wrapping_mul(2_654_435_761).to_be_bytes();
-        match self.kind {
+        let sequence = (number as u32).wrapping_mul(2_654_435_761);
+        let mut sum = self.transport_sum + halves(source) + u32::from(port);
+        let sum_at = match self.kind {
+            Kind::Udp => 6,
             Kind::Syn | Kind::Ack => {
-                let flags = if self.kind == Kind::Syn { 0x02 } else { 0x10 };
-                bytes.extend(sequence);
-                bytes.extend(if self.kind == Kind::Syn { [0; 4] } else { sequence });
-                bytes.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+                frame[transport + 4..transport + 8].copy_from_slice(&sequence.to_be_bytes());
+                sum += halves(sequence);
+                16
             }
-            Kind::Udp => {
-                bytes.extend((self.kind.length() as u16).to_be_bytes());
-                bytes.extend([0, 0]);
-                bytes.extend([0; UDP_PAYLOAD]);
-            }
-        }
-        bytes
+        };
+        let sum = match (self.kind, folded(sum)) {
+            // RFC 768: a sum of 0 is sent as all ones.
+            (Kind::Udp, 0) => u16::MAX,
+            (_, sum) => sum,
+        };
+        frame[transport + sum_at..transport + sum_at + 2].copy_from_slice(&sum.to_be_bytes());
     }
 
-    /// RFC 9293, 3.1 and RFC 8200, 8.1; both give the same sum.
-    fn pseudo_header(&self, source: IpAddr) -> Vec<u8> {
-        let length = (self.kind.length() as u16).to_be_bytes();
-        let mut header = octets(source);
-        header.extend(octets(self.target.ip()));
-        header.extend([0, self.kind.protocol(), length[0], length[1]]);
-        header
+    const fn address(&self) -> usize {
+        match self.family {
+            Family::V4 => 4,
+            Family::V6 => 16,
+        }
     }
+}
+
+/// An IP header whose source has zeros where it varies, without a checksum.
+fn ip_header(kind: Kind, target: IpAddr) -> Vec<u8> {
+    let length = kind.length() as u16;
+    let first = if target.is_ipv4() {
+        let total = (length + 20).to_be_bytes();
+        // No identification, "don't fragment".
+        vec![0x45, 0, total[0], total[1], 0, 0, 0x40, 0, TTL, kind.protocol(), 0, 0]
+    } else {
+        let payload = length.to_be_bytes();
+        vec![0x60, 0, 0, 0, payload[0], payload[1], kind.protocol(), TTL]
+    };
+    [first, source(target), octets(target)].concat()
+}
+
+/// A source of the target's family, its last four bytes zero.
+fn source(target: IpAddr) -> Vec<u8> {
+    if target.is_ipv4() { vec![0; 4] } else { [&PREFIX_6[..], &[0; 4]].concat() }
+}
+
+/// A TCP or UDP header without source port, sequence number and checksum, and its payload.
+fn transport(kind: Kind, port: u16) -> Vec<u8> {
+    let port = port.to_be_bytes();
+    let mut bytes = vec![0, 0, port[0], port[1]];
+    match kind {
+        Kind::Syn | Kind::Ack => {
+            let flags = if kind == Kind::Syn { 0x02 } else { 0x10 };
+            bytes.extend([0, 0, 0, 0, 0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        }
+        Kind::Udp => {
+            bytes.extend((kind.length() as u16).to_be_bytes());
+            bytes.extend([0; 2 + UDP_PAYLOAD]);
+        }
+    }
+    bytes
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
@@ -147,13 +163,17 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// RFC 1071 over pieces of even length.
-fn checksum(pieces: &[&[u8]]) -> u16 {
-    let words = pieces.iter().flat_map(|piece| piece.chunks(2));
-    let mut sum: u32 =
-        words.map(|word| u32::from(word[0]) << 8 | u32::from(*word.get(1).unwrap_or(&0))).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
+/// The sum of the words of an even number of bytes.
+fn sum(bytes: &[u8]) -> u32 {
+    bytes.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum()
+}
+
+const fn halves(word: u32) -> u32 {
+    (word >> 16) + (word & 0xffff)
+}
+
+/// The checksum of a sum.
+const fn folded(sum: u32) -> u16 {
+    // Twice: the first may carry once more.
+    !(halves(halves(sum)) as u16)
 }

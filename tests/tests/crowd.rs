@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lb_tests::Site;
-use lb_tests::lab::balancer::Look;
+use lb_tests::lab::balancer::{Look, Status};
 use lb_tests::lab::crowd::Crowd;
 use lb_tests::lab::setup::{DATABASE, Setup, database_address};
 use lb_tests::lab::skip::{self, Need};
@@ -51,8 +51,8 @@ fn with_hold_every_client_of_a_crowd_is_served_and_none_sees_error_1040() {
     assert_eq!(turned_away, 0);
     // The monitor and this test are connected too.
     assert!(most <= LIMIT + 5, "{most}");
-    let status = site.balancer.status().unwrap();
-    assert_eq!(status.service("db-write").opened, CLIENTS as u64);
+    let counted = |status: &Status| status.service("db-write").opened == CLIENTS as u64;
+    site.balancer.wait(counted, "each client to be counted once", Duration::from_secs(10)).unwrap();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use lb_tests::Setup;
 use lb_tests::lab::balanced::{Balanced, Wanted, service_name};
-use lb_tests::lab::balancer::{Balancer, Look};
+use lb_tests::lab::balancer::{Balancer, Look, Status};
 use lb_tests::lab::held::{HeldClient, HeldServer};
 use lb_tests::lab::skip::{self, Need};
 use lb_tests::lab::topology::{Mode, Topology};
@@ -13,7 +13,7 @@ use lb_tests::lab::{Family, Host};
 
 const PORT: u16 = 8080;
 const LIMIT: usize = 6;
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Connects until it is refused: what stands then.
 fn connect_all(client: &Host, service: SocketAddr, most: usize) -> Vec<HeldClient> {
@@ -42,10 +42,11 @@ fn a_services_limit_holds_to_the_connection_in_every_mode() {
             let (service, name) = (site.service(mode, family), service_name(mode, family));
             let mut held = connect_all(&site.topology.client, service, 2 * LIMIT);
             assert_eq!(held.len(), LIMIT, "{mode} {family}");
-            assert_eq!(site.balancer.status().unwrap().service(&name).live, LIMIT as u64);
+            let full = |status: &Status| status.service(&name).live == LIMIT as u64;
+            site.balancer.wait(full, "as many as the limit", PATIENCE).unwrap();
             // Room for one is used by one.
             held.pop().unwrap().reset().unwrap();
-            let room = |status: &lb_tests::lab::balancer::Status| status.service(&name).live < LIMIT as u64;
+            let room = |status: &Status| status.service(&name).live < LIMIT as u64;
             site.balancer.wait(room, "the connection to be forgotten", PATIENCE).unwrap();
             assert_eq!(connect_all(&site.topology.client, service, 2).len(), 1, "{mode} {family}");
             for client in &held {

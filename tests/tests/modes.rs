@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use lb_tests::Setup;
-use lb_tests::lab::Family;
 use lb_tests::lab::balanced::{Balanced, Wanted, service_address, service_name};
-use lb_tests::lab::balancer::{Balancer, Look};
+use lb_tests::lab::balancer::{Balancer, Look, Status};
 use lb_tests::lab::held::{HeldClient, HeldServer, How};
 use lb_tests::lab::load::Load;
 use lb_tests::lab::php::{PhpNode, PhpOptions};
 use lb_tests::lab::skip::{self, Need};
 use lb_tests::lab::topology::{Mode, Topology};
 use lb_tests::lab::transfer::{Transfer, TransferServer};
+use lb_tests::lab::{Family, Host};
 
 const LIMIT: Duration = Duration::from_secs(5);
 /// A lost SYN costs its sender a second.
@@ -25,7 +25,8 @@ fn php_pages_come_in_every_mode_and_family_with_exact_shares() {
     if skip::cannot_run(NAME, &[Need::Lab, Need::Bpf, Need::Php]) {
         return;
     }
-    let wanted = Wanted { port: 80, ..Wanted::default() };
+    let lines = "algorithm = \"round-robin\"\ntimeouts = { closing = \"2s\" }";
+    let wanted = Wanted { port: 80, lines, ..Wanted::default() };
     let site = Balanced::start(&wanted, |host, _| PhpNode::start(host, &PhpOptions::default())).unwrap();
     for mode in Mode::ALL {
         for family in Family::BOTH {
@@ -39,8 +40,7 @@ fn php_pages_come_in_every_mode_and_family_with_exact_shares() {
             );
         }
     }
-    let closed =
-        |status: &lb_tests::lab::balancer::Status| status.services.iter().all(|service| service.live == 0);
+    let closed = |status: &Status| status.services.iter().all(|service| service.live == 0);
     let status = site.balancer.wait(closed, "all connections to be closed", Duration::from_mins(2)).unwrap();
     for mode in Mode::ALL {
         for family in Family::BOTH {
@@ -87,8 +87,8 @@ fn servers_see_the_clients_address_in_all_modes_but_snat() {
                     "{mode} {family}: ports are kept"
                 );
             }
-            let status = site.balancer.status().unwrap();
-            assert_eq!(status.service(&service_name(mode, family)).live, 4, "{mode} {family}");
+            let counted = |status: &Status| status.service(&service_name(mode, family)).live == 4;
+            site.balancer.wait(counted, "four live connections", LIMIT).unwrap();
             for client in clients {
                 client.close().unwrap();
             }
@@ -148,8 +148,9 @@ fn a_port_that_was_just_closed_is_judged_afresh_in_every_mode() {
             let second = connect();
             let names: Vec<_> = site.backends_of(mode).iter().map(|backend| backend.host.name()).collect();
             let place = names.iter().position(|name| *name == second.server()).unwrap();
-            let live =
-                site.servers_of(mode)[place].connections().into_iter().find(|held| held.end().is_none());
+            // The latest of those that have not ended.
+            let connections = site.servers_of(mode)[place].connections();
+            let live = connections.iter().rfind(|held| held.end().is_none());
             live.unwrap().close();
             assert_eq!(second.wait_end(LIMIT).unwrap().how, How::Closed);
             second.close().unwrap();
@@ -164,54 +165,60 @@ fn a_port_that_was_just_closed_is_judged_afresh_in_every_mode() {
     }
 }
 
+/// Ports that the servers of the next test listen on.
+const SERVED: [u16; 5] = [8080, 8000, 8009, 8010, 9999];
+
+/// Three services at one address: one port goes before a range, a range before all ports.
+fn nested_services(mode: Mode, family: Family, backend: &Host) -> String {
+    let (service, target) = (service_address(mode, family), backend.address_in(family));
+    let bracketed = if family == Family::V6 { format!("[{service}]") } else { service.to_string() };
+    let (name, backend) = (service_name(mode, family), backend.name());
+    let one = SocketAddr::new(target, 9999).to_string();
+    let kinds =
+        [("one", "8005", one), ("range", "8000-8009", target.to_string()), ("all", "*", target.to_string())];
+    let service = |(kind, ports, target)| {
+        format!(
+            "[[service]]\nname = \"{kind}-{name}\"\naddress = \"{bracketed}:{ports}/tcp\"\nmode = \"{mode}\"\n\
+             check = {{ type = \"tcp\", port = 8080 }}\n\
+             backends = [{{ name = \"{backend}\", address = \"{target}\" }}]\n\n"
+        )
+    };
+    kinds.map(service).concat()
+}
+
 #[test]
-fn a_service_serves_a_range_of_ports_or_all_of_them() {
-    const NAME: &str = "a_service_serves_a_range_of_ports_or_all_of_them";
+fn a_service_serves_one_port_or_a_range_or_all_of_them() {
+    const NAME: &str = "a_service_serves_one_port_or_a_range_or_all_of_them";
     if skip::cannot_run(NAME, &[Need::Lab, Need::Bpf]) {
         return;
     }
     let topology = Topology::new().unwrap();
     let modes = [Mode::Snat, Mode::Dnat];
-    let ports = [8080, 8000, 8009, 8010, 9999];
+    let backends =
+        [1, 2].map(|number| topology.near(number, modes[usize::from(number) - 1], &[]).unwrap().host);
+    let servers = backends.each_ref().map(|host| SERVED.map(|port| HeldServer::start(host, port).unwrap()));
     let mut setup = Setup::new();
-    let mut servers = Vec::new();
-    for (number, mode) in (1..).zip(modes) {
-        let backend = topology.near(number, mode, &[]).unwrap().host;
+    for (mode, backend) in modes.into_iter().zip(&backends) {
         for family in Family::BOTH {
-            let (service, target) = (service_address(mode, family), backend.address_in(family));
-            let bracketed = if family == Family::V6 { format!("[{service}]") } else { service.to_string() };
-            // One port goes before a range, a range before all ports.
-            for (kind, ports, target) in [
-                ("one", "8005", SocketAddr::new(target, 9999).to_string()),
-                ("range", "8000-8009", target.to_string()),
-                ("all", "*", target.to_string()),
-            ] {
-                setup = setup.toml(&format!(
-                    "[[service]]\nname = \"{kind}-{}\"\naddress = \"{bracketed}:{ports}/tcp\"\nmode = \"{mode}\"\n\
-                     check = {{ type = \"tcp\", port = 8080 }}\n\
-                     backends = [{{ name = \"web{number}\", address = \"{target}\" }}]",
-                    service_name(mode, family)
-                ));
-            }
+            setup = setup.toml(&nested_services(mode, family, backend));
         }
-        servers.push(ports.map(|port| HeldServer::start(&backend, port).unwrap()));
     }
     let balancer = Balancer::start(&topology.balancer, &setup.text(), &[]).unwrap();
     for (mode, servers) in modes.into_iter().zip(&servers) {
         for family in Family::BOTH {
             let name = service_name(mode, family);
-            let place_of = |port| ports.iter().position(|other| *other == port).unwrap();
-            for (asked, served, kind) in
-                [(8005, 9999, "one"), (8000, 8000, "range"), (8009, 8009, "range"), (8010, 8010, "all")]
-            {
-                let before = servers[place_of(served)].connections().len();
-                let opened = balancer.status().unwrap().service(&format!("{kind}-{name}")).opened;
+            for (asked, served) in [(8005, 9999), (8000, 8000), (8009, 8009), (8010, 8010)] {
+                let place = SERVED.iter().position(|port| *port == served).unwrap();
+                let before = servers[place].connections().len();
                 let service = SocketAddr::new(service_address(mode, family), asked);
                 HeldClient::connect(&topology.client, service).unwrap().close().unwrap();
-                assert_eq!(servers[place_of(served)].connections().len(), before + 1, "{name}: {asked}");
-                let status = balancer.status().unwrap();
-                assert_eq!(status.service(&format!("{kind}-{name}")).opened, opened + 1, "{name}: {asked}");
+                assert_eq!(servers[place].connections().len(), before + 1, "{name}: {asked}");
             }
+            let opened = [("one", 1), ("range", 2), ("all", 1)];
+            let counted = |status: &Status| {
+                opened.iter().all(|(kind, count)| status.service(&format!("{kind}-{name}")).opened == *count)
+            };
+            balancer.wait(counted, "four connections where they belong", LIMIT).unwrap();
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::error::{Context, Error};
@@ -107,8 +108,8 @@ fn raw_socket(family: Family) -> io::Result<UdpSocket> {
     };
     let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(protocol)))?;
     socket.set_read_timeout(Some(LOOK))?;
-    // A burst of a whole TCP window fits.
-    socket.set_recv_buffer_size(16 << 20)?;
+    // A burst of a whole TCP window fits, whatever net.core.rmem_max says.
+    setsockopt(&socket, sockopt::RcvBufForce, &(16 << 20))?;
     Ok(socket.into())
 }
 

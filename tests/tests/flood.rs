@@ -16,6 +16,8 @@ use lb_tests::wait_for;
 /// Connections that the table holds, and how much of a flood comes down on it.
 const TABLE: u64 = 4_096;
 const FLOOD: u64 = 10 * TABLE;
+/// Packets a second: many times what the table can forget, and less than the queues before it lose.
+const RATE: f64 = 50_000.0;
 /// Connections of each service that are there before.
 const HELD: usize = 10;
 /// Connections that are made while the flood goes on.
@@ -47,7 +49,7 @@ impl Flooded {
     /// A flood on a service that goes on until it is stopped.
     fn flood(&self, kind: Kind, target: SocketAddr) -> Flood {
         let next_hop = self.site.topology.clients_next_hop();
-        Flood { total: None, ..Flood::new(kind, target, next_hop, 0) }
+        Flood { total: None, per_second: Some(RATE), ..Flood::new(kind, target, next_hop, 0) }
     }
 
     /// Every connection still gives back what is sent, from the server that it had.

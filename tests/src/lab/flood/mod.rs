@@ -1,7 +1,8 @@
 //! A flood: packets from spoofed sources as fast as a packet socket sends them, each one counted.
 //!
 //! It leaves by a packet socket that is bound to `eth0` of one of the lab's hosts, whose cable ends in the lab's
-//! switch: no packet of it can reach anything that the lab has not made.
+//! switch: no packet of it can reach anything that the lab has not made. What the kernel took is counted; on their way
+//! packets may be lost like on any network, where the queue of a processor is full (`net.core.netdev_max_backlog`).
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;

@@ -3,7 +3,8 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use lb_tests::lab::galera::{Galera, SYNCED};
+use lb_tests::lab::crowd::Crowd;
+use lb_tests::lab::galera::{Galera, GaleraNode, SYNCED};
 use lb_tests::lab::http::Client;
 use lb_tests::lab::mysql::{self, Login, Session, SessionError};
 use lb_tests::lab::php::{PhpNode, PhpOptions, db_answer};
@@ -127,4 +128,40 @@ fn a_mysql_session_tells_refusal_silence_and_loss_apart() {
     let loss = session.query("SELECT 1", LIMIT).unwrap_err();
     assert!(matches!(loss, SessionError::Lost { .. }) && session.is_broken(), "{loss}");
     assert!(Session::open(&client, &login).is_err());
+}
+
+#[test]
+fn a_crowd_of_clients_counts_every_answer_and_every_error() {
+    if skip::cannot_run("a_crowd_of_clients_counts_every_answer_and_every_error", &[Need::Lab, Need::Galera])
+    {
+        return;
+    }
+    let lab = Lab::new().unwrap();
+    let database = lab.host("db1", Ipv4Addr::new(10, 77, 1, 11)).unwrap();
+    let client = lab.host("client", Ipv4Addr::new(10, 77, 0, 10)).unwrap();
+    let cluster = Galera::start(&[&database]).unwrap();
+    let node = &cluster.nodes()[0];
+    let aborted = |node: &GaleraNode| node.status("Aborted_connects").unwrap();
+    let before = aborted(node);
+
+    // An account that is not there: error 1045 for each, and nobody is left out.
+    let crowd = Crowd::new(node.address().into(), 20);
+    assert_eq!(crowd.run(&client).unwrap().errors.into_iter().collect::<Vec<_>>(), [(1045, 20)]);
+    Crowd::admit(node).unwrap();
+    let report = crowd.run(&client).unwrap();
+    assert_eq!(report.answers.into_iter().collect::<Vec<_>>(), [("db1".to_owned(), 20)]);
+    assert!(report.errors.is_empty() && report.broken.is_empty());
+    assert_ne!(aborted(node), before, "the twenty logins that were refused");
+
+    // More at once than the server takes, each long enough to be in the others' way.
+    let query = "SELECT SLEEP(0.5)".to_owned();
+    let report = Crowd { clients: 500, query, ..crowd }.run(&client).unwrap();
+    println!("{report:?}");
+    let too_many = report.errors.get(&1040).copied().unwrap_or_default();
+    assert!(report.answered() >= 59 && too_many > 0, "{report:?}");
+    assert_eq!((report.answered() + too_many, report.broken.len()), (500, 0), "{report:?}");
+    // One that is nobody's.
+    let nobody = Crowd::new((Ipv4Addr::new(10, 77, 1, 11), 3307).into(), 10);
+    let report = nobody.run(&client).unwrap();
+    assert_eq!(report.broken.into_iter().collect::<Vec<_>>(), [("refused".to_owned(), 10)]);
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufReader, Write};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -60,16 +60,23 @@ pub fn write_configuration(host: &Host, text: &str) -> Result<PathBuf> {
 /// Puts the addresses of the configuration's services on `eth0`, those that are not there yet.
 pub fn add_service_addresses(host: &Host, text: &str) -> Result<()> {
     let present = host.run(&["ip", "-o", "address", "show", "dev", "eth0"])?;
-    let mut added: Vec<Ipv4Addr> = Vec::new();
-    // Only the address of a service names its protocol.
-    let services = text.lines().filter_map(|line| line.strip_prefix("address = \"")?.split_once("/tcp\""));
-    for address in services.filter_map(|(address, _)| address.split_once(':')?.0.parse().ok()) {
+    let mut added: Vec<IpAddr> = Vec::new();
+    for address in text.lines().filter_map(service_address) {
         if !added.contains(&address) && !present.contains(&format!(" {address}/")) {
             host.add_address(address, "eth0")?;
             added.push(address);
         }
     }
     Ok(())
+}
+
+/// The address in a line `address = "[fd00:77::100]:80-89/tcp"`. Only the address of a service names its protocol.
+fn service_address(line: &str) -> Option<IpAddr> {
+    let (written, _) =
+        line.trim().strip_prefix("address")?.trim_start().strip_prefix("= \"")?.split_once('"')?;
+    let endpoint = written.strip_suffix("/tcp").or_else(|| written.strip_suffix("/udp"))?;
+    let (address, _) = endpoint.rsplit_once(':')?;
+    address.trim_start_matches('[').trim_end_matches(']').parse().ok()
 }
 
 impl Balancer {
@@ -282,5 +289,23 @@ impl Look for Status {
         let (service, backend) = name.split_once('/').unwrap_or((name, ""));
         let found = self.service(service).backends.iter().find(|found| found.name == backend);
         found.unwrap_or_else(|| panic!("no backend {name} in {self:?}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_of_a_service_is_read_in_all_its_forms() {
+        for (line, address) in [
+            ("address = \"10.77.0.100:80/tcp\"", Some("10.77.0.100")),
+            ("address = \"[fd00:77::100]:8000-8099/udp\"", Some("fd00:77::100")),
+            ("address = \"10.77.0.100:*/tcp\"", Some("10.77.0.100")),
+            ("  { name = \"web1\", address = \"10.77.0.21:80\" },", None),
+            ("address = \"10.77.0.21:80\"", None),
+        ] {
+            assert_eq!(service_address(line), address.map(|address| address.parse().unwrap()), "{line}");
+        }
     }
 }

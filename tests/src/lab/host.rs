@@ -1,14 +1,15 @@
-//! A host of the lab: a [`Machine`] with one network interface, `eth0`, plugged into the switch.
+//! A host of the lab: a [`Machine`] with a network interface, `eth0`, plugged into the switch. What makes a
+//! router of it is in [`network`](super::network).
 
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use super::error::{Context, Result};
 use super::machine::Machine;
-use super::{HostCommand, Inner, PREFIX_LENGTH, Process};
+use super::{Family, HostCommand, Inner, PREFIX_LENGTH, PREFIX_LENGTH_6, Process, family};
 
 /// A host; clones are the same host. It ends with its last clone and its last [`Process`].
 #[derive(Debug, Clone)]
@@ -28,22 +29,18 @@ struct HostInner {
 }
 
 impl Host {
-    pub(crate) fn new(lab: Arc<Inner>, name: &str, address: Ipv4Addr, port: String) -> Result<Self> {
+    pub(crate) fn new(lab: Arc<Inner>, name: &str, address: Ipv4Addr) -> Result<Self> {
         let machine = Machine::new(name)?;
         let directory = lab.scratch.path().join(name);
         fs::create_dir(&directory).context(|| format!("cannot make {}", directory.display()))?;
-        let [_, _, c, d] = address.octets();
-        let mac = |kind: u8| format!("02:{kind:02x}:0a:4d:{c:02x}:{d:02x}");
-        let (init, own, other) = (machine.init().to_string(), mac(0), mac(1));
-        lab.switch.ip(&[
-            "link", "add", &port, "address", &other, "type", "veth", //
-            "peer", "name", "eth0", "address", &own, "netns", &init,
-        ])?;
-        lab.switch.ip(&["link", "set", &port, "master", "br0", "up"])?;
-        machine.ip(&["address", "add", &format!("{address}/{PREFIX_LENGTH}"), "dev", "eth0"])?;
-        machine.ip(&["link", "set", "eth0", "up"])?;
+        let port = plug(&lab, &machine, "eth0", address)?;
         let inner = HostInner { machine, name: name.to_owned(), address, port, directory, lab };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Gives the host another interface, plugged into the address's segment.
+    pub fn plug(&self, device: &str, address: Ipv4Addr) -> Result<()> {
+        plug(&self.inner.lab, &self.inner.machine, device, address).map(drop)
     }
 
     /// The host's name, also within the host.
@@ -54,6 +51,16 @@ impl Host {
     /// The first address of `eth0`.
     pub fn address(&self) -> Ipv4Addr {
         self.inner.address
+    }
+
+    /// The IPv6 address of `eth0`.
+    pub fn address6(&self) -> Ipv6Addr {
+        family::beside(self.inner.address)
+    }
+
+    /// The address of `eth0` in that family.
+    pub fn address_in(&self, family: Family) -> IpAddr {
+        family.of(self.inner.address)
     }
 
     /// The host's directory in the lab's: configuration, data, logs. It has the same path inside the host.
@@ -105,16 +112,25 @@ impl Host {
         thread::spawn(move || host.inner.machine.join_network().map(|()| task()))
     }
 
-    /// Adds an address: on `eth0` as the primary one has it, on any other device (`lo`) as a /32.
-    pub fn add_address(&self, address: Ipv4Addr, device: &str) -> Result<()> {
-        let length = if device == "eth0" { PREFIX_LENGTH } else { 32 };
-        self.inner.machine.ip(&["address", "add", &format!("{address}/{length}"), "dev", device]).map(drop)
+    /// Adds an address: on an `eth` with its segment's prefix, on any other device (`lo`) for itself alone.
+    /// An IPv6 address is used at once, without the search for a duplicate.
+    pub fn add_address(&self, address: impl Into<IpAddr>, device: &str) -> Result<()> {
+        let address = address.into();
+        let (segment, alone) = match address {
+            IpAddr::V4(_) => (PREFIX_LENGTH, 32),
+            IpAddr::V6(_) => (PREFIX_LENGTH_6, 128),
+        };
+        let length = if device.starts_with("eth") { segment } else { alone };
+        let written = format!("{address}/{length}");
+        let arguments = ["address", "add", &written, "dev", device, "nodad"];
+        // IPv4 knows no such search, and `ip` no such word for it.
+        let used = if address.is_ipv6() { 6 } else { 5 };
+        self.inner.machine.ip(&arguments[..used]).map(drop)
     }
 
     /// The MAC address of `eth0`; it follows from the IP address.
     pub fn mac(&self) -> String {
-        let [_, _, c, d] = self.inner.address.octets();
-        format!("02:00:0a:4d:{c:02x}:{d:02x}")
+        mac_of(self.inner.address).map(|byte| format!("{byte:02x}")).join(":")
     }
 
     /// Pulls the cable: the switch's port goes down, `eth0` loses its carrier and keeps its settings.
@@ -133,4 +149,40 @@ impl Host {
     pub fn gro_on_peer(&self) -> Result<()> {
         self.inner.lab.switch.run_outside(&["ethtool", "-K", &self.inner.port, "gro", "on"]).map(drop)
     }
+}
+
+/// The MAC address of the interface that was plugged in with this address.
+pub const fn mac_of(address: Ipv4Addr) -> [u8; 6] {
+    let [_, b, c, d] = address.octets();
+    [0x02, 0, 0x0a, b, c, d]
+}
+
+/// Lays a cable from the machine's new `device` to a new port of the switch; the port's name.
+fn plug(lab: &Inner, machine: &Machine, device: &str, address: Ipv4Addr) -> Result<String> {
+    let (bridge, port) = (lab.bridge(address)?, lab.next_port());
+    let own = mac_of(address);
+    let other = [own[0], 1, own[2], own[3], own[4], own[5]];
+    let [own, other] = [own, other].map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":"));
+    lab.switch.ip(&[
+        "link",
+        "add",
+        &port,
+        "address",
+        &other,
+        "type",
+        "veth", //
+        "peer",
+        "name",
+        device,
+        "address",
+        &own,
+        "netns",
+        &machine.init().to_string(),
+    ])?;
+    lab.switch.ip(&["link", "set", &port, "master", &bridge, "up"])?;
+    machine.ip(&["address", "add", &format!("{address}/{PREFIX_LENGTH}"), "dev", device])?;
+    let beside = format!("{}/{PREFIX_LENGTH_6}", family::beside(address));
+    machine.ip(&["address", "add", &beside, "dev", device, "nodad"])?;
+    machine.ip(&["link", "set", device, "up"])?;
+    Ok(port)
 }

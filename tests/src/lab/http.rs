@@ -65,7 +65,7 @@ pub enum HttpError {
 /// How a client asks.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The local address, where the host has several.
+    /// The local address, where the host has several; for IPv4 servers.
     pub source: Option<Ipv4Addr>,
     /// Whether a connection serves many requests or one.
     pub keep_alive: bool,
@@ -91,7 +91,7 @@ impl Default for Options {
 pub struct Client {
     /// How it asks, from the next connection on.
     pub options: Options,
-    connection: Option<(SocketAddrV4, BufReader<TcpStream>)>,
+    connection: Option<(SocketAddr, BufReader<TcpStream>)>,
 }
 
 impl Client {
@@ -106,7 +106,8 @@ impl Client {
     }
 
     /// Asks for a page. After an error the next request makes a new connection; nothing is tried twice.
-    pub fn get(&mut self, server: SocketAddrV4, path: &str) -> Result<Response, HttpError> {
+    pub fn get(&mut self, server: impl Into<SocketAddr>, path: &str) -> Result<Response, HttpError> {
+        let server = server.into();
         let start = Instant::now();
         let kept = self.connection.take().filter(|(peer, _)| *peer == server);
         let (connect_time, mut stream) = if let Some((_, stream)) = kept {
@@ -131,14 +132,14 @@ impl Client {
         self.connection.is_some()
     }
 
-    fn connect(&self, server: SocketAddrV4) -> Result<TcpStream, HttpError> {
+    fn connect(&self, server: SocketAddr) -> Result<TcpStream, HttpError> {
         let connect = || -> io::Result<Socket> {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            let socket = Socket::new(Domain::for_address(server), Type::STREAM, None)?;
             if let Some(source) = self.options.source {
                 socket.bind(&SocketAddrV4::new(source, 0).into())?;
             }
             socket.set_tcp_nodelay(true)?;
-            socket.connect_timeout(&SocketAddr::V4(server).into(), self.options.connect_timeout)?;
+            socket.connect_timeout(&server.into(), self.options.connect_timeout)?;
             socket.set_read_timeout(Some(self.options.read_timeout))?;
             Ok(socket)
         };

@@ -1,7 +1,7 @@
 //! HTTP load by [`http::Client`]s, every request accounted for.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -15,7 +15,7 @@ use super::{Host, Result};
 #[derive(Debug, Clone)]
 pub struct Load {
     /// Where to.
-    pub server: SocketAddrV4,
+    pub server: SocketAddr,
     /// Which page. Every `{n}` in it becomes the request's number, so that each can be found again.
     pub path: String,
     /// How many in total; nothing means until it is stopped.
@@ -37,9 +37,9 @@ pub struct Load {
 
 impl Load {
     /// Short connections, 4 at a time, until stopped.
-    pub fn new(server: SocketAddrV4, path: &str) -> Self {
+    pub fn new(server: impl Into<SocketAddr>, path: &str) -> Self {
         Self {
-            server,
+            server: server.into(),
             path: path.to_owned(),
             requests: None,
             threads: 4,

@@ -1,35 +1,53 @@
-//! A lab: one switch (a bridge in a namespace of its own) and the hosts plugged into it.
+//! A lab: one switch (bridges in a namespace of their own) and the hosts plugged into it.
 //!
-//! Labs know nothing of each other, so any number of them may use the same addresses at the same time.
+//! A host's address says where it is plugged in: 10.77.0.0/16 is the usual segment, and every other second
+//! byte is a segment of its own, which routers join. Beside its IPv4 address each host has the IPv6 address
+//! that [`family::beside`] tells. Labs know nothing of each other, so any number of them may use the same
+//! addresses at the same time.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
+pub mod balanced;
 pub mod balancer;
 pub mod command;
+pub mod counters;
+pub mod crowd;
+pub mod datagram;
+pub mod delivery;
 pub mod echo;
 pub mod error;
+pub mod family;
+pub mod flood;
 pub mod galera;
+pub mod held;
 pub mod host;
 pub mod http;
 pub mod load;
 pub mod machine;
 pub mod mysql;
+pub mod network;
 pub mod php;
 pub mod ping;
 pub mod process;
 pub mod scratch;
+pub mod server;
 pub mod setup;
 pub mod site;
 pub mod skip;
+pub mod topology;
+pub mod transfer;
+pub mod tunnel;
 pub mod wait;
 pub mod wrk;
 
 pub use balancer::Balancer;
 pub use command::HostCommand;
 pub use error::{Error, Result};
+pub use family::Family;
 pub use host::Host;
 pub use process::Process;
 pub use setup::Setup;
@@ -39,8 +57,12 @@ pub use wait::wait_for;
 use machine::Machine;
 use scratch::Scratch;
 
-/// The network that all hosts of a lab share: 10.77.0.0/16.
+/// The length of a segment's IPv4 prefix: 10.77.0.0/16.
 pub const PREFIX_LENGTH: u8 = 16;
+/// The length of a segment's IPv6 prefix: `fd00:77::/64`.
+pub const PREFIX_LENGTH_6: u8 = 64;
+/// The second byte of the addresses on the usual segment.
+const USUAL: u8 = 77;
 
 /// A switch and a scratch directory; [`Lab::host`] adds hosts to it.
 #[derive(Debug, Clone)]
@@ -55,27 +77,59 @@ pub(crate) struct Inner {
     pub(crate) switch: Machine,
     pub(crate) scratch: Scratch,
     ports: AtomicU32,
+    segments: Mutex<BTreeSet<u8>>,
+}
+
+impl Inner {
+    /// The bridge of an address, made when it is first asked for.
+    pub(crate) fn bridge(&self, address: Ipv4Addr) -> Result<String> {
+        let segment = address.octets()[1];
+        let name = if segment == USUAL { "br0".to_owned() } else { format!("br{segment}") };
+        // A segment is entered only when its bridge is whole.
+        let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
+        if !segments.contains(&segment) {
+            self.switch.ip(&[
+                "link",
+                "add",
+                &name,
+                "type",
+                "bridge", //
+                "forward_delay",
+                "0",
+                "stp_state",
+                "0",
+                "mcast_snooping",
+                "0",
+            ])?;
+            self.switch.ip(&["link", "set", &name, "up"])?;
+            segments.insert(segment);
+        }
+        Ok(name)
+    }
+
+    /// A name for the next port of the switch.
+    pub(crate) fn next_port(&self) -> String {
+        format!("port{}", self.ports.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 impl Lab {
-    /// Builds the switch: bridge `br0` without spanning tree and without forward delay.
+    /// Builds the switch, whose bridges have neither spanning tree nor forward delay.
     pub fn new() -> Result<Self> {
         scratch::remove_stale();
-        let scratch = Scratch::new()?;
-        let switch = Machine::new("switch")?;
-        for arguments in [
-            &["link", "add", "br0", "type", "bridge", "forward_delay", "0", "stp_state", "0"][..],
-            &["link", "set", "br0", "up"],
-        ] {
-            switch.ip(arguments)?;
-        }
-        Ok(Self { inner: Arc::new(Inner { switch, scratch, ports: AtomicU32::new(0) }) })
+        let inner = Inner {
+            scratch: Scratch::new()?,
+            switch: Machine::new("switch")?,
+            ports: AtomicU32::new(0),
+            segments: Mutex::default(),
+        };
+        inner.bridge(Ipv4Addr::new(10, USUAL, 0, 0))?;
+        Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Adds a host whose `eth0` has `address`/16 and is plugged into the switch.
+    /// Adds a host whose `eth0` has `address`/16 and is plugged into that address's segment.
     pub fn host(&self, name: &str, address: Ipv4Addr) -> Result<Host> {
-        let port = self.inner.ports.fetch_add(1, Ordering::Relaxed);
-        Host::new(self.inner.clone(), name, address, format!("port{port}"))
+        Host::new(self.inner.clone(), name, address)
     }
 
     /// The directory for configuration, data and logs; removed with the lab.

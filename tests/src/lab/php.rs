@@ -308,6 +308,7 @@ http {{
   keepalive_timeout {idle}s;
   server {{
     listen 80 default_server reuseport backlog=4096;
+    listen [::]:80 default_server ipv6only=on reuseport backlog=4096;
     root {directory}/www;
     location = /static {{ default_type text/plain; return 200 \"{name}\\n\"; }}
     location ~ ^/(status|ping)$ {{

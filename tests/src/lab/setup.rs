@@ -8,7 +8,7 @@
 //! | clients | 10.77.1.1, … |
 
 use std::fmt::Write;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use super::{Host, Lab, Result, php};
 
@@ -67,11 +67,11 @@ pub struct Setup {
 pub struct Service<'a> {
     /// Its name.
     pub name: &'a str,
-    /// Where it is served.
-    pub address: SocketAddrV4,
+    /// Where it is served, as it is typed: `10.77.0.100:80/tcp`, `[fd00:77::100]:8000-8099/udp`.
+    pub address: String,
     /// Names, addresses and weights of its backends.
-    pub backends: Vec<(String, SocketAddrV4, u32)>,
-    /// Further lines, such as `algorithm = "round-robin"`.
+    pub backends: Vec<(String, SocketAddr, u32)>,
+    /// Further lines, such as `algorithm = "round-robin"` or `mode = "dsr"`.
     pub lines: &'a str,
 }
 
@@ -79,9 +79,14 @@ impl Service<'_> {
     /// The service `web` over `web1`, `web2`, … with these weights.
     pub fn web(weights: &[u32]) -> Self {
         let backend = |(number, weight): (u8, &u32)| {
-            (format!("web{number}"), SocketAddrV4::new(web_address(number), 80), *weight)
+            (format!("web{number}"), SocketAddr::from((web_address(number), 80)), *weight)
         };
-        Self { name: "web", address: WEB, backends: (1..).zip(weights).map(backend).collect(), lines: "" }
+        Self {
+            name: "web",
+            address: format!("{WEB}/tcp"),
+            backends: (1..).zip(weights).map(backend).collect(),
+            lines: "",
+        }
     }
 }
 
@@ -103,7 +108,7 @@ impl Setup {
     #[must_use]
     pub fn service(mut self, service: &Service<'_>) -> Self {
         let Service { name, address, backends, lines } = service;
-        self.add(format_args!("\n[[service]]\nname = \"{name}\"\naddress = \"{address}/tcp\"\n{lines}\n"));
+        self.add(format_args!("\n[[service]]\nname = \"{name}\"\naddress = \"{address}\"\n{lines}\n"));
         self.add(format_args!("backends = [\n"));
         for (name, address, weight) in backends {
             self.add(format_args!(
@@ -141,6 +146,13 @@ impl Setup {
             ));
         }
         self.add(format_args!("]\n"));
+        self
+    }
+
+    /// Adds text as it is, such as a whole `[[service]]` that nothing here can write.
+    #[must_use]
+    pub fn toml(mut self, text: &str) -> Self {
+        self.add(format_args!("\n{text}\n"));
         self
     }
 

@@ -65,6 +65,7 @@ query_cache_size=0
 table_open_cache=200
 table_definition_cache=400
 max_connections={max_connections}
+back_log=1024
 thread_stack=256K
 performance_schema=OFF
 skip-log-bin

@@ -77,9 +77,7 @@ pub struct RangesKey<A> {
     /// The address.
     pub address: A,
     /// IP protocol number.
-    pub protocol: u8,
-    /// Zero.
-    pub pad: [u8; 3],
+    pub protocol: u32,
 }
 
 /// Ranges of ports that services of one address name, narrow ones first. Written by the agent, one update for all.
@@ -315,7 +313,7 @@ pub struct EndpointKey<A> {
     pub address: A,
     /// Our source address (`snat`), or all zero: it answers to the clients themselves (`dnat`).
     pub source: A,
-    /// The backend's port; 0 (`dnat` only): any.
+    /// The backend's port; 0: any, where the client's port is kept.
     pub port: Be16,
     /// IP protocol number.
     pub protocol: u8,

@@ -79,6 +79,32 @@ pub struct Signs {
     pub datagram: bool,
 }
 
+impl Signs {
+    /// As bits of one number, for a function of numbers.
+    #[inline(always)]
+    pub const fn bits(self) -> u32 {
+        self.syn_ack as u32
+            | (self.fin as u32) << 1
+            | (self.rst as u32) << 2
+            | (self.data as u32) << 3
+            | (self.proves as u32) << 4
+            | (self.datagram as u32) << 5
+    }
+
+    /// From those bits.
+    #[inline(always)]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self {
+            syn_ack: bits & 1 != 0,
+            fin: bits & 2 != 0,
+            rst: bits & 4 != 0,
+            data: bits & 8 != 0,
+            proves: bits & 16 != 0,
+            datagram: bits & 32 != 0,
+        }
+    }
+}
+
 impl Owner {
     /// A client's hold on a port, in the given phase, one generation after `before`.
     #[inline(always)]

@@ -10,20 +10,17 @@ use lb_common::{
 
 use crate::{
     Tables,
-    claim::{Newcomer, claim},
     family::Family,
     flows::{Found, end, find, free},
-    parse::{Packet, flag, source_mac},
-    record::record,
+    parse::{Packet, flag},
     request::{Refusal, alive, follow, refused, straight},
-    rewrite::Step,
-    seat::{Full, Seat, close, open, reserve, settle},
-    select::{Candidate, by_ring, select},
+    rewrite::{Recording, Step},
+    seat::{Full, Seat, reserve, settle},
+    select::{by_ring, select},
     settled::{Slot, slot_of},
     source_rate::spend,
     tell::tell,
 };
-use lb_common::abi::Hop;
 
 /// How long a SYN may go unanswered before its repetition says something about the backend, in microseconds.
 const UNANSWERED: u32 = 900_000;
@@ -38,18 +35,15 @@ pub fn begin<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service, tab
         unsettled(packet, service, &key, tables)
     };
     match chosen {
-        Ok((backend, way)) => Step::Send(service.id, backend, way),
+        Ok(step) => step,
         Err(refusal) => refused(packet, service, refusal),
     }
 }
 
-/// The (service, backend) pair that a packet goes to, and the way of its flow.
-type Chosen = (u16, flow::Way);
-
 /// [`straight`], by the backend's id.
 #[inline(always)]
-fn directly<A: Family, T: Tables<A>>(id: u16, key: &FlowKey<A>, tables: &T) -> Result<Chosen, Refusal> {
-    straight(id, key, tables).map(|(candidate, way)| (candidate.id, way))
+fn directly<A: Family, T: Tables<A>>(id: u16, key: &FlowKey<A>, tables: &T) -> Result<Step, Refusal> {
+    straight(id, key, tables).map(|(candidate, way)| Step::Send(key.service, candidate.id, way))
 }
 
 /// [`follow`], by the backend's id.
@@ -59,8 +53,8 @@ fn followed<A: Family, T: Tables<A>>(
     key: &FlowKey<A>,
     found: &Found<A>,
     tables: &T,
-) -> Result<Chosen, Refusal> {
-    follow(packet, key, found, tables).map(|(candidate, way)| (candidate.id, way))
+) -> Result<Step, Refusal> {
+    follow(packet, key, found, tables).map(|(candidate, way)| Step::Send(key.service, candidate.id, way))
 }
 
 /// A service that looks up every packet.
@@ -70,7 +64,7 @@ fn tracked<A: Family, T: Tables<A>>(
     service: &Service,
     key: &FlowKey<A>,
     tables: &T,
-) -> Result<Chosen, Refusal> {
+) -> Result<Step, Refusal> {
     match find(key, tables) {
         found if packet.begins() => connect(packet, service, key, found, tables),
         Some(found) => followed(packet, key, &found, tables),
@@ -87,7 +81,7 @@ fn unsettled<A: Family, T: Tables<A>>(
     service: &Service,
     key: &FlowKey<A>,
     tables: &T,
-) -> Result<Chosen, Refusal> {
+) -> Result<Step, Refusal> {
     let Some(Slot { current, previous, settled }) = slot_of(service, key, tables) else {
         return Err(nobody(service, tables));
     };
@@ -104,14 +98,9 @@ fn unsettled<A: Family, T: Tables<A>>(
     // A datagram may belong to a conversation as old as the slot, so it is no beginning.
     let begins = packet.begins() && !packet.is_udp();
     let backend = if begins { current } else { previous };
-    let recorded = record(&newcomer(packet, key, tables), backend, service.mode, begins, tables).is_ok();
-    if recorded {
-        open(backend, tables);
-        directly(backend, key, tables)
-    } else {
-        tables.count(service.id, Reason::NotRecorded);
-        directly(previous, key, tables)
-    }
+    directly(backend, key, tables)?;
+    tables.open(backend);
+    Ok(Step::Record(Recording { service: service.id, backend, otherwise: previous, begins }))
 }
 
 /// A SYN or a datagram: one of a living connection follows its flow; any other begins one.
@@ -122,7 +111,7 @@ fn connect<A: Family, T: Tables<A>>(
     key: &FlowKey<A>,
     found: Option<Found<A>>,
     tables: &T,
-) -> Result<Chosen, Refusal> {
+) -> Result<Step, Refusal> {
     if let Some(found) = found {
         if let Some(onward) = judge_afresh(packet, key, &found, tables)? {
             return Ok(onward);
@@ -142,43 +131,11 @@ fn connect<A: Family, T: Tables<A>>(
     if tables.full_since(service.id).raw() != 0 {
         tables.set_full_since(service.id, Ticks::from_raw(0));
     }
-    let new = newcomer(packet, key, tables);
-    let begun = if service.mode == mode::SNAT {
-        claim(&new, &candidate, tables)
+    Ok(if service.mode == mode::SNAT {
+        Step::Claim(service.id, candidate.id)
     } else {
-        let recorded = record(&new, candidate.id, service.mode, true, tables);
-        recorded.map(|()| flow::Way::default()).map_err(|_| Reason::NotRecorded)
-    };
-    match begun {
-        Ok(way) => Ok((candidate.id, way)),
-        Err(reason) => {
-            close(candidate.id, tables);
-            pressure(reason, key, &candidate, service, tables)
-        }
-    }
-}
-
-/// There was no room to record a new connection: `snat` cannot do without, the others go where the ring says.
-#[inline(always)]
-fn pressure<A: Family, T: Tables<A>>(
-    reason: Reason,
-    key: &FlowKey<A>,
-    candidate: &Candidate<A>,
-    service: &Service,
-    tables: &T,
-) -> Result<Chosen, Refusal> {
-    if reason == Reason::PortBusy {
-        return Err(Refusal::Drop(reason));
-    }
-    tell(kind::PRESSURE, key, candidate.id, reason as u32, tables);
-    if reason != Reason::NotRecorded {
-        return Err(Refusal::Reset(reason));
-    }
-    tables.count(service.id, reason);
-    match by_ring(service, key, tables) {
-        Some(candidate) => Ok((candidate.id, flow::Way::default())),
-        None => Err(nobody(service, tables)),
-    }
+        Step::Record(Recording { service: service.id, backend: candidate.id, otherwise: 0, begins: true })
+    })
 }
 
 /// No SYN and no flow, where the client's address is kept: perhaps there was no room to record it. It goes where the
@@ -189,24 +146,18 @@ fn unknown<A: Family, T: Tables<A>>(
     service: &Service,
     key: &FlowKey<A>,
     tables: &T,
-) -> Result<Chosen, Refusal> {
+) -> Result<Step, Refusal> {
     let Some(candidate) = by_ring(service, key, tables) else { return Err(nobody(service, tables)) };
     if candidate.backend.address == key.client {
         return Err(Refusal::Reset(Reason::Hairpin));
     }
     tables.count(service.id, Reason::UnknownByRing);
-    if !packet.ends()
-        && record(&newcomer(packet, key, tables), candidate.id, service.mode, false, tables).is_ok()
-    {
-        open(candidate.id, tables);
+    if packet.ends() {
+        return Ok(Step::Send(service.id, candidate.id, flow::Way::default()));
     }
-    Ok((candidate.id, flow::Way::default()))
-}
-
-#[inline(always)]
-fn newcomer<A: Family, T: Tables<A>>(packet: &Packet<A>, key: &FlowKey<A>, tables: &T) -> Newcomer<A> {
-    let hop = Hop { mac: source_mac(&packet.macs), interface: tables.config().interface };
-    Newcomer { key: *key, hop, vlan: packet.vlan }
+    tables.open(candidate.id);
+    let backend = candidate.id;
+    Ok(Step::Record(Recording { service: service.id, backend, otherwise: backend, begins: false }))
 }
 
 /// What a SYN or a datagram finds of an older connection on its tuple: where to follow while that connection lives and
@@ -217,7 +168,7 @@ fn judge_afresh<A: Family, T: Tables<A>>(
     key: &FlowKey<A>,
     found: &Found<A>,
     tables: &T,
-) -> Result<Option<Chosen>, Refusal> {
+) -> Result<Option<Step>, Refusal> {
     let seat = found.seat();
     let backend = tables.backend(found.record.backend);
     let held = seat.owner(tables).filter(|owner| owner.has(key.client.tag(), key.client_port));
@@ -232,7 +183,7 @@ fn judge_afresh<A: Family, T: Tables<A>>(
         }
         repeated(key, found, held, tables);
         tables.touch_flow(found.slot, tables.now());
-        return Ok(Some((found.record.backend, found.record.way)));
+        return Ok(Some(Step::Send(key.service, found.record.backend, found.record.way)));
     }
     let gone = match (seat, held) {
         (Seat::Cell(index), Some(owner)) => rest(index, owner, found, tables),
@@ -290,7 +241,7 @@ fn no_room<A: Family, T: Tables<A>>(service: &Service, full: Full, tables: &T) -
 
 /// Nobody can serve: as the service's policy says.
 #[inline(always)]
-fn nobody<A: Family, T: Tables<A>>(service: &Service, tables: &T) -> Refusal {
+pub fn nobody<A: Family, T: Tables<A>>(service: &Service, tables: &T) -> Refusal {
     if service.ring_length != 0 {
         // The ring names somebody. Full, or being replaced this moment: then the client's next try meets the new one.
         return no_room(service, Full::Backend, tables);

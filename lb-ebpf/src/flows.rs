@@ -10,11 +10,7 @@ use lb_common::{
     flow::{FlowKey, Record, SLOTS},
 };
 
-use crate::{
-    Tables,
-    seat::{Seat, close},
-    tables::NOWHERE,
-};
+use crate::{Tables, seat::Seat, tables::NOWHERE};
 
 /// A flow that was found: as it was, and where.
 #[derive(Clone, Copy)]
@@ -42,7 +38,7 @@ const TRIES: u32 = 3;
 /// A client's flow, if there is one.
 #[inline(always)]
 pub fn find<A: Address, T: Tables<A>>(key: &FlowKey<A>, tables: &T) -> Option<Found<A>> {
-    let slot = tables.find_slot(key);
+    let slot = tables.find_slot(key, NOWHERE);
     if slot == NOWHERE {
         return None;
     }
@@ -54,12 +50,15 @@ pub fn find<A: Address, T: Tables<A>>(key: &FlowKey<A>, tables: &T) -> Option<Fo
 }
 
 /// The slot of a flow, or [`NOWHERE`].
+///
+/// With a slot that is not to count (`except`): whether the flow stands in another one, or somebody is about to write
+/// it there.
 #[inline(always)]
-pub fn find_slot<A: Address, T: Tables<A>>(key: &FlowKey<A>, tables: &T) -> u32 {
+pub fn find_slot<A: Address, T: Tables<A>>(key: &FlowKey<A>, except: u32, tables: &T) -> u32 {
     let config = tables.config();
     let buckets = key.buckets(config.seed, bucket_mask::<A>(&config));
-    let first = slot_in(buckets[0], key, tables);
-    if first == NOWHERE { slot_in(buckets[1], key, tables) } else { first }
+    let first = slot_in(buckets[0], key, except, tables);
+    if first == NOWHERE { slot_in(buckets[1], key, except, tables) } else { first }
 }
 
 /// The mask of a family's buckets.
@@ -69,15 +68,18 @@ pub const fn bucket_mask<A: Address>(config: &lb_common::abi::ProgramConfig) -> 
 }
 
 #[inline(always)]
-fn slot_in<A: Address, T: Tables<A>>(bucket: u32, key: &FlowKey<A>, tables: &T) -> u32 {
-    let holders = tables.flow_holders(bucket, key.client.tag(), key.client_port);
+fn slot_in<A: Address, T: Tables<A>>(bucket: u32, key: &FlowKey<A>, except: u32, tables: &T) -> u32 {
+    let tag = key.client.tag();
     for slot in 0..SLOTS as u32 {
-        if holders & 1 << slot == 0 {
+        let slot = bucket * SLOTS as u32 + slot;
+        let Some(owner) = tables.flow_owner(slot) else { return NOWHERE };
+        if !owner.has(tag, key.client_port) || slot == except {
             continue;
         }
-        let slot = bucket * SLOTS as u32 + slot;
-        let held = tables.flow_owner(slot).is_some_and(Owner::is_held);
-        if held && tables.flow_record(slot).is_some_and(|record| record.is_of(key)) {
+        if except != NOWHERE && owner.phase() == Phase::Busy {
+            return slot;
+        }
+        if owner.is_held() && tables.flow_record(slot).is_some_and(|record| record.is_of(key)) {
             return slot;
         }
     }
@@ -93,15 +95,11 @@ pub fn place<A: Address, T: Tables<A>>(buckets: [u32; 2], now: Ticks, tables: &T
         let (mut here, mut count) = (NOWHERE, 0);
         for slot in 0..SLOTS as u32 {
             let slot = bucket * SLOTS as u32 + slot;
-            let Some(owner) = tables.flow_owner(slot) else { continue };
-            if owner.phase() == Phase::Free {
+            let worth = tables.slot_worth(slot, now);
+            if worth == Worth::FREE {
                 here = slot;
                 count += 1;
-                continue;
-            }
-            let Some(record) = tables.flow_record(slot) else { continue };
-            let worth = Worth::of(owner, now.since(record.seen()));
-            if worth > best_worth {
+            } else if worth > best_worth {
                 (best, best_worth) = (slot, worth);
             }
         }
@@ -112,14 +110,23 @@ pub fn place<A: Address, T: Tables<A>>(buckets: [u32; 2], now: Ticks, tables: &T
     if free_slot == NOWHERE { best } else { free_slot }
 }
 
-/// Add a flow; its slot and owner word.
+/// What a slot is worth to a newcomer.
+#[inline(always)]
+pub fn slot_worth<A: Address, T: Tables<A>>(slot: u32, now: Ticks, tables: &T) -> Worth {
+    match (tables.flow_owner(slot), tables.flow_record(slot)) {
+        (Some(owner), Some(record)) => Worth::of(owner, now.since(record.seen())),
+        _ => Worth::NONE,
+    }
+}
+
+/// Add a flow.
 #[inline(always)]
 pub fn insert<A: Address, T: Tables<A>>(
     key: &FlowKey<A>,
     record: &Record<A>,
     phase: Phase,
     tables: &T,
-) -> Result<(u32, Owner), NotAdded> {
+) -> Result<(), NotAdded> {
     let config = tables.config();
     let buckets = key.buckets(config.seed, bucket_mask::<A>(&config));
     let now = tables.now();
@@ -136,39 +143,15 @@ pub fn insert<A: Address, T: Tables<A>>(
             continue;
         }
         displace(former, &old, key.service, tables);
-        if announced_elsewhere(slot, key, buckets, tables) {
+        if tables.find_slot(key, slot) != NOWHERE {
             tables.swap_flow(slot, busy, busy.with_phase(Phase::Free));
             return Err(NotAdded::Exists);
         }
         let owner = busy.with_phase(phase);
         tables.fill_flow(slot, busy, owner, record);
-        return Ok((slot, owner));
+        return Ok(());
     }
     Err(NotAdded::Full)
-}
-
-/// Whether another slot holds this flow, or somebody is about to write it there.
-#[inline(always)]
-fn announced_elsewhere<A: Address, T: Tables<A>>(
-    ours: u32,
-    key: &FlowKey<A>,
-    buckets: [u32; 2],
-    tables: &T,
-) -> bool {
-    for bucket in buckets {
-        let holders = tables.flow_holders(bucket, key.client.tag(), key.client_port);
-        for slot in 0..SLOTS as u32 {
-            let index = bucket * SLOTS as u32 + slot;
-            if holders & 1 << slot == 0 || index == ours {
-                continue;
-            }
-            let busy = tables.flow_owner(index).is_some_and(|owner| owner.phase() == Phase::Busy);
-            if busy || tables.flow_record(index).is_some_and(|record| record.is_of(key)) {
-                return true;
-            }
-        }
-    }
-    false
 }
 
 /// Settle what the former holder of a slot leaves behind: its account, if it still counted, or its port.
@@ -181,12 +164,12 @@ fn displace<A: Address, T: Tables<A>>(former: Owner, old: &Record<A>, service: u
             && owner.has(former.tag(), former.client_port())
             && tables.swap_owner(cell, owner, owner.with_phase(Phase::Resting))
         {
-            close(old.backend, tables);
+            tables.close(old.backend);
             tables.touch_cell(cell, tables.now());
             tables.count(service, Reason::EmbryoDisplaced);
         }
     } else if former.is_live() {
-        close(old.backend, tables);
+        tables.close(old.backend);
         tables.count(service, Reason::EmbryoDisplaced);
     }
 }
@@ -213,7 +196,7 @@ pub fn free<A: Address, T: Tables<A>>(slot: u32, owner: Owner, tables: &T) -> bo
 pub fn end<A: Address, T: Tables<A>>(found: &Found<A>, tables: &T) -> bool {
     let done = free(found.slot, found.owner, tables);
     if done && found.owner.is_live() {
-        close(found.record.backend, tables);
+        tables.close(found.record.backend);
     }
     done
 }

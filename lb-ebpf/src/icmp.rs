@@ -15,7 +15,7 @@ use crate::{
     checksum::Change,
     deliver::{address, encapsulate, leaving},
     explain::{self, Error},
-    family::{Family, Ip, Link, Part, link},
+    family::{Family, Ip, Link, Position, link},
     flows::find,
     lookup::{Tuple, answered_flow, reply_cell, service},
     parse::{Macs, destination_mac, source_mac},
@@ -32,34 +32,44 @@ const HEADER: usize = 8;
 #[inline(always)]
 pub fn icmp<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
     let Some(Link::Ipv4 { header, .. } | Link::Ipv6 { header, .. }) = link(frame) else {
-        return Verdict::Pass;
+        return Verdict::PASS;
     };
     let header = tables.vague(header);
-    let Some(ip) = A::read(frame, header) else { return Verdict::Note(0, Reason::Malformed) };
-    if ip.part != Part::Whole || ip.protocol != A::ICMP {
-        return Verdict::Pass;
+    let Some(ip) = A::read(frame, header) else { return Verdict::note(0, Reason::Malformed) };
+    if ip.part.position != Position::Whole || ip.protocol != A::ICMP {
+        return Verdict::PASS;
     }
     let Some([head, _]) = frame.load::<[u32; 2]>(ip.payload) else {
-        return Verdict::Note(0, Reason::Malformed);
+        return Verdict::note(0, Reason::Malformed);
     };
     let [kind, code, ..] = head.to_ne_bytes();
     if kind == A::ECHO[0] && code == 0 {
         return echo::<A, F, T>(frame, header, &ip, head, tables);
     }
     if !A::is_error(kind) || frame.length() < header + A::length(&ip.words) as usize {
-        return Verdict::Pass;
+        return Verdict::PASS;
     }
-    let Some(quote) = read::<A, F>(frame, ip.payload + HEADER) else { return Verdict::Pass };
-    if quote.ip.protocol == A::TUNNEL && A::is_too_big(kind, code) {
-        return tunnel::<A, F, T>(frame, header, &ip, &quote, tables);
+    let quoted = A::read(frame, ip.payload + HEADER).map_or(0, |inner| inner.protocol);
+    match quoted {
+        TCP | UDP => Verdict::proceed(A::STAGES.quote),
+        tunnel if tunnel == A::TUNNEL && A::is_too_big(kind, code) => Verdict::proceed(A::STAGES.tunnel),
+        _ => Verdict::PASS,
     }
-    if !matches!(quote.ip.protocol, TCP | UDP) {
-        return Verdict::Pass;
-    }
+}
+
+/// An error that quotes a TCP or UDP packet.
+#[inline(always)]
+pub fn quoted<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
+    let Some(Link::Ipv4 { header, .. } | Link::Ipv6 { header, .. }) = link(frame) else {
+        return Verdict::PASS;
+    };
+    let header = tables.vague(header);
+    let Some(ip) = A::read(frame, header) else { return Verdict::PASS };
+    let Some(quote) = read::<A, F>(frame, ip.payload + HEADER) else { return Verdict::PASS };
     match owner_of(&quote, &ip, tables) {
         Found::Way(meaning) => carry(frame, header, &ip, &quote, &meaning, tables),
-        Found::NoFlow(service) => Verdict::Note(service, Reason::ErrorUnmatched),
-        Found::NotOurs => Verdict::Pass,
+        Found::NoFlow(service) => Verdict::note(service, Reason::ErrorUnmatched),
+        Found::NotOurs => Verdict::PASS,
     }
 }
 
@@ -75,7 +85,7 @@ fn echo<A: Family, F: Frame, T: Tables<A>>(
     let (source, destination) = (A::source(&ip.words), A::destination(&ip.words));
     let key = ServiceKey { address: destination, port: Be16::default(), protocol: A::ICMP, range: 0 };
     if tables.service(&key).is_none() {
-        return Verdict::Pass;
+        return Verdict::PASS;
     }
     let [kind, code, high, low] = head.to_ne_bytes();
     let word = |kind| Be16::from_wire(u16::from_ne_bytes([kind, code]));
@@ -89,8 +99,8 @@ fn echo<A: Family, F: Frame, T: Tables<A>>(
         frame.store(ip.payload, [A::ECHO[1], code, high, low])
     })();
     match done {
-        Some(()) => Verdict::Answer(0, Reason::EchoAnswered),
-        None => Verdict::Drop(0, Reason::RewriteFailed),
+        Some(()) => Verdict::answer(0, Reason::EchoAnswered),
+        None => Verdict::drop(0, Reason::RewriteFailed),
     }
 }
 
@@ -265,10 +275,10 @@ fn carry<A: Family, F: Frame, T: Tables<A>>(
 ) -> Verdict {
     let route = &to.route;
     if route.mode != mode::DSR && A::ttl(&ip.words) <= 1 {
-        return Verdict::Drop(route.service, Reason::TtlExceeded);
+        return Verdict::drop(route.service, Reason::TtlExceeded);
     }
     let Some(leaving) = leaving(route.hop, tables) else {
-        return Verdict::Drop(route.service, Reason::NextHopUnresolved);
+        return Verdict::drop(route.service, Reason::NextHopUnresolved);
     };
     let ends = (route.source, route.destination);
     let done = match route.mode {
@@ -277,35 +287,30 @@ fn carry<A: Family, F: Frame, T: Tables<A>>(
         _ => translate(frame, header, ip, quote, &to.quoted, ends),
     };
     if done.and_then(|()| address(frame, route.hop, &leaving)).is_none() {
-        return Verdict::Drop(route.service, Reason::RewriteFailed);
+        return Verdict::drop(route.service, Reason::RewriteFailed);
     }
     tables.count(route.service, Reason::ErrorTranslated);
-    Verdict::Forward {
-        backend: route.backend,
-        interface: route.hop.interface,
-        bytes: A::length(&ip.words),
-        way: route.way,
-    }
+    Verdict::forward(route.backend, route.hop.interface, A::length(&ip.words), route.way)
 }
 
 /// "Too big" about a tunnel of ours: its quote holds the client's packet, so the client is told what fits inside.
 #[inline(always)]
-fn tunnel<A: Family, F: Frame, T: Tables<A>>(
-    frame: &mut F,
-    header: usize,
-    ip: &Ip<A>,
-    outer: &Quote<A>,
-    tables: &T,
-) -> Verdict {
-    let Some(inner) = read::<A, F>(frame, outer.ip.payload) else {
-        return Verdict::Note(0, Reason::ErrorUnmatched);
+pub fn tunnelled<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
+    let Some(Link::Ipv4 { header, .. } | Link::Ipv6 { header, .. }) = link(frame) else {
+        return Verdict::PASS;
+    };
+    let header = tables.vague(header);
+    let Some(ip) = A::read(frame, header) else { return Verdict::PASS };
+    let Some(outer) = A::read(frame, ip.payload + HEADER) else { return Verdict::PASS };
+    let Some(inner) = read::<A, F>(frame, outer.payload) else {
+        return Verdict::note(0, Reason::ErrorUnmatched);
     };
     let seen = inner.tuple();
     let Some(of) = service(seen.destination, seen.destination_port, seen.protocol, tables) else {
-        return Verdict::Pass;
+        return Verdict::PASS;
     };
     if of.mode != mode::IPIP {
-        return Verdict::Pass;
+        return Verdict::PASS;
     }
     let key = FlowKey {
         client: seen.source,
@@ -314,14 +319,14 @@ fn tunnel<A: Family, F: Frame, T: Tables<A>>(
         service: of.id,
     };
     // The way back to the client stands in its flow; without one it is not known.
-    let Some(found) = find(&key, tables) else { return Verdict::Note(of.id, Reason::ErrorUnmatched) };
+    let Some(found) = find(&key, tables) else { return Verdict::note(of.id, Reason::ErrorUnmatched) };
     let hop = found.record.way.back();
-    let Some(leaving) = leaving(hop, tables) else { return Verdict::Drop(of.id, Reason::NextHopUnresolved) };
+    let Some(leaving) = leaving(hop, tables) else { return Verdict::drop(of.id, Reason::NextHopUnresolved) };
     let done = (|| {
         let [_, word] = frame.load::<[u32; 2]>(ip.payload)?;
         let [_, _, high, low] = word.to_ne_bytes();
         let mtu = u16::from_be_bytes([high, low]).saturating_sub(A::HEADER as u16);
-        let gone = ip.payload - header + HEADER + (outer.ip.payload - (ip.payload + HEADER));
+        let gone = outer.payload - header;
         let quoted = (A::length(&ip.words) as usize).saturating_sub(gone);
         // The link layer's header moves on to the quoted packet.
         let macs: Macs = frame.load(0)?;
@@ -338,13 +343,8 @@ fn tunnel<A: Family, F: Frame, T: Tables<A>>(
         address(frame, hop, &leaving)
     })();
     if done.is_none() {
-        return Verdict::Drop(of.id, Reason::RewriteFailed);
+        return Verdict::drop(of.id, Reason::RewriteFailed);
     }
     tables.count(of.id, Reason::ErrorTranslated);
-    Verdict::Forward {
-        backend: found.record.backend,
-        interface: hop.interface,
-        bytes: A::length(&ip.words),
-        way: Way::Out,
-    }
+    Verdict::forward(found.record.backend, hop.interface, A::length(&ip.words), Way::Out)
 }

@@ -100,7 +100,7 @@ pub fn hear<A: Family, T: Tables<A>>(
     }
     let mut owner = of.owner;
     for _ in 0..SWAPS {
-        let after = owner.after(Side::Server, signs);
+        let after = tables.after(owner, Side::Server, signs);
         if after == owner {
             if after.is_live() && of.stale {
                 of.seat.touch(tables.now(), tables);

@@ -159,7 +159,7 @@ fn advance<A: Family, T: Tables<A>>(
         let after = if mode::is_one_sided(backend.mode) {
             owner.after_alone(packet.signs(None), !packet.begins() || packet.is_udp(), later)
         } else {
-            owner.after(Side::Client, packet.signs(Some(found.record.word)))
+            tables.after(owner, Side::Client, packet.signs(Some(found.record.word)))
         };
         if after == owner {
             break;
@@ -187,7 +187,7 @@ fn advance_port<A: Family, T: Tables<A>>(packet: &Packet<A>, found: &Found<A>, t
         if !cell.belongs_to(packet.source(), packet.source_port()) {
             break;
         }
-        let after = cell.owner.after(Side::Client, packet.signs(Some(cell.word)));
+        let after = tables.after(cell.owner, Side::Client, packet.signs(Some(cell.word)));
         if after == cell.owner || tables.swap_owner(index, cell.owner, after) {
             proven = after.phase() == Phase::Established;
             settle(cell.owner, after, cell.backend, tables);

@@ -52,6 +52,10 @@ pub enum Stage {
     Quote,
     /// IPv6 ICMP errors that quote a packet of a connection.
     QuoteIpv6,
+    /// IPv4 ICMP errors whose flow is known.
+    Carry,
+    /// IPv6 ICMP errors whose flow is known.
+    CarryIpv6,
     /// IPv4 ICMP errors that quote a packet of a tunnel.
     Tunnel,
     /// IPv6 ICMP errors that quote a packet of a tunnel.
@@ -68,7 +72,7 @@ pub enum Stage {
 
 impl Stage {
     /// All stages, in the order of their indices.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::Ipv6,
         Self::Hear,
         Self::HearIpv6,
@@ -90,6 +94,8 @@ impl Stage {
         Self::IcmpIpv6,
         Self::Quote,
         Self::QuoteIpv6,
+        Self::Carry,
+        Self::CarryIpv6,
         Self::Tunnel,
         Self::TunnelIpv6,
         Self::Fragment,
@@ -122,6 +128,8 @@ impl Stage {
             Self::IcmpIpv6 => "lb_icmp_ipv6",
             Self::Quote => "lb_quote",
             Self::QuoteIpv6 => "lb_quote_ipv6",
+            Self::Carry => "lb_carry",
+            Self::CarryIpv6 => "lb_carry_ipv6",
             Self::Tunnel => "lb_tunnel",
             Self::TunnelIpv6 => "lb_tunnel_ipv6",
             Self::Fragment => "lb_fragment",

@@ -13,8 +13,8 @@ use crate::{
     family::Family,
     flows::unlink,
     parse::{Packet, source_mac},
-    rewrite::Step,
     select::Candidate,
+    step::Step,
     tables::Block,
     tell::tell,
 };
@@ -58,13 +58,13 @@ pub fn take_port<A: Family, T: Tables<A>>(
     claimed.map_err(|reason| {
         tables.close(backend);
         if reason == Reason::PortBusy {
-            return Step::Drop(service, reason);
+            return Step::drop(service, reason);
         }
         tell(kind::PRESSURE, &key, backend, reason as u32, tables);
         if packet.is_udp() {
-            Step::Explain(service, reason, crate::Complaint::PORT_UNREACHABLE)
+            Step::explain(service, reason, crate::Complaint::PORT_UNREACHABLE)
         } else {
-            Step::Reset(service, reason)
+            Step::reset(service, reason)
         }
     })
 }

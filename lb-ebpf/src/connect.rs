@@ -14,11 +14,11 @@ use crate::{
     flows::{Found, end, find, free},
     parse::{Packet, flag},
     request::{Refusal, alive, follow, refused, straight},
-    rewrite::{Recording, Step},
     seat::{Full, Seat, reserve, settle},
     select::{by_ring, select},
     settled::{Slot, slot_of},
     source_rate::spend,
+    step::Step,
     tell::tell,
 };
 
@@ -43,7 +43,7 @@ pub fn begin<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service, tab
 /// [`straight`], by the backend's id.
 #[inline(always)]
 fn directly<A: Family, T: Tables<A>>(id: u16, key: &FlowKey<A>, tables: &T) -> Result<Step, Refusal> {
-    straight(id, key, tables).map(|(candidate, way)| Step::Send(key.service, candidate.id, way))
+    straight(id, key, tables).map(|(candidate, way)| Step::send(key.service, candidate.id, way))
 }
 
 /// [`follow`], by the backend's id.
@@ -54,7 +54,7 @@ fn followed<A: Family, T: Tables<A>>(
     found: &Found<A>,
     tables: &T,
 ) -> Result<Step, Refusal> {
-    follow(packet, key, found, tables).map(|(candidate, way)| Step::Send(key.service, candidate.id, way))
+    follow(packet, key, found, tables).map(|(candidate, way)| Step::send(key.service, candidate.id, way))
 }
 
 /// A service that looks up every packet.
@@ -100,7 +100,7 @@ fn unsettled<A: Family, T: Tables<A>>(
     let backend = if begins { current } else { previous };
     directly(backend, key, tables)?;
     tables.open(backend);
-    Ok(Step::Record(Recording { service: service.id, backend, otherwise: previous, begins }))
+    Ok(Step::record(service.id, backend, previous, begins))
 }
 
 /// A SYN or a datagram: one of a living connection follows its flow; any other begins one.
@@ -132,9 +132,9 @@ fn connect<A: Family, T: Tables<A>>(
         tables.set_full_since(service.id, Ticks::from_raw(0));
     }
     Ok(if service.mode == mode::SNAT {
-        Step::Claim(service.id, candidate.id)
+        Step::claim(service.id, candidate.id)
     } else {
-        Step::Record(Recording { service: service.id, backend: candidate.id, otherwise: 0, begins: true })
+        Step::record(service.id, candidate.id, 0, true)
     })
 }
 
@@ -153,11 +153,11 @@ fn unknown<A: Family, T: Tables<A>>(
     }
     tables.count(service.id, Reason::UnknownByRing);
     if packet.ends() {
-        return Ok(Step::Send(service.id, candidate.id, flow::Way::default()));
+        return Ok(Step::send(service.id, candidate.id, flow::Way::default()));
     }
     tables.open(candidate.id);
     let backend = candidate.id;
-    Ok(Step::Record(Recording { service: service.id, backend, otherwise: backend, begins: false }))
+    Ok(Step::record(service.id, backend, backend, false))
 }
 
 /// What a SYN or a datagram finds of an older connection on its tuple: where to follow while that connection lives and
@@ -183,7 +183,7 @@ fn judge_afresh<A: Family, T: Tables<A>>(
         }
         repeated(key, found, held, tables);
         tables.touch_flow(found.slot, tables.now());
-        return Ok(Some(Step::Send(key.service, found.record.backend, found.record.way)));
+        return Ok(Some(Step::send(key.service, found.record.backend, found.record.way)));
     }
     let gone = match (seat, held) {
         (Seat::Cell(index), Some(owner)) => rest(index, owner, found, tables),

@@ -126,6 +126,8 @@ pub struct Stages {
     pub icmp: Stage,
     /// ICMP errors that quote a packet of a connection.
     pub quote: Stage,
+    /// ICMP errors whose flow is known.
+    pub carry: Stage,
     /// ICMP errors that quote a packet of a tunnel.
     pub tunnel: Stage,
     /// Later parts of fragmented packets.
@@ -246,6 +248,7 @@ impl Family for Be32 {
         refuse: Stage::Refuse,
         icmp: Stage::Icmp,
         quote: Stage::Quote,
+        carry: Stage::Carry,
         tunnel: Stage::Tunnel,
         fragment: Stage::Fragment,
         explain: Stage::Explain,
@@ -378,6 +381,7 @@ impl Family for Be128 {
         refuse: Stage::RefuseIpv6,
         icmp: Stage::IcmpIpv6,
         quote: Stage::QuoteIpv6,
+        carry: Stage::CarryIpv6,
         tunnel: Stage::TunnelIpv6,
         fragment: Stage::FragmentIpv6,
         explain: Stage::ExplainIpv6,

@@ -6,22 +6,23 @@
 
 use lb_common::{
     Be16, Reason,
-    abi::{Backend, ServiceKey, TCP, UDP, mode},
+    abi::{Backend, Service, ServiceKey, TCP, UDP, mode},
     flow::{self, FlowKey},
 };
 
 use crate::{
-    Frame, Tables, Verdict,
+    Frame, Parcel, Tables, Verdict,
     checksum::Change,
     deliver::{address, encapsulate, leaving},
     explain::{self, Error},
     family::{Family, Ip, Link, Position, link},
-    flows::find,
+    flows::{Found, find},
     lookup::{Tuple, answered_flow, reply_cell, service},
     parse::{Macs, destination_mac, source_mac},
     quote::{Quote, read, translate},
     rewrite::Route,
     select::by_ring,
+    tables::hand_over,
     verdict::Way,
 };
 
@@ -57,20 +58,15 @@ pub fn icmp<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Ver
     }
 }
 
-/// An error that quotes a TCP or UDP packet.
+/// An error that quotes a TCP or UDP packet: whose is that?
 #[inline(always)]
 pub fn quoted<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
     let Some(Link::Ipv4 { header, .. } | Link::Ipv6 { header, .. }) = link(frame) else {
         return Verdict::PASS;
     };
-    let header = tables.vague(header);
-    let Some(ip) = A::read(frame, header) else { return Verdict::PASS };
+    let Some(ip) = A::read(frame, tables.vague(header)) else { return Verdict::PASS };
     let Some(quote) = read::<A, F>(frame, ip.payload + HEADER) else { return Verdict::PASS };
-    match owner_of(&quote, &ip, tables) {
-        Found::Way(meaning) => carry(frame, header, &ip, &quote, &meaning, tables),
-        Found::NoFlow(service) => Verdict::note(service, Reason::ErrorUnmatched),
-        Found::NotOurs => Verdict::PASS,
-    }
+    owner_of(&quote.tuple(), tables)
 }
 
 /// Answer an echo request, where its address answers them here: everybody else's goes to the host.
@@ -104,28 +100,10 @@ fn echo<A: Family, F: Frame, T: Tables<A>>(
     }
 }
 
-/// What a quote tells.
-enum Found<A> {
-    /// Whose it is.
-    Way(Meaning<A>),
-    /// It is a service's (id), but nothing is known of its flow.
-    NoFlow(u16),
-    /// Not ours.
-    NotOurs,
-}
-
-/// Where an error goes, and what its quote is to say.
-pub struct Meaning<A> {
-    /// The way; its addresses are the error's own.
-    pub route: Route<A>,
-    /// The ends of the quoted packet as its sender knows them.
-    pub quoted: Tuple<A>,
-}
-
-/// Whose packet is quoted.
+/// Whose packet is quoted: the stage that carries the error there gets the backend and the way of the flow, or the next
+/// hop back to the client and the service's port.
 #[inline(always)]
-fn owner_of<A: Family, T: Tables<A>>(quote: &Quote<A>, outer: &Ip<A>, tables: &T) -> Found<A> {
-    let seen = quote.tuple();
+fn owner_of<A: Family, T: Tables<A>>(seen: &Tuple<A>, tables: &T) -> Verdict {
     // As its receiver would answer it: that is what the tables are asked by.
     let answer = Tuple {
         source: seen.destination,
@@ -134,133 +112,154 @@ fn owner_of<A: Family, T: Tables<A>>(quote: &Quote<A>, outer: &Ip<A>, tables: &T
         destination_port: seen.source_port,
         protocol: seen.protocol,
     };
-    if let Some(held) = reply_cell(&answer, tables)
-        && let Some(backend) = tables.backend(held.cell.backend)
-    {
-        let client = (held.cell.client(), held.cell.owner.client_port());
-        let way = (held.cell.backend, held.cell.service_port, held.cell.hop);
-        return Found::Way(outward(&backend, way, client, &seen));
+    if let Some(held) = reply_cell(&answer, tables) {
+        let way = flow::Way::port(held.index, 0, held.cell.service_port);
+        return outward::<A, T>(held.cell.backend, way, held.cell.service_port, tables);
     }
-    let to = service(seen.source, seen.source_port, seen.protocol, tables);
-    if let Some(of) = to {
+    if let Some(of) = service(seen.source, seen.source_port, seen.protocol, tables) {
         let key = FlowKey {
             client: seen.destination,
             client_port: seen.destination_port,
             service_port: seen.source_port,
             service: of.id,
         };
-        return match inward(&key, of.mode, outer, &seen, tables) {
-            Some(meaning) => Found::Way(meaning),
-            None if of.mode == mode::SNAT => Found::NoFlow(of.id),
-            None => match by_ring(&of, &key, tables) {
-                Some(chosen) => Found::Way(towards(
-                    chosen.id,
-                    &chosen.backend,
-                    flow::Way::default(),
-                    outer,
-                    &seen,
-                    tables,
-                )),
-                None => Found::NoFlow(of.id),
-            },
-        };
+        return inward::<A, T>(&of, &key, tables);
     }
-    if let Some(found) = answered_flow(&answer, tables)
-        && let Some(backend) = tables.backend(found.record.backend)
-    {
-        let client = (seen.source, seen.source_port);
-        let way = (found.record.backend, found.record.service_port, found.record.way.back());
-        return Found::Way(outward(&backend, way, client, &seen));
+    match answered_flow(&answer, tables) {
+        Some(Found { record, .. }) => {
+            outward::<A, T>(record.backend, record.way, record.service_port, tables)
+        }
+        None => Verdict::PASS,
     }
-    Found::NotOurs
 }
 
-/// An error about what we sent to a backend: the client is told, as if the service's address had been the receiver.
+/// An error about what we sent to a backend: the client is told.
 #[inline(always)]
-fn outward<A: Family>(
+fn outward<A: Family, T: Tables<A>>(backend: u16, way: flow::Way, port: Be16, tables: &T) -> Verdict {
+    let parcel = Parcel::sending(0, backend, way);
+    hand_over(tables, A::STAGES.carry, Parcel { otherwise: port.wire(), begins: false, ..parcel })
+}
+
+/// An error about what a client was to get: its backend is told.
+#[inline(always)]
+fn inward<A: Family, T: Tables<A>>(of: &Service, key: &FlowKey<A>, tables: &T) -> Verdict {
+    let (backend, way) = match find(key, tables) {
+        Some(found) => (found.record.backend, found.record.way),
+        None if of.mode == mode::SNAT => return Verdict::note(of.id, Reason::ErrorUnmatched),
+        None => match by_ring(of, key, tables) {
+            Some(chosen) => (chosen.id, flow::Way::default()),
+            None => return Verdict::note(of.id, Reason::ErrorUnmatched),
+        },
+    };
+    hand_over(tables, A::STAGES.carry, Parcel::sending(of.id, backend, way))
+}
+
+/// Where an error goes, and what its quote is to say.
+struct Meaning<A> {
+    /// The way; its addresses are the error's own.
+    route: Route<A>,
+    /// The ends of the quoted packet as its sender knows them.
+    quoted: Tuple<A>,
+}
+
+/// An error whose flow is known goes on.
+#[inline(always)]
+pub fn carried<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
+    let Some(Link::Ipv4 { header, .. } | Link::Ipv6 { header, .. }) = link(frame) else {
+        return Verdict::PASS;
+    };
+    let header = tables.vague(header);
+    let Some(ip) = A::read(frame, header) else { return Verdict::PASS };
+    let Some(quote) = read::<A, F>(frame, ip.payload + HEADER) else { return Verdict::PASS };
+    let parcel = tables.handed_over();
+    let Some(backend) = tables.backend(parcel.backend) else { return Verdict::PASS };
+    let seen = quote.tuple();
+    let meaning = if parcel.begins {
+        Some(to_backend(&parcel, &backend, A::source(&ip.words), &seen, tables))
+    } else {
+        to_client(&parcel, &backend, &seen, tables)
+    };
+    match meaning {
+        Some(meaning) => carry(frame, header, &ip, &quote, &meaning, tables),
+        None => Verdict::note(backend.service, Reason::ErrorUnmatched),
+    }
+}
+
+/// The client is told, as if the service's address had been the receiver of what it sent.
+#[inline(always)]
+fn to_client<A: Family, T: Tables<A>>(
+    parcel: &Parcel,
     backend: &Backend<A>,
-    (id, service_port, hop): (u16, Be16, lb_common::abi::Hop),
-    (client, client_port): (A, Be16),
-    seen: &Tuple<A>,
-) -> Meaning<A> {
-    Meaning {
-        route: Route {
-            service: backend.service,
-            backend: id,
-            way: Way::Out,
-            mode: backend.mode,
-            source: backend.service_address,
-            source_port: service_port,
-            destination: client,
-            destination_port: client_port,
-            hop,
-            mtu: 0,
-        },
-        quoted: Tuple {
-            source: client,
-            source_port: client_port,
-            destination: backend.service_address,
-            destination_port: service_port,
-            protocol: seen.protocol,
-        },
-    }
-}
-
-/// An error about what a client was to get: the backend is told.
-#[inline(always)]
-fn inward<A: Family, T: Tables<A>>(
-    key: &FlowKey<A>,
-    _: u8,
-    outer: &Ip<A>,
     seen: &Tuple<A>,
     tables: &T,
 ) -> Option<Meaning<A>> {
-    let found = find(key, tables)?;
-    let backend = tables.backend(found.record.backend)?;
-    Some(towards(found.record.backend, &backend, found.record.way, outer, seen, tables))
+    let (client, client_port, hop) = if backend.mode == mode::SNAT {
+        let cell = tables.cell(parcel.way.cell())?;
+        (cell.client(), cell.owner.client_port(), cell.hop)
+    } else {
+        (seen.source, seen.source_port, parcel.way.back())
+    };
+    let service_port = Be16::from_wire(parcel.otherwise);
+    let quoted = Tuple {
+        source: client,
+        source_port: client_port,
+        destination: backend.service_address,
+        destination_port: service_port,
+        protocol: seen.protocol,
+    };
+    let route = Route {
+        service: backend.service,
+        backend: parcel.backend,
+        way: Way::Out,
+        mode: backend.mode,
+        source: backend.service_address,
+        source_port: service_port,
+        destination: client,
+        destination_port: client_port,
+        hop,
+        mtu: 0,
+    };
+    Some(Meaning { route, quoted })
 }
 
+/// The backend is told, about what it sent as it sent it. `router`: whose error it is.
 #[inline(always)]
-fn towards<A: Family, T: Tables<A>>(
-    id: u16,
+fn to_backend<A: Family, T: Tables<A>>(
+    parcel: &Parcel,
     backend: &Backend<A>,
-    way: flow::Way,
-    outer: &Ip<A>,
+    router: A,
     seen: &Tuple<A>,
     tables: &T,
 ) -> Meaning<A> {
     let port = if backend.port == Be16::default() { seen.source_port } else { backend.port };
-    let (source, client, client_port) = match backend.mode {
-        mode::SNAT => {
-            let source = tables.source(way.source()).unwrap_or_default();
-            (source, source, way.source_port())
-        }
-        mode::IPIP => {
-            (tables.source(backend.source).unwrap_or_default(), seen.destination, seen.destination_port)
-        }
-        _ => (A::source(&outer.words), seen.destination, seen.destination_port),
+    let number = if backend.mode == mode::SNAT { parcel.way.source() } else { backend.source };
+    let ours = tables.source(number).unwrap_or_default();
+    let source = if matches!(backend.mode, mode::SNAT | mode::IPIP) { ours } else { router };
+    let (client, client_port) = if backend.mode == mode::SNAT {
+        (ours, parcel.way.source_port())
+    } else {
+        (seen.destination, seen.destination_port)
     };
-    Meaning {
-        route: Route {
-            service: backend.service,
-            backend: id,
-            way: Way::In,
-            mode: backend.mode,
-            source,
-            source_port: client_port,
-            destination: backend.address,
-            destination_port: port,
-            hop: backend.hop,
-            mtu: backend.mtu,
-        },
-        quoted: Tuple {
-            source: backend.address,
-            source_port: port,
-            destination: client,
-            destination_port: client_port,
-            protocol: seen.protocol,
-        },
-    }
+    let quoted = Tuple {
+        source: backend.address,
+        source_port: port,
+        destination: client,
+        destination_port: client_port,
+        protocol: seen.protocol,
+    };
+    let route = Route {
+        service: backend.service,
+        backend: parcel.backend,
+        way: Way::In,
+        mode: backend.mode,
+        source,
+        source_port: client_port,
+        destination: backend.address,
+        destination_port: port,
+        hop: backend.hop,
+        mtu: backend.mtu,
+    };
+    Meaning { route, quoted }
 }
 
 /// Send an error on, its quote translated.

@@ -32,11 +32,12 @@ pub mod select;
 mod settled;
 pub mod source_rate;
 mod steady;
+mod step;
 pub mod tables;
 mod tell;
 pub mod verdict;
 
-use lb_common::{Be32, Be128, Reason, flow::Way, plain::Plain, program::Stage};
+use lb_common::{Be32, Be128, Reason, plain::Plain, program::Stage};
 
 use answer::to_client_of_flow;
 use connect::begin;
@@ -46,7 +47,7 @@ use parse::{Parsed, parse};
 use reply::to_client;
 use request::to_backend;
 use reset::reset;
-use rewrite::{Recording, Step, rewrite};
+use rewrite::rewrite;
 use select::Candidate;
 use steady::{Steady, steady};
 
@@ -114,6 +115,8 @@ pub fn proceed<F: Frame, T: Tables<Be32> + Tables<Be128>>(
         Stage::IcmpIpv6 => icmp::icmp::<Be128, F, T>(frame, tables),
         Stage::Quote => icmp::quoted::<Be32, F, T>(frame, tables),
         Stage::QuoteIpv6 => icmp::quoted::<Be128, F, T>(frame, tables),
+        Stage::Carry => icmp::carried::<Be32, F, T>(frame, tables),
+        Stage::CarryIpv6 => icmp::carried::<Be128, F, T>(frame, tables),
         Stage::Tunnel => icmp::tunnelled::<Be32, F, T>(frame, tables),
         Stage::TunnelIpv6 => icmp::tunnelled::<Be128, F, T>(frame, tables),
         Stage::Fragment => fragment::follow::<Be32, F, T>(frame, tables),
@@ -146,8 +149,8 @@ pub fn hear<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Ver
         other => return other.verdict(),
     };
     match look_up(&packet, tables) {
-        Direction::Reply(held) => decided::<A, T>(to_client(&packet, &held, tables), tables),
-        Direction::Answer(found) => decided::<A, T>(to_client_of_flow(&packet, &found, tables), tables),
+        Direction::Reply(held) => to_client(&packet, &held, tables).take::<A, T>(tables),
+        Direction::Answer(found) => to_client_of_flow(&packet, &found, tables).take::<A, T>(tables),
         Direction::Request(_) => Verdict::proceed(A::STAGES.turn),
         Direction::Neither => Verdict::PASS,
     }
@@ -161,7 +164,7 @@ pub fn turn<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Ver
         other => return other.verdict(),
     };
     match lookup::service(packet.destination(), packet.destination_port(), packet.protocol, tables) {
-        Some(service) => decided::<A, T>(to_backend(&packet, &service, tables), tables),
+        Some(service) => to_backend(&packet, &service, tables).take::<A, T>(tables),
         None => Verdict::PASS,
     }
 }
@@ -174,7 +177,7 @@ pub fn connect<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> 
         other => return other.verdict(),
     };
     match lookup::service(packet.destination(), packet.destination_port(), packet.protocol, tables) {
-        Some(service) => decided::<A, T>(begin(&packet, &service, tables), tables),
+        Some(service) => begin(&packet, &service, tables).take::<A, T>(tables),
         None => Verdict::PASS,
     }
 }
@@ -189,7 +192,7 @@ pub fn claim_port<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) 
     let parcel = tables.handed_over();
     match claim::take_port(&packet, parcel.service, parcel.backend, tables) {
         Ok(way) => hand_over(tables, A::STAGES.record, Parcel { way, ..parcel }),
-        Err(step) => decided::<A, T>(step, tables),
+        Err(step) => step.take::<A, T>(tables),
     }
 }
 
@@ -200,7 +203,7 @@ pub fn record_flow<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T)
         Parsed::Packet(packet) => packet,
         other => return other.verdict(),
     };
-    decided::<A, T>(record::keep(&packet, &tables.handed_over(), tables), tables)
+    record::keep(&packet, &tables.handed_over(), tables).take::<A, T>(tables)
 }
 
 /// The way of a packet to the backend that the stage before has named.
@@ -254,31 +257,5 @@ fn again<A: Family, F: Frame, T: Tables<A>>(frame: &F, tables: &T) -> Parsed<A> 
             parse::<A, F>(frame, tables.vague(header), vlan)
         }
         None => Parsed::Other,
-    }
-}
-
-/// What becomes of a packet that is not rewritten here: another stage does it, with a stack of its own.
-#[inline(always)]
-fn decided<A: Family, T: World>(step: Step, tables: &T) -> Verdict {
-    match step {
-        Step::Connect => Verdict::proceed(A::STAGES.connect),
-        Step::Claim(service, backend) => {
-            hand_over(tables, A::STAGES.claim, Parcel::sending(service, backend, Way::default()))
-        }
-        Step::Record(Recording { service, backend, otherwise, begins }) => {
-            let parcel = Parcel::sending(service, backend, Way::default());
-            hand_over(tables, A::STAGES.record, Parcel { otherwise, begins, ..parcel })
-        }
-        Step::Send(service, 0, way) => hand_over(tables, A::STAGES.back, Parcel::sending(service, 0, way)),
-        Step::Send(service, backend, way) => {
-            hand_over(tables, A::STAGES.send, Parcel::sending(service, backend, way))
-        }
-        Step::Reset(service, reason) => {
-            hand_over(tables, A::STAGES.refuse, Parcel::refusal(service, reason, Complaint::NONE))
-        }
-        Step::Explain(service, reason, complaint) => {
-            hand_over(tables, A::STAGES.explain, Parcel::refusal(service, reason, complaint))
-        }
-        Step::Drop(service, reason) => Verdict::drop(service, reason),
     }
 }

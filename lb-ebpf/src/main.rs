@@ -19,8 +19,8 @@ use lb_common::{
 };
 use lb_ebpf::{
     Verdict, World, balance, claim_port, connect, enter, explain::explain,
-    fragment::follow as follow_fragment, give_back, hear, icmp::icmp, icmp::quoted, icmp::tunnelled,
-    record_flow, refuse, send, turn, verdict::Kind,
+    fragment::follow as follow_fragment, give_back, hear, icmp::carried, icmp::icmp, icmp::quoted,
+    icmp::tunnelled, record_flow, refuse, send, turn, verdict::Kind,
 };
 
 use frame::Packet;
@@ -67,6 +67,8 @@ stages!(
     lb_icmp_ipv6: icmp::<Be128>,
     lb_quote: quoted::<Be32>,
     lb_quote_ipv6: quoted::<Be128>,
+    lb_carry: carried::<Be32>,
+    lb_carry_ipv6: carried::<Be128>,
     lb_tunnel: tunnelled::<Be32>,
     lb_tunnel_ipv6: tunnelled::<Be128>,
     lb_fragment: follow_fragment::<Be32>,

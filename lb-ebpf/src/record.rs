@@ -16,8 +16,8 @@ use crate::{
     lookup,
     parse::{Packet, source_mac},
     request::refused,
-    rewrite::Step,
     select::by_ring,
+    step::Step,
     tell::tell,
 };
 
@@ -27,7 +27,7 @@ use crate::{
 #[inline(always)]
 pub fn keep<A: Family, T: Tables<A>>(packet: &Packet<A>, of: &Parcel, tables: &T) -> Step {
     let Some(backend) = tables.backend(of.backend) else {
-        return Step::Drop(of.service, Reason::BackendGone);
+        return Step::drop(of.service, Reason::BackendGone);
     };
     let key = packet.key(of.service);
     let now = tables.now().raw();
@@ -49,7 +49,7 @@ pub fn keep<A: Family, T: Tables<A>>(packet: &Packet<A>, of: &Parcel, tables: &T
         (false, false) => Phase::Answered,
     };
     match insert(&key, &record, phase, tables) {
-        Ok(()) => Step::Send(of.service, of.backend, of.way),
+        Ok(()) => Step::send(of.service, of.backend, of.way),
         Err(failed) => {
             tables.close(of.backend);
             if linked {
@@ -78,14 +78,14 @@ fn give_back<A: Family, T: Tables<A>>(
         tables.swap_owner(cell, owner, owner.with_phase(Phase::Resting));
     }
     if failed == NotAdded::Exists {
-        return Step::Drop(of.service, Reason::PortBusy);
+        return Step::drop(of.service, Reason::PortBusy);
     }
     let reason = Reason::FlowTableFull;
     tell(kind::PRESSURE, key, of.backend, reason as u32, tables);
     if packet.is_udp() {
-        Step::Explain(of.service, reason, Complaint::PORT_UNREACHABLE)
+        Step::explain(of.service, reason, Complaint::PORT_UNREACHABLE)
     } else {
-        Step::Reset(of.service, reason)
+        Step::reset(of.service, reason)
     }
 }
 
@@ -101,12 +101,12 @@ fn unrecorded<A: Family, T: Tables<A>>(
     tell(kind::PRESSURE, key, of.backend, reason as u32, tables);
     tables.count(of.service, reason);
     if of.otherwise != 0 {
-        return Step::Send(of.service, of.otherwise, Way::default());
+        return Step::send(of.service, of.otherwise, Way::default());
     }
     let to = lookup::service(packet.destination(), packet.destination_port(), packet.protocol, tables);
-    let Some(service) = to else { return Step::Drop(of.service, Reason::BackendGone) };
+    let Some(service) = to else { return Step::drop(of.service, Reason::BackendGone) };
     match by_ring(&service, key, tables) {
-        Some(candidate) => Step::Send(of.service, candidate.id, Way::default()),
+        Some(candidate) => Step::send(of.service, candidate.id, Way::default()),
         None => refused(packet, &service, nobody::<A, T>(&service, tables)),
     }
 }

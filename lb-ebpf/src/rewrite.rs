@@ -3,7 +3,6 @@
 use lb_common::{
     Be16, Reason,
     abi::{Fragment, FragmentKey, Hop, UDP, checksums, mode},
-    flow,
 };
 
 use crate::{
@@ -39,37 +38,6 @@ pub struct Route<A> {
     pub hop: Hop,
     /// Largest IP packet that fits on the way; 0: not known.
     pub mtu: u16,
-}
-
-/// A connection that is to be recorded; the accounts of its backend are open.
-#[derive(Clone, Copy, Debug)]
-pub struct Recording {
-    /// The service's id.
-    pub service: u16,
-    /// The (service, backend) pair.
-    pub backend: u16,
-    /// The pair that its packet goes to if it cannot be recorded; 0: whichever the ring names.
-    pub otherwise: u16,
-    /// Its first packet is at hand; else it was met midway.
-    pub begins: bool,
-}
-
-/// What is to be done with a packet of ours.
-pub enum Step {
-    /// It begins a connection, or nothing is known of it.
-    Connect,
-    /// It needs a source port towards a backend (service, (service, backend) pair), whose accounts are open.
-    Claim(u16, u16),
-    /// It is to be recorded.
-    Record(Recording),
-    /// It goes to a backend (service, (service, backend) pair), by the way of its flow; pair 0: back to its client.
-    Send(u16, u16, flow::Way),
-    /// Its sender gets a RST (service, reason).
-    Reset(u16, Reason),
-    /// Its sender gets an ICMP error (service, reason).
-    Explain(u16, Reason, Complaint),
-    /// It is dropped (service, reason).
-    Drop(u16, Reason),
 }
 
 /// Rewrite a packet in place for its route.

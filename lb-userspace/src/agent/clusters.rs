@@ -1,6 +1,6 @@
 //! A cluster of database nodes, shared by all services that use it: one monitor a node, one election.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     api::Timestamp,
@@ -24,7 +24,9 @@ pub struct Member {
     /// Its name.
     pub name: String,
     /// Where it listens.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
+    /// Connections at most, as the configuration or the server itself says.
+    pub max_connections: Option<u32>,
     /// What the operator says.
     pub admin: Admin,
     /// Its last sample.
@@ -75,6 +77,7 @@ impl Galera {
             .map(|node| Member {
                 name: node.name.clone(),
                 address: node.address,
+                max_connections: node.max_connections,
                 admin: if drained(&node.name) { Admin::Drain } else { Admin::Ready },
                 sample: None,
                 since: Timestamp::now(),

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -25,7 +25,8 @@ use crate::{
         task::{Handle, Notice},
     },
     health::Moment,
-    netlink::{Interface, NextHopChanged, Obstacle},
+    listen::Listen,
+    netlink::Interface,
     probe::{Failure, php_fpm},
 };
 
@@ -50,7 +51,7 @@ pub struct Fixed {
     /// Whether an earlier agent's data path was taken up.
     pub adopted: bool,
     /// What took new connections in it: (service, backend).
-    pub active: Vec<(SocketAddrV4, SocketAddrV4)>,
+    pub active: Vec<(Listen, SocketAddr)>,
     /// When the agent started.
     pub since: Timestamp,
     /// The origin of all moments.
@@ -62,8 +63,8 @@ pub struct Controller {
     pub(super) fixed: Fixed,
     pub(super) services: Vec<Option<Backends>>,
     pub(super) clusters: Vec<Galera>,
-    pub(super) ways: HashMap<Ipv4Addr, Way>,
-    pub(super) obstacles: HashMap<Ipv4Addr, String>,
+    pub(super) ways: HashMap<IpAddr, Way>,
+    pub(super) obstacles: HashMap<IpAddr, String>,
     pub(super) history: History,
     pub(super) confirm: Option<(Moment, Timestamp)>,
     pub(super) faults: BTreeMap<String, String>,
@@ -92,15 +93,15 @@ impl Controller {
             let owner = owner.to_owned();
             move |name: &str| state.drained.contains(&format!("{owner}/{name}"))
         };
-        let served = |service: SocketAddrV4| {
+        let served = |service: Listen| {
             let active = fixed.active.clone();
-            move |backend: SocketAddrV4| active.contains(&(service, backend))
+            move |backend: SocketAddr| active.contains(&(service, backend))
         };
         let services = fixed
             .config
             .services
             .iter()
-            .map(|service| Backends::new(service, drained(&service.name), served(service.address), now))
+            .map(|service| Backends::new(service, drained(&service.name), served(service.listen), now))
             .collect();
         let clusters = fixed
             .config
@@ -244,54 +245,6 @@ impl Controller {
                 self.state.writers.insert(name, incumbent);
                 self.store();
             }
-        }
-        self.publish();
-    }
-
-    fn hop(&mut self, changed: &NextHopChanged) {
-        let way = changed.hop.as_ref().and_then(|hop| {
-            let (interface, _, exit) =
-                self.fixed.attached.iter().find(|(known, ..)| known.index == hop.interface)?;
-            Some(Way {
-                mac: hop.mac?,
-                interface: hop.interface,
-                interface_mac: interface.mac?,
-                exit: *exit,
-                source: hop.source,
-            })
-        });
-        let obstacle = match (&way, &changed.obstacle, &changed.hop) {
-            (Some(_), ..) => None,
-            (None, Some(obstacle), _) => Some(obstacle.to_string()),
-            (None, None, Some(hop)) if hop.mac.is_some() => Some(format!(
-                "it is reached by interface {}, which is not one of `interfaces`",
-                hop.interface
-            )),
-            (None, None, _) => Some("its MAC address is not known yet".to_owned()),
-        };
-        match (way, obstacle) {
-            (Some(way), _) => {
-                if self.ways.insert(changed.backend, way) != Some(way) {
-                    log::debug!("{}: next hop {:02x?}", changed.backend, way.mac);
-                }
-                self.obstacles.remove(&changed.backend);
-            }
-            (None, Some(obstacle)) => {
-                // While a neighbour is asked again, its last answer is the best guess.
-                if matches!(changed.obstacle, Some(Obstacle::Resolving))
-                    && self.ways.contains_key(&changed.backend)
-                {
-                    return;
-                }
-                self.ways.remove(&changed.backend);
-                if self.obstacles.insert(changed.backend, obstacle.clone()).as_ref() != Some(&obstacle) {
-                    // Each address is asked for once at the start: that is no trouble yet.
-                    let resolving = matches!(changed.obstacle, Some(Obstacle::Resolving));
-                    let level = if resolving { log::Level::Debug } else { log::Level::Warn };
-                    log::log!(level, "{}: no way there: {obstacle}", changed.backend);
-                }
-            }
-            (None, None) => {}
         }
         self.publish();
     }

@@ -1,6 +1,9 @@
 //! What the machine has to offer: its kernel, our privileges, its interfaces and addresses, its memory and ports.
 
-use std::{collections::BTreeSet, net::SocketAddrV4};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use lb_common::{abi::Layout, ports::PortRanges};
 use rand::Rng as _;
@@ -44,15 +47,19 @@ pub(super) fn may_load_programs() -> Result<(), StartError> {
     if bpf && held & CAP_NET_ADMIN != 0 { Ok(()) } else { Err(DataplaneError::NotPermitted.into()) }
 }
 
-/// The interfaces of the configuration, and proof that each service's address is on this host.
+/// The interfaces of the configuration, and proof that each service's address and each source is on this host.
 pub async fn interfaces(netlink: &Netlink, config: &Config) -> Result<Vec<Interface>, NetlinkError> {
     let mut found = Vec::new();
     for name in &config.interfaces {
         found.push(netlink.interface(name).await?);
     }
     let suggestion = config.interfaces.first().map_or("eth0", String::as_str);
-    for service in &config.services {
-        netlink.require_local(*service.address.ip(), suggestion).await?;
+    let services = config.services.iter().map(|service| service.listen.address);
+    for address in services.chain(config.sources.iter().copied()) {
+        // Addresses of IPv6 are not listed yet.
+        if let IpAddr::V4(address) = address {
+            netlink.require_local(address, suggestion).await?;
+        }
     }
     Ok(found)
 }
@@ -78,19 +85,19 @@ pub(super) fn layout(config: &Config) -> Result<Layout, StartError> {
         .unwrap_or(1 << 20);
     let affordable = kilobytes * 1024 / 50 / FLOW_BYTES;
     let flows = config.max_flows.map_or(MAX_FLOWS.min(affordable), u64::from);
-    let endpoints: BTreeSet<SocketAddrV4> =
+    let endpoints: BTreeSet<SocketAddr> =
         config.services.iter().flat_map(|service| addresses(config, &service.target)).collect();
     Ok(Layout {
         seed: rand::rng().random(),
         ports: source_ports(config)?,
         flows: flows as u32,
         // Twice what is needed, so that backends can come while the old ones' connections end.
-        blocks: (2 * endpoints.len()).max(16) as u32,
+        blocks: (2 * endpoints.len() * config.sources.len().max(1)).max(16) as u32,
     })
 }
 
 /// The backends of a target.
-pub(super) fn addresses(config: &Config, target: &Target) -> Vec<SocketAddrV4> {
+pub(super) fn addresses(config: &Config, target: &Target) -> Vec<SocketAddr> {
     match target {
         Target::Backends { backends, .. } => backends.iter().map(|backend| backend.address).collect(),
         Target::Cluster { cluster, .. } => config

@@ -14,6 +14,7 @@ mod requests;
 mod services;
 pub mod start;
 mod state;
+mod ways;
 
 use crate::{
     api,

@@ -1,6 +1,6 @@
 //! What operators ask for over the API, and what becomes of it.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use super::{
     controller::{Controller, Ended},
@@ -36,12 +36,10 @@ impl Controller {
             Target::Backends { .. } => service.name == owner,
             Target::Cluster { cluster, .. } => cluster == owner,
         });
-        services
-            .filter_map(|service| Some(self.history.last(service.address, address?)?.account.live()))
-            .sum()
+        services.filter_map(|service| Some(self.history.last(service.listen, address?)?.account.live())).sum()
     }
 
-    fn address_of(&self, owner: &str, member: &str) -> Option<SocketAddrV4> {
+    fn address_of(&self, owner: &str, member: &str) -> Option<SocketAddr> {
         if let Some(cluster) = self.clusters.iter().find(|cluster| cluster.name == owner) {
             return Some(cluster.members[cluster.find(member)?].address);
         }

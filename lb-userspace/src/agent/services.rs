@@ -1,6 +1,6 @@
 //! A service over backends of its own: their health, their load, their weights.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use crate::{
     api::Timestamp,
@@ -15,9 +15,11 @@ pub struct Backend {
     /// Its name.
     pub name: String,
     /// Where it listens.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// Its weight in the configuration.
     pub configured: u16,
+    /// Connections at most.
+    pub max_connections: Option<u32>,
     /// What its probes say.
     pub health: Health,
     /// What the operator says.
@@ -46,7 +48,7 @@ impl Backends {
     pub fn new(
         service: &config::Service,
         drained: impl Fn(&str) -> bool,
-        served: impl Fn(SocketAddrV4) -> bool,
+        served: impl Fn(SocketAddr) -> bool,
         now: Moment,
     ) -> Option<Self> {
         let Target::Backends { backends, check, load } = &service.target else { return None };
@@ -57,6 +59,7 @@ impl Backends {
                 name: backend.name.clone(),
                 address: backend.address,
                 configured: backend.weight,
+                max_connections: backend.max_connections,
                 health: if served(backend.address) {
                     Health::restored(tuning, State::Up, "it served before the restart".to_owned(), now)
                 } else {

@@ -4,88 +4,30 @@
 //! names them; a ring is laid out in a free region before its service points there; the service's entry is replaced by
 //! one update; the old region is reused only after [`REST`], when no CPU can still be walking it.
 
-use std::{collections::BTreeSet, net::SocketAddrV4, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr, SocketAddrV4},
+};
 
 use lb_common::{
     Be16, Be32, Ticks,
-    abi::{Backend, Endpoint, EndpointKey, Hop, Interface, Service, ServiceKey, TCP, backend_state},
+    abi::{
+        Backend, Endpoint, EndpointKey, Hop, Interface, Service, ServiceKey, TCP, algorithm, backend_state,
+    },
 };
 
-use super::{Dataplane, DataplaneError, now};
-use crate::ring::{self, Region};
+use super::{
+    Dataplane, DataplaneError,
+    desired::{Desired, DesiredBackend, DesiredService, Fate, Timeouts, Way},
+    now,
+};
+use crate::{
+    listen::{Listen, Ports, Protocol},
+    ring::{self, Region},
+};
 
 /// How long a ring's old region is left alone after a publication.
 const REST: Ticks = Ticks::from_millis(1_000);
-
-/// What the kernel's half is to do: everything, each time; the differences are found here.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Desired {
-    /// All services.
-    pub services: Vec<DesiredService>,
-}
-
-/// A service as it is to be.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DesiredService {
-    /// Where clients connect to.
-    pub address: SocketAddrV4,
-    /// One of `abi::algorithm`.
-    pub algorithm: u8,
-    /// One of `abi::no_backend`.
-    pub no_backend: u8,
-    /// How long SYNs are held back while nobody can serve.
-    pub hold: Duration,
-    /// Time-outs of its connections.
-    pub timeouts: Timeouts,
-    /// Its backends.
-    pub backends: Vec<DesiredBackend>,
-}
-
-/// How long a silent connection is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// After its handshake.
-    pub established: Ticks,
-    /// Before it.
-    pub embryonic: Ticks,
-    /// After one side's FIN.
-    pub closing: Ticks,
-}
-
-/// A backend as it is to be.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DesiredBackend {
-    /// Where it listens.
-    pub address: SocketAddrV4,
-    /// Effective weight in steps of 1/1024 of a configured one; 0: no new connections.
-    pub weight: u32,
-    /// It has no part in the service now: its connections end. It stays known, with its id and counters.
-    pub out: bool,
-    /// Its next hop: MAC, index of the interface, that interface's own MAC, our source address. `None`: not known.
-    pub way: Option<Way>,
-}
-
-impl DesiredBackend {
-    /// Whether it takes new connections.
-    const fn is_open(&self) -> bool {
-        self.weight > 0 && self.way.is_some() && !self.out
-    }
-}
-
-/// How a backend is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
-    /// MAC of the next hop.
-    pub mac: [u8; 6],
-    /// Index of the interface.
-    pub interface: u32,
-    /// That interface's MAC.
-    pub interface_mac: [u8; 6],
-    /// One of `abi::exit`.
-    pub exit: u8,
-    /// The address that the backend sees.
-    pub source: std::net::Ipv4Addr,
-}
 
 /// What the agent knows of a service in the maps.
 #[derive(Clone, Debug)]
@@ -102,6 +44,7 @@ impl KnownService {
             established: Ticks::from_millis(9 * 3_600_000),
             embryonic: Ticks::from_millis(10_000),
             closing: Ticks::from_millis(60_000),
+            udp: Ticks::from_millis(60_000),
         };
         Self { entry, timeouts, ring: Vec::new() }
     }
@@ -129,6 +72,22 @@ pub(super) fn service_key(address: SocketAddrV4) -> ServiceKey {
     }
 }
 
+/// A service's address as the maps can hold it so far.
+pub(super) fn carried(listen: &Listen) -> Option<SocketAddrV4> {
+    match (listen.address, listen.ports, listen.protocol) {
+        (IpAddr::V4(address), Ports::One(port), Protocol::Tcp) => Some(SocketAddrV4::new(address, port)),
+        _ => None,
+    }
+}
+
+/// An address of a server as the maps can hold it so far.
+pub(super) fn carried_server(address: SocketAddr) -> Option<SocketAddrV4> {
+    match address {
+        SocketAddr::V4(address) if address.port() != 0 => Some(address),
+        _ => None,
+    }
+}
+
 impl Dataplane {
     /// Make the maps say what is wanted. What fails for one service does not hold up the others; all errors come back.
     pub fn publish(&mut self, desired: &Desired) -> Vec<DataplaneError> {
@@ -136,7 +95,7 @@ impl Dataplane {
         let mut errors: Vec<DataplaneError> =
             desired.services.iter().filter_map(|service| self.publish_service(service).err()).collect();
         let wanted: Vec<ServiceKey> =
-            desired.services.iter().map(|service| service_key(service.address)).collect();
+            desired.services.iter().filter_map(|service| carried(&service.listen)).map(service_key).collect();
         let gone: Vec<ServiceKey> =
             self.services.keys().filter(|key| !wanted.contains(key)).copied().collect();
         errors.extend(gone.into_iter().filter_map(|key| self.withdraw(key).err()));
@@ -145,7 +104,9 @@ impl Dataplane {
 
     /// What opens comes before the ring that names it, what closes after the ring that named it.
     fn publish_service(&mut self, wanted: &DesiredService) -> Result<(), DataplaneError> {
-        let key = service_key(wanted.address);
+        let not_yet = || DataplaneError::NotYet { service: wanted.listen };
+        let known = wanted.mode == 0 && wanted.algorithm <= algorithm::ROUND_ROBIN;
+        let key = carried(&wanted.listen).filter(|_| known).map(service_key).ok_or_else(not_yet)?;
         let id = self.service_id(key)?;
         let mut ring = Vec::with_capacity(wanted.backends.len());
         for backend in wanted.backends.iter().filter(|backend| backend.is_open()) {
@@ -177,15 +138,20 @@ impl Dataplane {
         no_backend: u8,
         wanted: &DesiredBackend,
     ) -> Result<u32, DataplaneError> {
-        let address: Be32 = (*wanted.address.ip()).into();
-        let port = Be16::from_host(wanted.address.port());
+        let server =
+            carried_server(wanted.address).ok_or(DataplaneError::TooMany { what: "IPv6 backends" })?;
+        let address: Be32 = (*server.ip()).into();
+        let port = Be16::from_host(server.port());
         let number = self.backend_id(service, address, port)?;
         let before = self.backends.get(&number).copied().unwrap_or_default();
         // While the way is unknown the last one stands: a next hop that is being resolved again is still the best guess.
-        let (hop, source, cells) = match wanted.way {
+        let (hop, source, cells) = match &wanted.way {
             Some(way) => {
-                let interface = self.interface_id(&way)?;
-                let source: Be32 = way.source.into();
+                let interface = self.interface_id(way)?;
+                let Some(IpAddr::V4(source)) = way.sources.first().copied() else {
+                    return Err(DataplaneError::TooMany { what: "IPv6 sources" });
+                };
+                let source: Be32 = source.into();
                 let cells = self.block(EndpointKey { address, source, port, protocol: TCP, pad: 0 })?;
                 (Hop { mac: way.mac, interface }, source, cells)
             }
@@ -194,10 +160,10 @@ impl Dataplane {
         let entry = Backend {
             address,
             port,
-            state: match (wanted.out, wanted.is_open()) {
-                (true, _) => backend_state::ABSENT,
-                (false, true) => backend_state::ACTIVE,
-                (false, false) => backend_state::CLOSED_TO_NEW,
+            state: match (wanted.fate, wanted.is_open()) {
+                (Fate::Cut, _) => backend_state::ABSENT,
+                (Fate::Keep, true) => backend_state::ACTIVE,
+                (Fate::Keep, false) => backend_state::CLOSED_TO_NEW,
             },
             no_backend,
             hop,

@@ -56,6 +56,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         },
         Command::Status(options) => status(instance, options.json).await,
         Command::Drain(drain) => drained(instance, drain).await,
+        Command::Cut(cut) => {
+            let name = cut.name.to_string();
+            say(call(&instance.socket(), api::Command::Cut(api::Cut { name })).await)
+        }
         Command::Ready(ready) => {
             say(call(&instance.socket(), api::Command::Ready(api::Ready { name: ready.name.to_string() }))
                 .await)
@@ -153,13 +157,14 @@ async fn status(instance: &Instance, json: bool) -> ExitCode {
 async fn drained(instance: &Instance, drain: cli::Drain) -> ExitCode {
     let name = drain.name.to_string();
     let deadline_ms = drain.deadline.map(|deadline| deadline.as_millis() as u64);
-    let answer =
-        call(&instance.socket(), api::Command::Drain(api::Drain { name: name.clone(), deadline_ms })).await;
+    let asked = api::Drain { name: name.clone(), deadline_ms, then: drain.then };
+    let answer = call(&instance.socket(), api::Command::Drain(asked)).await;
     if !drain.wait || !matches!(answer, Ok(Reply::Done { .. })) {
         return say(answer);
     }
     say(answer);
-    let deadline = drain.deadline.map(|within| tokio::time::Instant::now() + within);
+    let grace = if drain.then == api::Then::Cut { agent::CUT_WITHIN } else { Duration::ZERO };
+    let deadline = drain.deadline.map(|within| tokio::time::Instant::now() + within + grace);
     loop {
         let left = match fetch(instance).await {
             Ok(status) => live(&status, &drain.name),

@@ -27,7 +27,7 @@ use crate::{
     health::Moment,
     listen::Listen,
     netlink::Interface,
-    probe::{Failure, php_fpm},
+    probe::{Failure, galera::Sample, php_fpm},
 };
 
 /// How the agent ended.
@@ -74,7 +74,8 @@ pub struct Controller {
     checks: HashMap<BackendAt, Hasten>,
     pub(super) nodes: HashMap<NodeAt, Hasten>,
     pub(super) published: Option<Desired>,
-    pub(super) deadlines: BTreeMap<String, Moment>,
+    /// Whose connections are being ended, and until when at most.
+    pub(super) cuts: BTreeMap<String, Moment>,
     quiet: HashMap<BackendAt, bool>,
 }
 
@@ -131,7 +132,7 @@ impl Controller {
             checks: HashMap::new(),
             nodes: HashMap::new(),
             published: None,
-            deadlines: BTreeMap::new(),
+            cuts: BTreeMap::new(),
             quiet: HashMap::new(),
         }
     }
@@ -160,14 +161,7 @@ impl Controller {
         match event {
             Event::Checked { at, result } => self.checked(at, result),
             Event::Loaded { at, result } => self.loaded(at, &result),
-            Event::Sampled { at, result } => {
-                let now = self.now();
-                let former = self.clusters.get(at.cluster).and_then(|cluster| cluster.election.writer());
-                if let Some(cluster) = self.clusters.get_mut(at.cluster) {
-                    let outcome = cluster.sampled(at.node, result, now);
-                    self.elected(at.cluster, former, &outcome);
-                }
-            }
+            Event::Sampled { at, result } => self.sampled(at, result).await,
             Event::Hop(changed) => self.hop(&changed),
             Event::Notice(notice) => self.notice(notice),
             Event::Request(request) => return self.request(request).await,
@@ -185,6 +179,25 @@ impl Controller {
         None
     }
 
+    async fn sampled(&mut self, at: NodeAt, result: Result<Box<Sample>, Failure>) {
+        let (now, answered) = (self.now(), result.is_ok());
+        let Some(cluster) = self.clusters.get_mut(at.cluster) else { return };
+        let former = cluster.election.writer();
+        let outcome = cluster.sampled(at.node, result, now);
+        self.elected(at.cluster, former, &outcome);
+        if answered {
+            // Counts as old as the sample, or a burst would look like somebody else's connections.
+            self.count().await;
+            let Some(server) = self.clusters[at.cluster].members.get(at.node).map(|node| node.address) else {
+                return;
+            };
+            let ours = self.live_at(server);
+            if self.clusters[at.cluster].members[at.node].learn_limit(ours) {
+                self.publish();
+            }
+        }
+    }
+
     fn checked(&mut self, at: BackendAt, result: Result<(), Failure>) {
         let now = self.now();
         let Some(Some(backends)) = self.services.get_mut(at.service) else { return };
@@ -196,6 +209,9 @@ impl Controller {
             let backend = &backends.members[at.backend];
             let service = &self.fixed.config.services[at.service].name;
             log::info!("{service}/{}: {} → {}: {}", backend.name, change.from, change.to, change.reason);
+        }
+        if let Some(sentence) = backends.panic_changed() {
+            log::warn!("{}: {sentence}", self.fixed.config.services[at.service].name);
         }
         if backends.step(now) {
             self.publish();
@@ -301,7 +317,8 @@ impl Controller {
             self.publish();
         }
         self.count().await;
-        self.deadlines_passed(now);
+        self.end_cuts(now);
+        self.deadlines_passed();
         None
     }
 

@@ -6,6 +6,7 @@
 
 mod clusters;
 mod controller;
+mod cuts;
 pub mod machine;
 mod probers;
 mod publication;
@@ -23,6 +24,7 @@ use crate::{
     probe::{Failure, galera::Sample, php_fpm},
 };
 
+pub use cuts::CUT_WITHIN;
 pub use start::{StartError, World, start};
 
 /// All that the controller reacts to.

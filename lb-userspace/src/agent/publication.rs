@@ -62,7 +62,13 @@ impl Controller {
                             .members
                             .iter()
                             .map(|backend| {
-                                self.desired_backend(backend.address, backend.weight, backend.max_connections)
+                                let fate = self.fate(&config.name, &backend.name);
+                                self.desired_backend(
+                                    backend.address,
+                                    backend.weight,
+                                    fate,
+                                    backend.max_connections,
+                                )
                             })
                             .collect(),
                         (Target::Backends { .. }, None) => Vec::new(),
@@ -81,9 +87,19 @@ impl Controller {
         addresses.into_iter().collect()
     }
 
-    fn desired_backend(&self, address: SocketAddr, weight: u32, limit: Option<u32>) -> DesiredBackend {
+    fn fate(&self, owner: &str, member: &str) -> Fate {
+        if self.is_cut(owner, member) { Fate::Cut } else { Fate::Keep }
+    }
+
+    fn desired_backend(
+        &self,
+        address: SocketAddr,
+        weight: u32,
+        fate: Fate,
+        limit: Option<u32>,
+    ) -> DesiredBackend {
         let way = self.ways.get(&address.ip()).cloned();
-        DesiredBackend { address, weight, fate: Fate::Keep, max_connections: limit, way }
+        DesiredBackend { address, weight, fate, max_connections: limit, way }
     }
 
     /// The writer of a cluster, and the one before it while its connections may finish. Every other node is out of this
@@ -98,11 +114,8 @@ impl Controller {
             .map(|(index, member)| {
                 let weight = if writer == Some(index) { WRITER_WEIGHT } else { 0 };
                 let stale = weight == 0 && leaving != Some(index);
-                let fate = if stale { Fate::Cut } else { Fate::Keep };
-                DesiredBackend {
-                    fate,
-                    ..self.desired_backend(member.address, weight, member.max_connections)
-                }
+                let fate = if stale { Fate::Cut } else { self.fate(&cluster.name, &member.name) };
+                self.desired_backend(member.address, weight, fate, member.max_connections)
             })
             .collect()
     }

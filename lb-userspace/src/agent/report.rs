@@ -18,7 +18,7 @@ use crate::{
         ServiceStatus, Status, Timestamp,
     },
     cluster::Readiness,
-    config::{self, NoBackend, Target},
+    config::{self, NoBackend, Target, Track},
     dataplane::{BackendCounts, Mode, task::Counts},
     health::{Admin, Moment, State},
     listen::{self, Listen},
@@ -141,6 +141,10 @@ impl Controller {
             address: config.listen.to_string(),
             mode: config.mode.to_string(),
             algorithm: config.algorithm.to_string(),
+            track: match config.track {
+                Track::Always => "always".to_owned(),
+                Track::OnChange => "on-change".to_owned(),
+            },
             no_backend: match config.no_backend {
                 NoBackend::Reset => "reset".to_owned(),
                 NoBackend::Hold(_) => "hold".to_owned(),
@@ -148,7 +152,7 @@ impl Controller {
             },
             cluster,
             role,
-            state: String::new(),
+            state: self.services[index].as_ref().map(|backends| backends.panic.clone()).unwrap_or_default(),
             live: backends.iter().map(|backend| backend.live).sum(),
             opened: backends.iter().map(|backend| backend.opened).sum(),
             new_per_second,
@@ -182,6 +186,15 @@ impl Controller {
         (account.live(), account.opened, share)
     }
 
+    /// Why a backend is as it is; a cut comes before what its probes say.
+    fn reason(&self, owner: &str, member: &str, probes: &str) -> String {
+        if self.is_cut(owner, member) {
+            "its connections are being cut".to_owned()
+        } else {
+            probes.to_owned()
+        }
+    }
+
     fn backend(&self, service: &config::Service, backend: &Backend, peers: &[Backend]) -> BackendStatus {
         let peers: Vec<SocketAddr> = peers.iter().map(|peer| peer.address).collect();
         let (live, opened, share) = self.connections(service, backend.address, &peers);
@@ -195,13 +208,14 @@ impl Controller {
             name: backend.name.clone(),
             address: listen::server(backend.address),
             state,
-            reason: backend.health.reason().to_owned(),
+            reason: self.reason(&service.name, &backend.name, backend.health.reason()),
             since: backend.since,
             weight_configured: u32::from(backend.configured),
             weight_effective: f64::from(backend.weight) / 1024.0,
             load: backend.load,
             live,
             opened,
+            max_connections: backend.max_connections,
             share,
             next_hop: self.next_hop(backend.address.ip()),
         }
@@ -223,13 +237,14 @@ impl Controller {
                 name: member.name.clone(),
                 address: member.address.to_string(),
                 state,
-                reason: judgement.reason.to_string(),
+                reason: self.reason(&cluster.name, &member.name, &judgement.reason.to_string()),
                 since: member.since,
                 weight_configured: 100,
                 weight_effective: if writer == Some(index) { 100.0 } else { 0.0 },
                 load: None,
                 live,
                 opened,
+                max_connections: member.max_connections,
                 share,
                 next_hop: self.next_hop(member.address.ip()),
             }

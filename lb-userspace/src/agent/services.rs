@@ -5,10 +5,13 @@ use std::net::SocketAddr;
 use crate::{
     api::Timestamp,
     config::{self, LoadKind, Target},
-    health::{Admin, Health, Moment, NextProbe, Probe, State, Step, Tuning},
+    health::{Admin, Health, Judged, Moment, NextProbe, Probe, State, Step, Tuning, panic},
     probe::{Evidence, Failure, php_fpm},
     weights::{Controller, Member},
 };
+
+/// The share of backends that must work for probes to be trusted.
+const PANIC: f64 = 0.5;
 
 /// One backend.
 pub struct Backend {
@@ -40,6 +43,9 @@ pub struct Backends {
     pub members: Vec<Backend>,
     controller: Controller<usize>,
     max_children: Option<u32>,
+    /// What is said of panic, and whether that is new.
+    pub panic: String,
+    panic_is_new: bool,
 }
 
 impl Backends {
@@ -86,7 +92,7 @@ impl Backends {
         for (index, backend) in members.iter().enumerate() {
             controller.health(index, backend.takes_new && backend.admin.takes_new(), now, true);
         }
-        Some(Self { members, controller, max_children })
+        Some(Self { members, controller, max_children, panic: String::new(), panic_is_new: false })
     }
 
     /// A probe's result; what follows from it.
@@ -133,9 +139,45 @@ impl Backends {
         }
     }
 
+    /// Tell the weights who is used, after something has changed at `index`. What one backend's probes say may bring
+    /// others in or out, see [`panic`].
     fn tell(&mut self, index: usize, restored: bool, now: Moment) {
-        let backend = &self.members[index];
-        self.controller.health(index, backend.takes_new && backend.admin.takes_new(), now, restored);
+        // What takes no connections by the operator's will says nothing about probes.
+        let wanted = |backend: &Backend| backend.admin.takes_new() && backend.configured > 0;
+        let judged = self
+            .members
+            .iter()
+            .filter(|backend| wanted(backend))
+            .map(|backend| Judged::from(&backend.health));
+        let judged: Vec<Judged> = judged.collect();
+        let mut used = panic(&judged, PANIC).into_iter();
+        let mut overruled = 0;
+        for (at, backend) in self.members.iter().enumerate() {
+            let takes_new = backend.takes_new && backend.admin.takes_new();
+            let up = if wanted(backend) { used.next().unwrap_or(false) } else { takes_new };
+            overruled += usize::from(up && !takes_new);
+            // Those that panic brings in are no recoveries.
+            self.controller.health(at, up, now, restored || at != index);
+        }
+        let sentence = match overruled {
+            0 => String::new(),
+            some => format!(
+                "more than half of {} backends look dead; {some} of them only fail to answer well and are used all the same",
+                judged.len()
+            ),
+        };
+        self.panic_is_new |= sentence != self.panic;
+        self.panic = sentence;
+    }
+
+    /// What is to be said of panic, if that has changed since it was last asked.
+    pub fn panic_changed(&mut self) -> Option<&str> {
+        let over = "the probes are trusted again";
+        std::mem::take(&mut self.panic_is_new).then_some(if self.panic.is_empty() {
+            over
+        } else {
+            &self.panic
+        })
     }
 
     /// Let the controller step; whether any weight is to be published anew.

@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Context as _;
 use clap::Parser as _;
 use lb_userspace::{
-    agent::{self, World, machine, start},
+    agent::{self, World, advice, machine, start},
     api::{self, ApiError, Reply, Status, call},
     cli::{self, Cli, Command, Exit, Instance},
     config,
@@ -100,11 +100,12 @@ async fn check(config: &config::Config, file: &cli::ConfigFile) -> anyhow::Resul
         config.services.len(),
         config.clusters.len()
     );
-    println!(
-        "source ports: {} for each backend: {} new connections a second to each backend can go on for ever",
-        ports.count(),
-        ports.sustainable()
-    );
+    for line in advice::sustainable(config, &ports) {
+        println!("{line}");
+    }
+    for sentence in advice::advice(&netlink, config).await? {
+        println!("note: {sentence}");
+    }
     Ok(Exit::Done.into())
 }
 

@@ -4,6 +4,7 @@
 //! the whole desired state to the data path's task, which finds the differences. So there is one place where a state
 //! changes, and one line in the log for each change.
 
+pub mod advice;
 mod clusters;
 mod controller;
 mod cuts;

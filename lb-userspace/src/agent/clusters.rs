@@ -275,8 +275,8 @@ mod tests {
         Galera::new(&config, None, |_| false, Moment::START).members.remove(0)
     }
 
-    fn sample(room: Option<u64>, connected: Option<u64>) -> Option<Sample> {
-        Some(Sample { max_connections: room, threads_connected: connected, ..Sample::default() })
+    fn sample(room: Option<u64>, connected: Option<u64>) -> Sample {
+        Sample { max_connections: room, threads_connected: connected, ..Sample::default() }
     }
 
     #[test]
@@ -295,14 +295,14 @@ mod tests {
             (41, 41, 55, true),
             (70, 0, 1, true),
         ] {
-            node.sample = sample(Some(60), Some(connected));
+            node.sample = Some(sample(Some(60), Some(connected)));
             assert_eq!(
                 (node.learn_limit(ours), node.max_connections),
                 (changed, Some(limit)),
                 "{connected}, {ours}"
             );
         }
-        node.sample = sample(None, Some(1));
+        node.sample = Some(sample(None, Some(1)));
         assert_eq!(
             (node.learn_limit(0), node.max_connections),
             (false, Some(1)),
@@ -313,7 +313,7 @@ mod tests {
     #[test]
     fn a_configured_limit_stands_whatever_the_server_says() {
         let mut node = member(Some(7));
-        node.sample = sample(Some(60), Some(1));
+        node.sample = Some(sample(Some(60), Some(1)));
         assert_eq!((node.learn_limit(0), node.max_connections), (false, Some(7)));
     }
 }

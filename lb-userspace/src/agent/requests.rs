@@ -42,6 +42,7 @@ impl Controller {
                 Reply::Status(Box::new(self.report()))
             }
             api::Command::Drain(drain) => {
+                self.count().await;
                 let deadline = drain.deadline_ms.map(Duration::from_millis);
                 if deadline.is_none() && drain.then == Then::Cut {
                     let hint = "add a deadline, or `lb cut` at once";

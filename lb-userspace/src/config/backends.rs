@@ -16,7 +16,7 @@ use super::value::{Fault, parse_name};
 use crate::listen::{self, Listen, Ports, Protocol};
 
 const WEIGHT: u16 = 100;
-const BACKEND_KEYS: &[&str] = &["name", "address", "weight", "max-connections"];
+pub(super) const BACKEND_KEYS: &[&str] = &["name", "address", "weight", "max-connections"];
 const BACKENDS_EXAMPLE: &str = r#"[{ name = "web1", address = "10.0.0.11:80" }]"#;
 const PORT_EXAMPLE: &str = r#"write check = { type = "tcp", port = 8080 }"#;
 

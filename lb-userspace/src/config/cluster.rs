@@ -22,9 +22,9 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// Nodes that name no priority come after those that name a small one.
 const PRIORITY: i32 = 100;
 
-const KEYS: &[&str] = &["name", "type", "monitor", "nodes", "donor"];
-const MONITOR_KEYS: &[&str] = &["user", "password-file", "password-env", "interval", "timeout"];
-const NODE_KEYS: &[&str] = &["name", "address", "priority", "max-connections"];
+pub(super) const KEYS: &[&str] = &["name", "type", "monitor", "nodes", "donor"];
+pub(super) const MONITOR_KEYS: &[&str] = &["user", "password-file", "password-env", "interval", "timeout"];
+pub(super) const NODE_KEYS: &[&str] = &["name", "address", "priority", "max-connections"];
 
 const MONITOR_EXAMPLE: &str = r#"{ user = "lb", password-file = "/etc/lb/db.pw" }"#;
 const NODES_EXAMPLE: &str = r#"[{ name = "db1", address = "10.0.1.1:3306" }]"#;

@@ -7,7 +7,7 @@ use super::value::Fault;
 /// As many as the largest table of connections holds.
 const MOST_CONNECTIONS: i64 = 16_777_216;
 const MOST_PER_SECOND: i64 = 1_000_000;
-const RATE_KEYS: &[&str] = &["per-second", "burst"];
+pub(super) const RATE_KEYS: &[&str] = &["per-second", "burst"];
 const RATE_EXAMPLE: &str = "{ per-second = 50, burst = 100 }";
 
 /// `max-connections` of a service, a backend or a node.

@@ -14,7 +14,7 @@ use super::table::{Marked, Section};
 use super::value::{Fault, interface, source_ports};
 use super::{cluster, service};
 
-const KEYS: &[&str] =
+pub(super) const KEYS: &[&str] =
     &["interfaces", "xdp-mode", "max-flows", "source-ports", "sources", "service", "cluster"];
 const INTERFACES_EXAMPLE: &str = r#"["eth0"]"#;
 const SOURCES_EXAMPLE: &str = r#"["10.0.0.2", "10.0.0.3"]"#;

@@ -22,7 +22,7 @@ const CLOSING: Duration = Duration::from_mins(1);
 const EMBRYONIC: Duration = Duration::from_secs(10);
 const UDP: Duration = Duration::from_mins(1);
 
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "name",
     "address",
     "mode",
@@ -40,7 +40,7 @@ const KEYS: &[&str] = &[
     "cluster",
     "role",
 ];
-const TIMEOUT_KEYS: &[&str] = &["established", "closing", "embryonic", "udp"];
+pub(super) const TIMEOUT_KEYS: &[&str] = &["established", "closing", "embryonic", "udp"];
 
 const MODES: [(&str, Mode); 4] =
     [("snat", Mode::Snat), ("dnat", Mode::Dnat), ("dsr", Mode::Dsr), ("ipip", Mode::Ipip)];

@@ -409,14 +409,13 @@ fn udp_has_a_timeout_of_its_own_and_ranges_may_hold_other_services() {
         "10.0.0.11:53",
     );
     assert_eq!((udp.timeouts.udp, udp.timeouts.embryonic), (5 * SECOND, 2 * SECOND));
-    let mut text = "interfaces = [\"eth0\"]\n".to_owned();
-    for (name, ports) in
-        [("a", "80/tcp"), ("b", "80/udp"), ("c", "8000-8099/tcp"), ("d", "8050/tcp"), ("e", "*/tcp")]
-    {
-        text += &format!(
-            "[[service]]\nname = \"{name}\"\naddress = \"203.0.113.10:{ports}\"\ncheck = {{ type = \"tcp\", port = 1 }}\n\
-             backends = [{{ name = \"x\", address = \"10.0.0.11:80\" }}]\n"
-        );
-    }
+    let holds = [("a", "80/tcp"), ("b", "80/udp"), ("c", "8000-8099/tcp"), ("d", "8050/tcp"), ("e", "*/tcp")];
+    let services = holds.map(|(name, ports)| {
+        format!(
+            "[[service]]\nname = \"{name}\"\naddress = \"203.0.113.10:{ports}\"\n\
+             check = {{ type = \"tcp\", port = 1 }}\nbackends = [{{ name = \"x\", address = \"10.0.0.11:80\" }}]\n"
+        )
+    });
+    let text = format!("interfaces = [\"eth0\"]\n{}", services.concat());
     assert_eq!(accepted(&text).services.len(), 5);
 }

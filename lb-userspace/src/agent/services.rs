@@ -202,3 +202,90 @@ pub fn hastened(step: &Step) -> Option<std::time::Duration> {
         NextProbe::Quick(after) => Some(after),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{SystemSecrets, parse},
+        probe::FailureKind,
+    };
+
+    const TIMED_OUT: FailureKind = FailureKind::TimedOut;
+    const REFUSED: FailureKind = FailureKind::Refused;
+
+    /// A service of so many backends, all up.
+    fn service(backends: usize) -> Backends {
+        let list: Vec<String> = (1..=backends)
+            .map(|number| format!("{{ name = \"web{number}\", address = \"10.0.0.{number}:80\" }}"))
+            .collect();
+        let text = format!(
+            "interfaces = [\"eth0\"]\n[[service]]\nname = \"web\"\naddress = \"203.0.113.10:80/tcp\"\nbackends = [{}]",
+            list.join(", ")
+        );
+        let config = parse(&text, "lb.toml", &SystemSecrets { folder: "/".into() }).unwrap();
+        let mut service = Backends::new(&config.services[0], |_| false, |_| false, Moment::START).unwrap();
+        for index in 0..backends {
+            service.checked(index, Ok(()), Moment::START);
+        }
+        service.step(Moment::START);
+        service
+    }
+
+    /// Down by its probes: as many failures in a row as it takes.
+    fn down(service: &mut Backends, index: usize, kind: &FailureKind, now: Moment) {
+        for _ in 0..3 {
+            let failure = Failure { kind: kind.clone(), detail: String::new() };
+            service.checked(index, Err(failure), now);
+        }
+        assert_eq!(service.members[index].health.state(), State::Down);
+    }
+
+    /// Which backends have a weight, one letter each.
+    fn used(service: &Backends) -> String {
+        service.members.iter().map(|backend| if backend.weight > 0 { 'u' } else { '-' }).collect()
+    }
+
+    #[test]
+    fn when_most_of_five_or_more_backends_fail_doubtfully_they_are_used_all_the_same() {
+        let second = |seconds| Moment::at(std::time::Duration::from_secs(seconds));
+        for (backends, failing, drained, wanted) in [
+            (5, vec![TIMED_OUT; 2], 0, "--uuu"),
+            (5, vec![TIMED_OUT; 3], 0, "uuuuu"),
+            (5, vec![TIMED_OUT, TIMED_OUT, REFUSED], 0, "uu-uu"),
+            (5, vec![REFUSED; 3], 0, "---uu"),
+            (4, vec![TIMED_OUT; 3], 0, "---u"),
+            // What the operator drains is neither dead nor counted.
+            (6, vec![TIMED_OUT; 2], 2, "--uu--"),
+            (7, vec![TIMED_OUT; 3], 2, "uuuuu--"),
+        ] {
+            let mut service = service(backends);
+            for index in backends - drained..backends {
+                service.administer(index, Admin::Drain, second(1));
+            }
+            for (index, kind) in failing.iter().enumerate() {
+                down(&mut service, index, kind, second(2));
+            }
+            service.step(second(5));
+            assert_eq!(used(&service), wanted, "{backends}, {failing:?}, {drained} drained");
+            assert_eq!(service.panic.is_empty(), !wanted.starts_with('u'), "{:?}", service.panic);
+        }
+    }
+
+    #[test]
+    fn panic_is_told_when_it_begins_and_when_it_ends() {
+        let second = |seconds| Moment::at(std::time::Duration::from_secs(seconds));
+        let mut service = service(5);
+        assert_eq!(service.panic_changed(), None);
+        (0..3).for_each(|index| down(&mut service, index, &TIMED_OUT, second(2)));
+        let said = "more than half of 5 backends look dead; 3 of them only fail to answer well and are used all the same";
+        assert_eq!(service.panic_changed(), Some(said));
+        assert_eq!(service.panic_changed(), None);
+        for _ in 0..2 {
+            service.checked(0, Ok(()), second(3));
+        }
+        service.step(second(6));
+        assert_eq!(service.panic_changed(), Some("the probes are trusted again"));
+        assert_eq!(used(&service), "u--uu");
+    }
+}

@@ -233,9 +233,9 @@ mod tests {
     }
 
     /// Down by its probes: as many failures in a row as it takes.
-    fn down(service: &mut Backends, index: usize, kind: &FailureKind, now: Moment) {
+    fn down(service: &mut Backends, index: usize, kind: FailureKind, now: Moment) {
         for _ in 0..3 {
-            let failure = Failure { kind: kind.clone(), detail: String::new() };
+            let failure = Failure { kind, detail: String::new() };
             service.checked(index, Err(failure), now);
         }
         assert_eq!(service.members[index].health.state(), State::Down);
@@ -264,7 +264,7 @@ mod tests {
                 service.administer(index, Admin::Drain, second(1));
             }
             for (index, kind) in failing.iter().enumerate() {
-                down(&mut service, index, kind, second(2));
+                down(&mut service, index, *kind, second(2));
             }
             service.step(second(5));
             assert_eq!(used(&service), wanted, "{backends}, {failing:?}, {drained} drained");
@@ -277,7 +277,7 @@ mod tests {
         let second = |seconds| Moment::at(std::time::Duration::from_secs(seconds));
         let mut service = service(5);
         assert_eq!(service.panic_changed(), None);
-        (0..3).for_each(|index| down(&mut service, index, &TIMED_OUT, second(2)));
+        (0..3).for_each(|index| down(&mut service, index, TIMED_OUT, second(2)));
         let said = "more than half of 5 backends look dead; 3 of them only fail to answer well and are used all the same";
         assert_eq!(service.panic_changed(), Some(said));
         assert_eq!(service.panic_changed(), None);

@@ -9,39 +9,30 @@ use lb_common::ports::PortRanges;
 
 use crate::{
     config::{Config, Mode, Service, Target},
-    netlink::{Netlink, NetlinkError},
+    netlink::{Netlink, NetlinkError, Prefix},
 };
-
-/// A subnet: an address of it and the length of its prefix.
-type Subnet = (IpAddr, u8);
 
 /// What the routes of this machine say about the modes of the services, one sentence each.
 ///
 /// Errors: the kernel does not list its interfaces.
 pub async fn advice(netlink: &Netlink, config: &Config) -> Result<Vec<String>, NetlinkError> {
-    let interfaces = netlink.interfaces().await?;
-    let prefixes = interfaces.iter().flat_map(|interface| &interface.addresses);
-    let subnets: Vec<Subnet> =
-        prefixes.map(|prefix| network(IpAddr::from(prefix.address), prefix.length)).collect();
-    let shared = |server: IpAddr| {
-        let around =
-            subnets.iter().filter(|(address, length)| network(server, *length) == (*address, *length));
-        around.max_by_key(|(_, length)| *length).copied()
-    };
+    let servers = config.services.iter().flat_map(|service| members(config, &service.target));
+    let subnets = netlink.shared_subnets(servers.map(|(_, address)| address.ip())).await?;
+    let shared = |server: IpAddr| subnets.keys().find(|subnet| subnet.contains(server)).copied();
     Ok(config.services.iter().flat_map(|service| about(config, service, shared)).collect())
 }
 
 /// What is to be said about one service; `shared` is the subnet that a server shares with this machine.
-fn about(config: &Config, service: &Service, shared: impl Fn(IpAddr) -> Option<Subnet>) -> Vec<String> {
-    let mut places: BTreeMap<Option<Subnet>, Vec<String>> = BTreeMap::new();
+fn about(config: &Config, service: &Service, shared: impl Fn(IpAddr) -> Option<Prefix>) -> Vec<String> {
+    let mut places: BTreeMap<Option<Prefix>, Vec<String>> = BTreeMap::new();
     for (name, address) in members(config, &service.target) {
         places.entry(shared(address.ip())).or_default().push(name);
     }
-    let sentence = |(subnet, names): (Option<Subnet>, Vec<String>)| {
+    let sentence = |(subnet, names): (Option<Prefix>, Vec<String>)| {
         let (name, names) = (&service.name, names.join(", "));
         match (service.mode, subnet) {
-            (Mode::Dnat, Some((address, length))) => Some(format!(
-                "{name} (dnat): {names} would answer clients in {address}/{length} directly, and such connections \
+            (Mode::Dnat, Some(subnet)) => Some(format!(
+                "{name} (dnat): {names} would answer clients in {subnet} directly, and such connections \
                  fail; if there are any, write mode = \"snat\""
             )),
             (Mode::Dsr, None) => Some(format!(
@@ -64,21 +55,6 @@ fn members(config: &Config, target: &Target) -> Vec<(String, SocketAddr)> {
             cluster.flat_map(|known| &known.nodes).map(|node| (node.name.clone(), node.address)).collect()
         }
     }
-}
-
-/// An address without its host bits.
-fn network(address: IpAddr, length: u8) -> Subnet {
-    let address = match address {
-        IpAddr::V4(v4) => {
-            let mask = u32::MAX.checked_shl(32_u32.saturating_sub(length.into())).unwrap_or(0);
-            IpAddr::from((v4.to_bits() & mask).to_be_bytes())
-        }
-        IpAddr::V6(v6) => {
-            let mask = u128::MAX.checked_shl(128_u32.saturating_sub(length.into())).unwrap_or(0);
-            IpAddr::from((v6.to_bits() & mask).to_be_bytes())
-        }
-    };
-    (address, length)
 }
 
 /// How many new connections to each backend `snat` can go on with for ever, one line for each version of IP in use.
@@ -126,10 +102,9 @@ mod tests {
 
     #[test]
     fn modes_that_the_routes_speak_against_are_named() {
-        let shared = |server: IpAddr| {
-            let subnets = [network([10, 0, 0, 0].into(), 24), network("2001:db8::".parse().unwrap(), 64)];
-            subnets.into_iter().find(|(_, length)| subnets.contains(&network(server, *length)))
-        };
+        let subnets = [("10.0.0.0", 24), ("2001:db8::", 64)];
+        let subnets = subnets.map(|(address, length)| Prefix { address: address.parse().unwrap(), length });
+        let shared = |server: IpAddr| subnets.iter().find(|subnet| subnet.contains(server)).copied();
         let near = "would answer clients in";
         for (mode, servers, said) in [
             ("snat", &["10.0.0.11:80", "10.9.0.12:80"][..], None),
@@ -150,23 +125,6 @@ mod tests {
             assert!(
                 said.is_none_or(|said| sentences[0].contains(&said)),
                 "{mode} {servers:?}: {sentences:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn networks_are_addresses_without_host_bits() {
-        for (address, length, wanted) in [
-            ("10.1.2.3", 24, "10.1.2.0"),
-            ("10.1.2.3", 32, "10.1.2.3"),
-            ("10.1.2.3", 0, "0.0.0.0"),
-            ("2001:db8::1:2", 112, "2001:db8::1:0"),
-            ("2001:db8::1", 0, "::"),
-        ] {
-            assert_eq!(
-                network(address.parse().unwrap(), length),
-                (wanted.parse().unwrap(), length),
-                "{address}"
             );
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     config::{self, Config, Target, XdpMode},
     dataplane::{DataplaneError, Kind, Mode, Port},
     listen::Protocol,
-    netlink::{self, Interface, Netlink, NetlinkError},
+    netlink::{self, Interface, Netlink, NetlinkError, Ownership},
 };
 
 /// Bytes of kernel memory that a flow costs: an element of the flow table, and its bucket.
@@ -57,12 +57,19 @@ pub async fn interfaces(netlink: &Netlink, config: &Config) -> Result<Vec<Interf
     let suggestion = config.interfaces.first().map_or("eth0", String::as_str);
     let services = config.services.iter().map(|service| service.listen.address);
     for address in services.chain(config.sources.iter().copied()) {
-        // Addresses of IPv6 are not listed yet.
-        if let IpAddr::V4(address) = address {
-            netlink.require_local(address, suggestion).await?;
-        }
+        require_ours(netlink, address, suggestion).await?;
     }
     Ok(found)
+}
+
+/// Proof that an address that others send to is this host's: on an interface, or by a route of type `local`.
+async fn require_ours(netlink: &Netlink, address: IpAddr, suggestion: &str) -> Result<(), NetlinkError> {
+    if netlink.require_local(address, suggestion).await? == Ownership::Routed && address.is_ipv6() {
+        log::warn!(
+            "{address}: no interface has it, only a route of type `local`; nobody answers neighbour discovery for it, so a router must send it here"
+        );
+    }
+    Ok(())
 }
 
 /// The source ports that are not the host's own.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -297,11 +297,7 @@ fn watch(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Result<Watch
         }
     });
     let backends = config.services.iter().flat_map(|service| addresses(config, &service.target));
-    // Next hops of IPv6 are not watched yet.
-    watcher.watch(backends.filter_map(|address| match address.ip() {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    }));
+    watcher.watch(backends.map(|address| address.ip()));
     Ok(watcher)
 }
 

@@ -11,7 +11,7 @@ use crate::{
 impl Controller {
     /// A backend's next hop has changed.
     pub(super) fn hop(&mut self, changed: &NextHopChanged) {
-        let backend = IpAddr::from(changed.backend);
+        let backend = changed.backend;
         let way = changed.hop.as_ref().and_then(|hop| self.way(hop));
         let obstacle = match (&way, &changed.obstacle, &changed.hop) {
             (Some(_), ..) => None,
@@ -56,9 +56,9 @@ impl Controller {
             mac: hop.mac?,
             interface: hop.interface,
             interface_mac: interface.mac?,
-            mtu: 0,
+            mtu: hop.mtu,
             exit: *exit,
-            sources: sources(&self.fixed.config.sources, IpAddr::from(hop.source)),
+            sources: sources(&self.fixed.config.sources, hop.source?),
         })
     }
 

@@ -1,40 +1,13 @@
-//! The interfaces of this network namespace and the IPv4 addresses on them.
+//! The interfaces of this network namespace.
 
-use std::{collections::HashMap, fmt, net::IpAddr, net::Ipv4Addr, path::Path};
+use std::{collections::HashMap, net::IpAddr, path::Path};
 
-use rtnetlink::packet_route::{
-    AddressFamily,
-    address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached},
+use rtnetlink::packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
+    VlanProtocol, XdpAttached,
 };
 
-use super::{Netlink, NetlinkError, collect};
-
-/// An IPv4 address with the length of its prefix.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Prefix {
-    /// The address itself, host bits included.
-    pub address: Ipv4Addr,
-    /// How many leading bits are the network, 0 to 32.
-    pub length: u8,
-}
-
-impl fmt::Display for Prefix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.address, self.length)
-    }
-}
-
-/// An IPv4 address of this host and where it sits.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LocalAddress {
-    /// The address and its prefix.
-    pub prefix: Prefix,
-    /// Index of the interface that has it.
-    pub interface: u32,
-    /// Name of the interface that has it.
-    pub interface_name: String,
-}
+use super::{Netlink, NetlinkError, Prefix, collect};
 
 /// How an XDP program is attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +31,17 @@ pub struct AttachedXdp {
     pub mode: XdpMode,
 }
 
+/// What a VLAN interface does to the packets of the interface below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Vlan {
+    /// The VLAN's id, 1 to 4094.
+    pub id: u16,
+    /// Whether its tag is a service tag (802.1ad, 0x88a8) rather than 802.1Q's.
+    pub service_tag: bool,
+    /// Index of the interface below it.
+    pub below: u32,
+}
+
 /// A network interface as the data path sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
@@ -69,17 +53,31 @@ pub struct Interface {
     pub mac: Option<[u8; 6]>,
     /// The largest IP packet in bytes.
     pub mtu: u32,
+    /// The largest IPv6 packet in bytes: less than `mtu` where a router advertises so (RFC 4861, section 4.6.4).
+    pub ipv6_mtu: u32,
     /// The kind of a software device (`veth`, `bridge`, `tun`, …); `None` for hardware, virtual hardware and
     /// loopback.
     pub kind: Option<String>,
+    /// Its tag, if it is a VLAN interface.
+    pub vlan: Option<Vlan>,
     /// The kernel module that drives it (`virtio_net`, `ixgbe`, …); for a software device its kind.
     pub driver: Option<String>,
     /// Whether it is administratively up.
     pub up: bool,
-    /// Its IPv4 addresses, in the kernel's order.
+    /// Its addresses of both families, in the kernel's order.
     pub addresses: Vec<Prefix>,
     /// The XDP program on it, if any.
     pub xdp: Option<AttachedXdp>,
+}
+
+impl Interface {
+    /// The largest packet of the address's family that fits, in bytes.
+    pub(super) fn mtu_for(&self, address: IpAddr) -> u32 {
+        match address {
+            IpAddr::V4(_) => self.mtu,
+            IpAddr::V6(_) => self.mtu.min(self.ipv6_mtu),
+        }
+    }
 }
 
 impl Netlink {
@@ -87,10 +85,8 @@ impl Netlink {
     pub async fn interfaces(&self) -> Result<Vec<Interface>, NetlinkError> {
         let links = collect("list the interfaces", self.handle.link().get().execute()).await?;
         let mut addresses: HashMap<u32, Vec<Prefix>> = HashMap::new();
-        for message in self.address_messages().await? {
-            if let Some(prefix) = prefix_of(&message) {
-                addresses.entry(message.header.index).or_default().push(prefix);
-            }
+        for listed in self.listed_addresses().await? {
+            addresses.entry(listed.interface).or_default().push(listed.prefix);
         }
         let mut interfaces: Vec<Interface> =
             links.iter().map(|link| interface_of(link, &mut addresses)).collect();
@@ -109,76 +105,43 @@ impl Netlink {
             }),
         }
     }
-
-    /// All IPv4 addresses of this host, by address.
-    pub async fn local_addresses(&self) -> Result<Vec<LocalAddress>, NetlinkError> {
-        let mut locals: Vec<LocalAddress> = Vec::new();
-        for interface in self.interfaces().await? {
-            locals.extend(interface.addresses.iter().map(|&prefix| LocalAddress {
-                prefix,
-                interface: interface.index,
-                interface_name: interface.name.clone(),
-            }));
-        }
-        locals.sort();
-        Ok(locals)
-    }
-
-    /// Where a service address sits; if nowhere, the error prints the `ip addr add` line that puts it on
-    /// `suggestion`, the interface that clients come in by.
-    pub async fn require_local(
-        &self,
-        address: Ipv4Addr,
-        suggestion: &str,
-    ) -> Result<LocalAddress, NetlinkError> {
-        let locals = self.local_addresses().await?;
-        locals
-            .into_iter()
-            .find(|local| local.prefix.address == address)
-            .ok_or_else(|| NetlinkError::AddressNotLocal { address, suggestion: suggestion.to_owned() })
-    }
-
-    async fn address_messages(&self) -> Result<Vec<AddressMessage>, NetlinkError> {
-        let mut messages = collect("list the addresses", self.handle.address().get().execute()).await?;
-        messages.retain(|message| message.header.family == AddressFamily::Inet);
-        Ok(messages)
-    }
 }
 
-/// `IFA_LOCAL` is the own address; on a point-to-point link `IFA_ADDRESS` is the peer's.
-fn prefix_of(message: &AddressMessage) -> Option<Prefix> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Local(IpAddr::V4(address)) => {
-            Some(Prefix { address: *address, length: message.header.prefix_len })
-        }
-        _ => None,
-    })
-}
-
-fn interface_of(link: &LinkMessage, addresses: &mut HashMap<u32, Vec<Prefix>>) -> Interface {
+pub(super) fn interface_of(link: &LinkMessage, addresses: &mut HashMap<u32, Vec<Prefix>>) -> Interface {
     let mut interface = Interface {
         name: String::new(),
         index: link.header.index,
         mac: None,
         mtu: 0,
+        ipv6_mtu: u32::MAX,
         kind: None,
+        vlan: None,
         driver: None,
         up: link.header.flags.contains(LinkFlags::Up),
         addresses: addresses.remove(&link.header.index).unwrap_or_default(),
         xdp: None,
     };
-    let (mut bus, mut device) = (None, None);
+    let (mut bus, mut device, mut below) = (None, None, 0);
     for attribute in &link.attributes {
         match attribute {
             LinkAttribute::IfName(name) => interface.name.clone_from(name),
             LinkAttribute::Address(bytes) => interface.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok(),
             LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
-            LinkAttribute::LinkInfo(infos) => interface.kind = kind_of(infos),
+            LinkAttribute::AfSpecUnspec(families) => interface.ipv6_mtu = ipv6_mtu_of(families),
+            LinkAttribute::Link(index) => below = *index,
+            LinkAttribute::LinkInfo(infos) => {
+                interface.kind = kind_of(infos);
+                interface.vlan = vlan_of(infos);
+            }
             LinkAttribute::Xdp(attributes) => interface.xdp = xdp_of(attributes),
             LinkAttribute::ParentDevBusName(name) => bus = Some(name),
             LinkAttribute::ParentDevName(name) => device = Some(name),
             _ => {}
         }
+    }
+    interface.ipv6_mtu = interface.ipv6_mtu.min(interface.mtu);
+    if let Some(vlan) = &mut interface.vlan {
+        vlan.below = below;
     }
     interface.driver = match (bus, device) {
         (Some(bus), Some(device)) => bus_driver(bus, device),
@@ -192,6 +155,33 @@ fn kind_of(infos: &[LinkInfo]) -> Option<String> {
         LinkInfo::Kind(kind) => Some(kind.to_string()),
         _ => None,
     })
+}
+
+/// The tag; the interface below is an attribute of its own.
+fn vlan_of(infos: &[LinkInfo]) -> Option<Vlan> {
+    let tag = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vlan(tag)) => Some(tag),
+        _ => None,
+    })?;
+    let id = tag.iter().find_map(|part| match part {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })?;
+    let service_tag = tag.contains(&InfoVlan::Protocol(VlanProtocol::Ieee8021Ad));
+    Some(Vlan { id, service_tag, below: 0 })
+}
+
+/// What the kernel's IPv6 has for the interface; no limit where it does not serve it.
+fn ipv6_mtu_of(families: &[AfSpecUnspec]) -> u32 {
+    let settings = families.iter().filter_map(|family| match family {
+        AfSpecUnspec::Inet6(settings) => Some(settings),
+        _ => None,
+    });
+    let mtu = settings.flatten().find_map(|setting| match setting {
+        AfSpecInet6::DevConf(settings) => u32::try_from(settings.mtu6).ok(),
+        _ => None,
+    });
+    mtu.filter(|&mtu| mtu > 0).unwrap_or(u32::MAX)
 }
 
 /// `/sys/class/net` shows the interfaces of the namespace that *mounted* it, which may not be ours; the parent

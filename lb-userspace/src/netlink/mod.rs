@@ -1,11 +1,12 @@
 //! What the data path needs to know about the world, asked of the kernel over route netlink: the
-//! interfaces it attaches to, the addresses of this host, and by which MAC and interface a backend is
-//! reached.
+//! interfaces it attaches to, the addresses of this host, and by which interface and MAC a backend is reached
+//! and how large a packet may be on the way there. IPv4 and IPv6 alike.
 //!
 //! [`Netlink`] answers single questions; [`Watcher`] keeps next hops true while the world moves. Both belong
 //! to the network namespace of the thread that opened them (see `rtnetlink(7)`). Nothing here knows about
 //! services, BPF maps or the configuration.
 
+mod addresses;
 mod interfaces;
 mod neighbours;
 mod routes;
@@ -13,12 +14,13 @@ mod routes;
 mod tests;
 mod watcher;
 
-use std::{future::Future, net::Ipv4Addr, time::Duration};
+use std::{future::Future, net::IpAddr, time::Duration};
 
 use futures_util::{Stream, StreamExt};
 
 pub use self::{
-    interfaces::{AttachedXdp, Interface, LocalAddress, Prefix, XdpMode},
+    addresses::{AddressState, LocalAddress, Ownership, Prefix},
+    interfaces::{AttachedXdp, Interface, Vlan, XdpMode},
     neighbours::{Neighbour, NeighbourKey},
     routes::{NextHop, Obstacle, Resolution},
     watcher::{NextHopChanged, Watcher},
@@ -61,16 +63,29 @@ pub enum NetlinkError {
         /// The interfaces that exist, by index.
         existing: Vec<String>,
     },
-    /// A service address is on no interface, so nobody would answer ARP for it.
+    /// A service address is on no interface, so nobody would answer for it.
     #[error(
-        "no interface has the address {address}, so nobody answers ARP for it; \
-         add it with: ip addr add {address}/32 dev {suggestion}"
+        "no interface has the address {address}, so nobody answers {} for it; add it with: {}",
+        question_about(*address),
+        addresses::line_that_adds(*address, suggestion)
     )]
     AddressNotLocal {
         /// The address of the service.
-        address: Ipv4Addr,
+        address: IpAddr,
         /// The interface that the clients come in by.
         suggestion: String,
+    },
+    /// A service address is also another host's, so this host does not answer for it (RFC 4862, section 5.4.5).
+    #[error(
+        "another host on the link of {interface} has the address {address}, so this one does not use it; \
+         where that is meant, as in a pair of balancers, add it with: {} nodad",
+        addresses::line_that_adds(*address, interface)
+    )]
+    AddressDuplicate {
+        /// The address of the service.
+        address: IpAddr,
+        /// The interface that has it.
+        interface: String,
     },
 }
 
@@ -98,6 +113,14 @@ impl Netlink {
             rtnetlink::new_connection().map_err(|source| NetlinkError::Open { source })?;
         tokio::spawn(connection);
         Ok(Self { handle })
+    }
+}
+
+/// How a host on the link asks for the address's MAC.
+fn question_about(address: IpAddr) -> &'static str {
+    match address {
+        IpAddr::V4(_) => "ARP",
+        IpAddr::V6(_) => "neighbour discovery",
     }
 }
 

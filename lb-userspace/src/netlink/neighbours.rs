@@ -2,11 +2,11 @@
 //!
 //! The data path forwards by MAC without asking anybody, so the kernel never sees traffic to a backend and
 //! would let its entry age. Entries of backends are therefore made *managed* (`NTF_EXT_MANAGED`, kernel 5.16):
-//! the kernel itself probes them again before they go stale, one unicast ARP per `interval_probe_time`. On
+//! the kernel itself probes them again before they go stale, one unicast ARP request or neighbour solicitation per `interval_probe_time`. On
 //! older kernels the attribute is ignored, and the same message is a plain `NTF_USE`: as if one packet had
 //! been sent there (`net/core/neighbour.c`, `neigh_add`).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use rtnetlink::packet_route::{
     AddressFamily,
@@ -23,8 +23,11 @@ use super::{Netlink, NetlinkError, collect, in_time};
 /// again and those of other programs are not. Unassigned in `rtnetlink.h`.
 const OURS: RouteProtocol = RouteProtocol::Other(108);
 
-/// An entry's key: the interface's index and the address on its link.
-pub type NeighbourKey = (u32, Ipv4Addr);
+/// An entry's key: the interface's index and the address on its link, which may be link-local.
+pub type NeighbourKey = (u32, IpAddr);
+
+/// The families whose neighbours are known.
+const FAMILIES: [AddressFamily; 2] = [AddressFamily::Inet, AddressFamily::Inet6];
 
 /// An entry of the neighbour table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,10 +42,9 @@ pub struct Neighbour {
 }
 
 impl Neighbour {
-    /// The key and the entry that a netlink message describes; `None` if it is not about an IPv4 neighbour.
+    /// The key and the entry that a netlink message describes; `None` if it is not about an IP neighbour.
     pub(super) fn parse(message: &NeighbourMessage) -> Option<(NeighbourKey, Self)> {
-        if message.header.family != AddressFamily::Inet
-            || message.header.flags.contains(NeighbourFlags::Proxy)
+        if !FAMILIES.contains(&message.header.family) || message.header.flags.contains(NeighbourFlags::Proxy)
         {
             return None;
         }
@@ -57,7 +59,10 @@ impl Neighbour {
         for attribute in &message.attributes {
             match attribute {
                 NeighbourAttribute::Destination(NeighbourAddress::Inet(destination)) => {
-                    address = Some(*destination);
+                    address = Some(IpAddr::V4(*destination));
+                }
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(destination)) => {
+                    address = Some(IpAddr::V6(*destination));
                 }
                 NeighbourAttribute::LinkLayerAddress(bytes) if usable(message.header.state) => {
                     neighbour.mac = <[u8; 6]>::try_from(bytes.as_slice()).ok();
@@ -105,11 +110,15 @@ fn usable(state: NeighbourState) -> bool {
 }
 
 impl Netlink {
-    /// All IPv4 entries of the neighbour table.
+    /// All entries of the neighbour tables.
     pub async fn neighbours(&self) -> Result<Vec<(NeighbourKey, Neighbour)>, NetlinkError> {
-        let request = self.handle.neighbours().get().set_address_family(AddressFamily::Inet);
-        let messages = collect("list the neighbours", request.execute()).await?;
-        Ok(messages.iter().filter_map(Neighbour::parse).collect())
+        let mut neighbours = Vec::new();
+        for family in FAMILIES {
+            let request = self.handle.neighbours().get().set_address_family(family);
+            let messages = collect("list the neighbours", request.execute()).await?;
+            neighbours.extend(messages.iter().filter_map(Neighbour::parse));
+        }
+        Ok(neighbours)
     }
 
     /// Asks the kernel to resolve the address on that link, as if a packet had been sent there, and to keep it
@@ -154,7 +163,7 @@ impl Netlink {
         let mut request = self
             .handle
             .neighbours()
-            .add(interface, IpAddr::V4(address))
+            .add(interface, address)
             .state(NeighbourState::None)
             .flags(kept | NeighbourFlags::Use)
             .replace();

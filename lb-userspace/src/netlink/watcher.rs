@@ -2,12 +2,12 @@
 //!
 //! One task listens to what the kernel announces about neighbours, routes, links and addresses. A neighbour's
 //! change is applied at once (a backend that moves to another MAC is followed within milliseconds of its
-//! gratuitous ARP); anything else, and a lost announcement (`ENOBUFS`), is answered by asking for everything
+//! gratuitous ARP or unsolicited advertisement); anything else, and a lost announcement (`ENOBUFS`), is answered by asking for everything
 //! again. That also happens every [`RESYNC_EVERY`], so that no error lasts longer.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::Ipv4Addr,
+    net::IpAddr,
     time::Duration,
 };
 
@@ -24,9 +24,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    Neighbour, NeighbourKey, Netlink, NetlinkError, NextHop, Obstacle, Resolution, routes::obstacle_of,
-};
+use super::{Neighbour, NeighbourKey, Netlink, NetlinkError, NextHop, Obstacle, Resolution};
 
 /// Everything is asked for again this often, whatever was announced.
 const RESYNC_EVERY: Duration = Duration::from_secs(30);
@@ -39,17 +37,28 @@ const NUDGE_EVERY: Duration = Duration::from_secs(5);
 /// An entry that is missing is asked for at most this often.
 const CREATE_EVERY: Duration = Duration::from_millis(200);
 
-const SUBSCRIPTIONS: [MulticastGroup; 4] =
-    [MulticastGroup::Neigh, MulticastGroup::Ipv4Route, MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr];
+/// `Link` tells of an interface's MTU, `Ipv6Ifinfo` of the one that a router advertises. Nobody announces path MTU
+/// exceptions: they are seen every [`RESYNC_EVERY`].
+const SUBSCRIPTIONS: [MulticastGroup; 9] = [
+    MulticastGroup::Neigh,
+    MulticastGroup::Link,
+    MulticastGroup::Ipv4Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv6Ifinfo,
+    MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv6Rule,
+];
 
 /// The way to a backend is another one than before; sent once for every backend when it is first watched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NextHopChanged {
     /// The backend's address, as given to [`Watcher::watch`].
-    pub backend: Ipv4Addr,
+    pub backend: IpAddr,
     /// The way there. Without MAC while the neighbour is not resolved; `None` without a route.
     pub hop: Option<NextHop>,
-    /// What is in the way; `None` if the hop has a MAC.
+    /// What is in the way; `None` if the hop has a MAC and a source.
     pub obstacle: Option<Obstacle>,
 }
 
@@ -59,7 +68,7 @@ pub struct NextHopChanged {
 /// its agent stays on a warm table; [`Netlink::release_neighbours`] ends it.
 #[derive(Debug)]
 pub struct Watcher {
-    backends: watch::Sender<BTreeSet<Ipv4Addr>>,
+    backends: watch::Sender<BTreeSet<IpAddr>>,
     task: JoinHandle<()>,
 }
 
@@ -73,7 +82,7 @@ impl Watcher {
     }
 
     /// Watches exactly these backends from now on.
-    pub fn watch(&self, backends: impl IntoIterator<Item = Ipv4Addr>) {
+    pub fn watch(&self, backends: impl IntoIterator<Item = IpAddr>) {
         self.backends.send_replace(backends.into_iter().collect());
     }
 }
@@ -113,7 +122,7 @@ enum Ended {
 
 async fn run(
     mut world: World,
-    mut wanted: watch::Receiver<BTreeSet<Ipv4Addr>>,
+    mut wanted: watch::Receiver<BTreeSet<IpAddr>>,
     events: mpsc::Sender<NextHopChanged>,
 ) {
     let mut table = Table::new(events);
@@ -133,7 +142,7 @@ async fn run(
 async fn follow(
     table: &mut Table,
     world: &mut World,
-    wanted: &mut watch::Receiver<BTreeSet<Ipv4Addr>>,
+    wanted: &mut watch::Receiver<BTreeSet<IpAddr>>,
 ) -> Ended {
     let mut tick = tokio::time::interval(TICK);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -209,9 +218,9 @@ impl From<NetlinkError> for Stop {
 /// What is known: routes of the backends, the neighbour table, and what was last told.
 struct Table {
     events: mpsc::Sender<NextHopChanged>,
-    routes: BTreeMap<Ipv4Addr, Resolution>,
+    routes: BTreeMap<IpAddr, Resolution>,
     neighbours: HashMap<NeighbourKey, Neighbour>,
-    told: BTreeMap<Ipv4Addr, Resolution>,
+    told: BTreeMap<IpAddr, Resolution>,
     nudged: HashMap<NeighbourKey, Instant>,
 }
 
@@ -227,11 +236,12 @@ impl Table {
     }
 
     /// Asks for everything and tells what is different.
-    async fn resync(&mut self, netlink: &Netlink, backends: &BTreeSet<Ipv4Addr>) -> Result<(), Stop> {
+    async fn resync(&mut self, netlink: &Netlink, backends: &BTreeSet<IpAddr>) -> Result<(), Stop> {
         let neighbours = netlink.neighbours().await?.into_iter().collect();
+        let interfaces = netlink.interfaces().await?;
         let mut routes = BTreeMap::new();
         for &backend in backends {
-            routes.insert(backend, netlink.route(backend).await?);
+            routes.insert(backend, netlink.route(backend, &interfaces).await?);
         }
         let before = self.keys();
         self.neighbours = neighbours;
@@ -243,7 +253,7 @@ impl Table {
 
     /// The neighbour entries that the watched backends need.
     fn keys(&self) -> BTreeSet<NeighbourKey> {
-        self.routes.iter().filter_map(|(&backend, route)| key_of(backend, route)).collect()
+        self.routes.iter().filter_map(|(&backend, route)| route.key(backend)).collect()
     }
 
     /// Entries that no backend needs any more age as any other from now on.
@@ -272,12 +282,8 @@ impl Table {
     /// Sends an event for each backend whose way differs from what was last told.
     async fn tell(&mut self) -> Result<(), Stop> {
         for (&backend, route) in &self.routes {
-            let mut now = route.clone();
-            if let (Some(hop), Some(key)) = (&mut now.hop, key_of(backend, route)) {
-                let neighbour = self.neighbours.get(&key);
-                hop.mac = neighbour.and_then(|neighbour| neighbour.mac);
-                now.obstacle = obstacle_of(neighbour);
-            }
+            let neighbour = route.key(backend).and_then(|key| self.neighbours.get(&key));
+            let now = route.clone().with(backend, neighbour);
             if self.told.get(&backend) == Some(&now) {
                 continue;
             }
@@ -307,8 +313,4 @@ impl Table {
             }
         }
     }
-}
-
-fn key_of(backend: Ipv4Addr, route: &Resolution) -> Option<NeighbourKey> {
-    route.hop.as_ref().map(|hop| (hop.interface, hop.neighbour_of(backend)))
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddrV4},
+    net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -25,6 +25,7 @@ use crate::{
     api::{self, ApiError, Reply, Timestamp},
     config::{Config, Target, XdpMode},
     dataplane::{Attached, Dataplane, DataplaneError, Mode, Pins, task},
+    listen::Listen,
     netlink::{Interface, Netlink, NetlinkError, Watcher},
 };
 
@@ -225,8 +226,8 @@ fn say_what_happened(
 }
 
 /// What the counters are wanted of.
-fn watched(config: &Config) -> Vec<(SocketAddrV4, Vec<SocketAddrV4>)> {
-    config.services.iter().map(|service| (service.address, addresses(config, &service.target))).collect()
+fn watched(config: &Config) -> Vec<(Listen, Vec<SocketAddr>)> {
+    config.services.iter().map(|service| (service.listen, addresses(config, &service.target))).collect()
 }
 
 /// A channel of another type that ends in the controller's.
@@ -295,13 +296,8 @@ fn watch(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Result<Watch
             }
         }
     });
-    let backends: Vec<IpAddr> = config
-        .services
-        .iter()
-        .flat_map(|service| addresses(config, &service.target))
-        .map(|address| IpAddr::V4(*address.ip()))
-        .collect();
-    watcher.watch(backends);
+    let backends = config.services.iter().flat_map(|service| addresses(config, &service.target));
+    watcher.watch(backends.map(|address| address.ip()));
     Ok(watcher)
 }
 

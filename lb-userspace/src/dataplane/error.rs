@@ -8,6 +8,8 @@ use aya::{
     programs::{ProgramError, links::LinkError},
 };
 
+use crate::listen::Listen;
+
 /// What can go wrong between the agent and the kernel, each with what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum DataplaneError {
@@ -27,6 +29,12 @@ pub enum DataplaneError {
     Kernel {
         /// The end of what the verifier says.
         reason: String,
+    },
+    /// The kernel's half cannot do this yet.
+    #[error("{service}: this mode, algorithm, protocol or address is not carried yet")]
+    NotYet {
+        /// The service.
+        service: Listen,
     },
     /// Another layout's pins are there.
     #[error(

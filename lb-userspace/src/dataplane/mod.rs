@@ -14,7 +14,7 @@ pub mod task;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::{Ipv4Addr, SocketAddrV4},
+    net::{SocketAddr, SocketAddrV4},
     os::fd::AsFd as _,
 };
 
@@ -29,13 +29,16 @@ use lb_common::{
 };
 
 pub use attach::{Attached, Kind, Mode, Port, now};
+pub use desired::{Desired, DesiredBackend, DesiredService, Fate, Rate, Timeouts, Way};
 pub use error::DataplaneError;
 pub use pins::Pins;
-pub use publish::{Desired, DesiredBackend, DesiredService, Timeouts, Way};
 pub use sweep::Swept;
 
-use crate::ring::{Region, Regions};
-use publish::{KnownService, Resting, service_key};
+use crate::{
+    listen::Listen,
+    ring::{Region, Regions},
+};
+use publish::{KnownService, Resting, carried, carried_server, service_key};
 use shared::{Accounts, Cells, Slots};
 use sweep::Sweep;
 
@@ -231,7 +234,8 @@ impl Dataplane {
             interface: port.index,
             interface_mac: mac,
             exit: lb_common::abi::exit::REDIRECT,
-            source: Ipv4Addr::UNSPECIFIED,
+            mtu: 0,
+            sources: Vec::new(),
         };
         let known = self.interfaces.iter().find(|known| known.index == port.index);
         way.exit = known.map_or(way.exit, |known| known.exit);
@@ -247,7 +251,7 @@ impl Dataplane {
     }
 
     /// What took new connections when it was taken up: (service, backend).
-    pub fn active(&self) -> Vec<(SocketAddrV4, SocketAddrV4)> {
+    pub fn active(&self) -> Vec<(Listen, SocketAddr)> {
         let active = self.backends.iter().filter(|(_, known)| known.state == backend_state::ACTIVE);
         active.filter_map(|(number, _)| self.name_of(*number)).collect()
     }
@@ -273,9 +277,12 @@ impl Dataplane {
     /// The counters of a backend; zero before it was published.
     pub fn backend_counts(
         &self,
-        service: SocketAddrV4,
-        backend: SocketAddrV4,
+        service: Listen,
+        backend: SocketAddr,
     ) -> Result<BackendCounts, DataplaneError> {
+        let (Some(service), Some(backend)) = (carried(&service), carried_server(backend)) else {
+            return Ok(BackendCounts::default());
+        };
         let id = self.services.get(&service_key(service)).map(|known| known.entry.id);
         let wanted = service_key(backend);
         let found = self.backends.iter().find(|(_, known)| {
@@ -293,10 +300,10 @@ impl Dataplane {
     }
 
     /// The counters of a service's reasons, over all CPUs; `None`: packets without a service.
-    pub fn reasons(&self, service: Option<SocketAddrV4>) -> Result<Vec<(Reason, u64)>, DataplaneError> {
+    pub fn reasons(&self, service: Option<Listen>) -> Result<Vec<(Reason, u64)>, DataplaneError> {
         let id = match service {
             None => 0,
-            Some(address) => match self.services.get(&service_key(address)) {
+            Some(listen) => match carried(&listen).and_then(|known| self.services.get(&service_key(known))) {
                 Some(known) => known.entry.id,
                 None => return Ok(Vec::new()),
             },
@@ -315,12 +322,13 @@ impl Dataplane {
     }
 
     /// Name a backend (by id) by its service's and its own address, for messages.
-    pub fn name_of(&self, number: u32) -> Option<(SocketAddrV4, SocketAddrV4)> {
+    pub fn name_of(&self, number: u32) -> Option<(Listen, SocketAddr)> {
         let backend = self.backends.get(&number)?;
         let service = self.service_by_id(backend.service)?;
-        let address =
-            |address: lb_common::Be32, port: lb_common::Be16| SocketAddrV4::new(address.into(), port.host());
-        Some((address(service.address, service.port), address(backend.address, backend.port)))
+        let address = |address: lb_common::Be32, port: lb_common::Be16| {
+            SocketAddr::V4(SocketAddrV4::new(address.into(), port.host()))
+        };
+        Some((Listen::tcp(address(service.address, service.port)), address(backend.address, backend.port)))
     }
 }
 

@@ -16,7 +16,7 @@ use lb_common::{
     cell::{Owner, Phase},
 };
 
-use super::{Dataplane, DataplaneError, now, publish::Timeouts};
+use super::{Dataplane, DataplaneError, desired::Timeouts, now};
 
 /// How long one slice may take before others get their turn.
 const SLICE: Duration = Duration::from_millis(2);

@@ -1,6 +1,6 @@
 //! The task that alone holds BPF descriptors: it publishes what it is told, sweeps, and answers with counts.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use lb_common::Reason;
 use tokio::{
@@ -8,6 +8,8 @@ use tokio::{
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
+
+use crate::listen::Listen;
 
 use super::{BackendCounts, Dataplane, DataplaneError, Desired, Swept};
 
@@ -34,9 +36,9 @@ pub enum Notice {
     /// An account does not agree with the connections it stands for: a defect of ours.
     AccountFault {
         /// The service.
-        service: SocketAddrV4,
+        service: Listen,
         /// The backend.
-        backend: SocketAddrV4,
+        backend: SocketAddr,
         /// By how many connections.
         difference: i64,
     },
@@ -55,11 +57,11 @@ pub struct Counts {
 #[derive(Clone, Debug)]
 pub struct ServiceCounts {
     /// Where clients connect to.
-    pub address: SocketAddrV4,
+    pub listen: Listen,
     /// By reason.
     pub reasons: Vec<(Reason, u64)>,
     /// By backend.
-    pub backends: Vec<(SocketAddrV4, BackendCounts)>,
+    pub backends: Vec<(SocketAddr, BackendCounts)>,
 }
 
 /// The way to the task.
@@ -85,7 +87,7 @@ impl Handle {
 /// (service, its backends). The task ends when every handle is gone.
 pub fn spawn(
     dataplane: Dataplane,
-    watched: Vec<(SocketAddrV4, Vec<SocketAddrV4>)>,
+    watched: Vec<(Listen, Vec<SocketAddr>)>,
     notices: mpsc::UnboundedSender<Notice>,
 ) -> (Handle, JoinHandle<()>) {
     let (sender, receiver) = mpsc::unbounded_channel();
@@ -95,7 +97,7 @@ pub fn spawn(
 
 async fn run(
     mut dataplane: Dataplane,
-    watched: Vec<(SocketAddrV4, Vec<SocketAddrV4>)>,
+    watched: Vec<(Listen, Vec<SocketAddr>)>,
     notices: mpsc::UnboundedSender<Notice>,
     mut commands: mpsc::UnboundedReceiver<Command>,
 ) {
@@ -155,18 +157,15 @@ fn tell_faults(dataplane: &Dataplane, swept: Swept, notices: &mpsc::UnboundedSen
     }
 }
 
-fn counts(
-    dataplane: &Dataplane,
-    watched: &[(SocketAddrV4, Vec<SocketAddrV4>)],
-) -> Result<Counts, DataplaneError> {
+fn counts(dataplane: &Dataplane, watched: &[(Listen, Vec<SocketAddr>)]) -> Result<Counts, DataplaneError> {
     let services = watched
         .iter()
-        .map(|(address, backends)| {
+        .map(|(listen, backends)| {
             let backends = backends
                 .iter()
-                .map(|backend| Ok((*backend, dataplane.backend_counts(*address, *backend)?)))
+                .map(|backend| Ok((*backend, dataplane.backend_counts(*listen, *backend)?)))
                 .collect::<Result<_, DataplaneError>>()?;
-            Ok(ServiceCounts { address: *address, reasons: dataplane.reasons(Some(*address))?, backends })
+            Ok(ServiceCounts { listen: *listen, reasons: dataplane.reasons(Some(*listen))?, backends })
         })
         .collect::<Result<_, DataplaneError>>()?;
     Ok(Counts { services, nobody: dataplane.reasons(None)? })

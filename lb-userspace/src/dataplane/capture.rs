@@ -58,7 +58,7 @@ impl Dataplane {
     }
 
     /// Replace every program in place by one for `purpose`.
-    fn swap_all(&mut self, purpose: u8) -> Result<(), DataplaneError> {
+    pub(super) fn swap_all(&mut self, purpose: u8) -> Result<(), DataplaneError> {
         for place in 0..self.attached.len() {
             let (port, mode) = &self.attached[place];
             let (mut loaded, _) = attach::swap(&self.pins, &self.common.layout, port, *mode, purpose)?;

@@ -50,16 +50,7 @@ impl Loaded {
             purpose,
             pad: [0; 3],
         };
-        let mut loader = EbpfLoader::new();
-        loader.override_global("CONFIG", &config, true);
-        for shape in maps() {
-            let (name, .., fixed) = shape;
-            if fixed.is_none() {
-                loader.map_max_entries(name, entries(shape, layout));
-            }
-            loader.map_pin_path(name, pins.map(name));
-        }
-        let mut object = loader.load(OBJECT).map_err(DataplaneError::from_load)?;
+        let mut object = over_maps(pins, layout, &config)?;
         let programs = object.take_map(PROGRAMS).ok_or(DataplaneError::Object { name: PROGRAMS })?;
         let mut loaded = Self { object, programs };
         loaded.fill()?;
@@ -90,9 +81,42 @@ impl Loaded {
     }
 }
 
+/// The object over the pinned maps, its programs not loaded yet.
+fn over_maps(pins: &Pins, layout: &Layout, config: &ProgramConfig) -> Result<Ebpf, DataplaneError> {
+    let mut loader = EbpfLoader::new();
+    loader.override_global("CONFIG", config, true);
+    for shape in maps() {
+        let (name, .., fixed) = shape;
+        if fixed.is_none() {
+            loader.map_max_entries(name, entries(shape, layout));
+        }
+        loader.map_pin_path(name, pins.map(name));
+    }
+    loader.load(OBJECT).map_err(DataplaneError::from_load)
+}
+
 fn xdp<'a>(object: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, DataplaneError> {
     object
         .program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or(DataplaneError::Object { name })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::testing::{LAYOUT, with_pins};
+
+    #[test]
+    fn the_kernel_object_declares_the_maps_that_are_adopted_and_all_stages() {
+        with_pins(|pins| {
+            pins.prepare().expect("a BPF file system");
+            let mut object = over_maps(pins, &LAYOUT, &ProgramConfig::default()).expect("an object");
+            pins.check(&LAYOUT).expect("the shapes that this agent would adopt");
+            assert!(object.take_map(PROGRAMS).is_some());
+            for name in Stage::ALL.map(Stage::name).into_iter().chain([ENTRY]) {
+                assert!(object.program(name).is_some(), "{name}");
+            }
+        });
+    }
 }

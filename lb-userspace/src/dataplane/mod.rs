@@ -18,6 +18,8 @@ mod events;
 mod family;
 mod load;
 pub mod pins;
+#[cfg(test)]
+mod programs_tests;
 mod publish;
 #[cfg(test)]
 mod publish_tests;

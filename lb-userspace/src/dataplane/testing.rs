@@ -37,6 +37,14 @@ pub(super) const LAYOUT: Layout = Layout {
 
 /// Run a test over fresh maps, on a BPF file system that ends with it.
 pub(super) fn with_maps<R: Send>(layout: Layout, test: impl FnOnce(&Pins) -> R + Send) -> R {
+    with_pins(|pins| {
+        create(pins, &layout);
+        test(pins)
+    })
+}
+
+/// Run a test with a folder for pins, on a BPF file system that ends with it.
+pub(super) fn with_pins<R: Send>(test: impl FnOnce(&Pins) -> R + Send) -> R {
     thread::scope(|scope| {
         let inside = scope.spawn(|| {
             unshare(CloneFlags::CLONE_NEWNS).expect("root may make a mount namespace");
@@ -44,7 +52,6 @@ pub(super) fn with_maps<R: Send>(layout: Layout, test: impl FnOnce(&Pins) -> R +
             mount(&["--make-rprivate", "/"]);
             mount(&["-t", "bpf", "bpf", folder.path().to_str().expect("a path of words")]);
             let pins = Pins::new(folder.path().join("lb"));
-            create(&pins, &layout);
             let result = test(&pins);
             let unmounted = Command::new("umount").arg(folder.path()).status();
             assert!(unmounted.expect("umount is installed").success());

@@ -21,11 +21,11 @@ use crate::{
     cluster::{self, How, Outcome},
     config::Config,
     dataplane::{
-        Attached, Desired, Way,
+        Attached, Desired, Fault, Way,
         task::{Handle, Notice},
     },
     health::Moment,
-    listen::Listen,
+    listen::{self, Listen},
     netlink::Interface,
     probe::{Failure, galera::Sample, php_fpm},
 };
@@ -71,7 +71,7 @@ pub struct Controller {
     pub(super) dataplane: Handle,
     pub(super) state: Kept,
     file: StateFile,
-    checks: HashMap<BackendAt, Hasten>,
+    pub(super) checks: HashMap<BackendAt, Hasten>,
     pub(super) nodes: HashMap<NodeAt, Hasten>,
     pub(super) published: Option<Desired>,
     /// Whose connections are being ended, and until when at most.
@@ -283,12 +283,20 @@ impl Controller {
                 ("publication".to_owned(), format!("the data path refused an update: {why}"))
             }
             Notice::SweepFailed(why) => ("sweep".to_owned(), format!("connections cannot be expired: {why}")),
-            Notice::AccountFault { service, backend, difference } => (
-                format!("account {service} {backend}"),
-                format!(
-                    "{service} {backend}: live connections are {difference} off (a defect; please report it)"
-                ),
-            ),
+            Notice::Degraded(why) => ("degraded".to_owned(), why),
+            Notice::Event(event) => return self.heard(&event),
+            Notice::AccountFault(fault) => {
+                let (of, difference) = match fault {
+                    Fault::Pair { service, backend, difference } => {
+                        (format!("{service} {}", listen::server(backend)), difference)
+                    }
+                    Fault::Server { server, difference } => (listen::server(server), difference),
+                    Fault::Service { service, difference } => (service.to_string(), difference),
+                };
+                let text =
+                    format!("{of}: live connections are {difference} off (a defect; please report it)");
+                (format!("account {of}"), text)
+            }
         };
         if self.faults.insert(key, text.clone()).as_ref() != Some(&text) {
             log::error!("{text}");

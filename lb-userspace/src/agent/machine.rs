@@ -5,7 +5,12 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use lb_common::{abi::Layout, ports::PortRanges};
+use lb_common::{
+    Be32,
+    abi::Layout,
+    flow::{Bucket, SLOTS},
+    ports::PortRanges,
+};
 use rand::Rng as _;
 
 use super::start::StartError;
@@ -16,8 +21,11 @@ use crate::{
     netlink::{self, Interface, Netlink, NetlinkError, Ownership},
 };
 
-/// Bytes of kernel memory that a flow costs: an element of the flow table, and its bucket.
-const FLOW_BYTES: u64 = 112;
+/// Bytes of kernel memory that a flow costs: a slot of a bucket.
+const FLOW_BYTES: u64 = (size_of::<Bucket<Be32>>() / SLOTS) as u64;
+
+/// Flows that a table has room for whose version of IP no service speaks yet.
+const IDLE_FLOWS: u64 = 1 << 12;
 
 /// The largest MTU whose frames lie in one buffer of a native program on veth and virtio: a page less headroom and the
 /// kernel's own data (drivers/net/veth.c, `veth_xdp_set`).
@@ -96,9 +104,17 @@ pub(super) fn layout(config: &Config) -> Result<Layout, StartError> {
     Ok(Layout {
         seed: rand::rng().random(),
         ports: source_ports(config)?,
-        flows: flows as u32,
-        blocks: blocks(config, true),
+        buckets: [buckets(config, flows, true), buckets(config, flows, false)],
+        blocks: [blocks(config, true), blocks(config, false)],
     })
+}
+
+/// Buckets of a flow table that has room for `flows` flows of one version of IP: a power of two. A version that no
+/// service speaks gets a small one, for services may come.
+fn buckets(config: &Config, flows: u64, v4: bool) -> u32 {
+    let spoken = config.services.iter().any(|service| service.listen.address.is_ipv4() == v4);
+    let flows = if spoken { flows } else { flows.min(IDLE_FLOWS) };
+    flows.div_ceil(SLOTS as u64).next_power_of_two().clamp(1, 1 << 20) as u32
 }
 
 /// Blocks of port cells for one version of IP: one for each server and source address of `snat`, twice, so that
@@ -154,7 +170,8 @@ pub(super) fn port(interface: &Interface, mode: XdpMode) -> Result<(Port, [u8; 6
         XdpMode::Native => Some(Mode::Native),
         XdpMode::Generic => Some(Mode::Generic),
     };
-    Ok((Port { name: interface.name.clone(), index: interface.index, id: 0, kind, mode, running }, mac))
+    let mtu = interface.mtu.min(u16::MAX.into()) as u16;
+    Ok((Port { name: interface.name.clone(), index: interface.index, id: 0, kind, mode, running, mtu }, mac))
 }
 
 #[cfg(test)]

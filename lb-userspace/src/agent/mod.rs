@@ -8,6 +8,7 @@ pub mod advice;
 mod clusters;
 mod controller;
 mod cuts;
+mod evidence;
 pub mod machine;
 mod probers;
 mod publication;

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use lb_common::Ticks;
+use lb_common::{Ticks, abi};
 
 use super::controller::Controller;
 use crate::{
@@ -156,37 +156,4 @@ fn desired_service(config: &config::Service, backends: Vec<DesiredBackend>) -> D
         rate: config.rate_limit.map(|limit| Rate { per_second: limit.per_second, burst: limit.burst }),
         backends,
     }
-}
-
-/// The data path's numbers. Those that it does not know yet stand here; once it does, their names are ambiguous, which
-/// ends the build, and this module goes.
-mod abi {
-    pub(super) use lb_common::abi::no_backend;
-
-    mod to_come {
-        pub(in super::super) mod mode {
-            pub const SNAT: u8 = 0;
-            pub const DNAT: u8 = 1;
-            pub const DSR: u8 = 2;
-            pub const IPIP: u8 = 3;
-        }
-    }
-
-    #[allow(clippy::wildcard_imports, unused_imports, reason = "two sources of one name are to collide")]
-    mod both {
-        pub use super::to_come::*;
-        pub use lb_common::abi::*;
-    }
-
-    pub(super) mod algorithm {
-        mod to_come {
-            pub const LEAST_CONN: u8 = 2;
-            pub const MAGLEV: u8 = 3;
-            pub const SOURCE_HASH: u8 = 4;
-        }
-        pub use lb_common::abi::algorithm::*;
-        pub use to_come::*;
-    }
-
-    pub(super) use both::mode;
 }

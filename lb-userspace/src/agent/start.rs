@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::cell::PortCell;
+use lb_common::{
+    Be32, Be128,
+    cell::PortCell,
+    flow::{Bucket, SLOTS},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -28,9 +32,6 @@ use crate::{
     listen::Listen,
     netlink::{Interface, Netlink, NetlinkError, Watcher},
 };
-
-/// Bytes of kernel memory that a port cell costs.
-const CELL_BYTES: u64 = size_of::<PortCell>() as u64;
 
 /// Where one instance lives.
 #[derive(Clone, Debug)]
@@ -216,11 +217,19 @@ fn say_what_happened(
         }
     }
     let layout = dataplane.layout();
-    let megabytes = u64::from(layout.blocks) * u64::from(layout.ports.count()) * CELL_BYTES / 1_000_000;
+    let ports = u64::from(layout.ports.count());
+    let cells = [size_of::<PortCell<Be32>>(), size_of::<PortCell<Be128>>()];
+    let cells: u64 =
+        (0..2).map(|family| u64::from(layout.blocks[family]) * ports * cells[family] as u64).sum();
+    let tables = [size_of::<Bucket<Be32>>(), size_of::<Bucket<Be128>>()];
+    let tables: u64 = (0..2).map(|family| u64::from(layout.buckets[family]) * tables[family] as u64).sum();
+    let flows = layout.buckets.map(|buckets| u64::from(buckets) * SLOTS as u64);
     log::info!(
-        "{} flows at most, {megabytes} MB of port cells, {} source ports for each backend and address ({} new connections a second each, for good)",
-        layout.flows,
-        layout.ports.count(),
+        "{} IPv4 and {} IPv6 flows at most ({} MB), {} MB of port cells, {ports} source ports for each backend and address ({} new connections a second each, for good)",
+        flows[0],
+        flows[1],
+        tables / 1_000_000,
+        cells / 1_000_000,
         layout.ports.sustainable(),
     );
 }

@@ -294,5 +294,5 @@ pub(super) fn service_key<A: Ip>(listen: &Listen) -> Option<ServiceKey<A>> {
 
 /// Key of an address's ranges.
 pub(super) fn ranges_key<A: Ip>(address: A, protocol: Protocol) -> RangesKey<A> {
-    RangesKey { address, protocol: protocol.number(), pad: [0; 3] }
+    RangesKey { address, protocol: protocol.number().into() }
 }

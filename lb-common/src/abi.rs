@@ -56,7 +56,7 @@ impl Hop {
 /// Key of the map of services: where clients connect to. Written by the agent.
 ///
 /// The key of a range of ports holds the range's first port and 1 in `range`. The key (address, 0, [`ICMP`] or
-/// [`ICMPV6`]) stands for an address whose echo requests are answered here.
+/// [`ICMPV6`]) stands for an address whose echo requests are answered here, (address, 0, 0) for one that any service has.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ServiceKey<A> {

@@ -168,12 +168,16 @@ impl<A: Ip> Maps<A> {
     }
 }
 
+/// In place of a protocol: the key stands for an address that some service has.
+pub(super) const BALANCED: u8 = 0;
+
 /// One family: its maps, and what stands in them.
 pub(super) struct Family<A: Ip> {
     pub(super) maps: Maps<A>,
     pub(super) services: BTreeMap<Listen, KnownService>,
     pub(super) ranges: HashMap<RangesKey<A>, Ranges>,
-    pub(super) echo: BTreeSet<IpAddr>,
+    /// Addresses by themselves: whose echo requests are answered, and which are balanced at all (protocol 0).
+    pub(super) addresses: BTreeSet<(IpAddr, u8)>,
     pub(super) backends: BTreeMap<u16, Backend<A>>,
     pub(super) endpoints: HashMap<EndpointKey<A>, Endpoint>,
     /// By number; the first is nobody's.
@@ -212,7 +216,7 @@ impl<A: Ip> Family<A> {
             maps,
             services: BTreeMap::new(),
             ranges,
-            echo: BTreeSet::new(),
+            addresses: BTreeSet::new(),
             backends,
             endpoints,
             sources,
@@ -227,8 +231,8 @@ impl<A: Ip> Family<A> {
         let entries: Result<Vec<_>, _> = self.maps.services.iter().collect();
         for (key, service) in entries.map_err(DataplaneError::write(A::NAMES.services))? {
             let key: ServiceKey<A> = key.into();
-            if key.protocol == A::ECHO {
-                self.echo.insert(key.address.ip());
+            if key.protocol == A::ECHO || key.protocol == BALANCED {
+                self.addresses.insert((key.address.ip(), key.protocol));
                 continue;
             }
             let Some(listen) = self.listen_of(&key) else {

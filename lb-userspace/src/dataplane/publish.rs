@@ -8,7 +8,7 @@ use super::{
     Dataplane, DataplaneError,
     common::{Common, Server},
     desired::{Desired, DesiredService},
-    family::{Family, Ip},
+    family::{BALANCED, Family, Ip},
 };
 use crate::listen::Listen;
 
@@ -34,8 +34,8 @@ impl Dataplane {
         let wanted: BTreeSet<Listen> = desired.services.iter().map(|service| service.listen).collect();
         self.v4.withdraw_others(&mut self.common, &wanted, &mut errors);
         self.v6.withdraw_others(&mut self.common, &wanted, &mut errors);
-        self.v4.publish_echo(desired, &mut errors);
-        self.v6.publish_echo(desired, &mut errors);
+        self.v4.publish_addresses(desired, &mut errors);
+        self.v6.publish_addresses(desired, &mut errors);
         self.waiting = waits.then(|| desired.clone());
         errors
     }
@@ -93,29 +93,24 @@ impl<A: Ip> Family<A> {
         errors.extend(gone.iter().filter_map(|listen| self.withdraw(common, listen).err()));
     }
 
-    /// The addresses whose echo requests are answered.
-    fn publish_echo(&mut self, desired: &Desired, errors: &mut Vec<DataplaneError>) {
+    /// The addresses that are known by themselves: whose echo requests are answered, and which are balanced at all.
+    fn publish_addresses(&mut self, desired: &Desired, errors: &mut Vec<DataplaneError>) {
+        let echo = desired.echo.iter().map(|address| (*address, A::ECHO));
+        let balanced = desired.services.iter().map(|service| (service.listen.address, BALANCED));
         let wanted: BTreeSet<_> =
-            desired.echo.iter().copied().filter(|address| A::of(*address).is_some()).collect();
-        let key = |address: A| {
-            A::ServiceKey::from(ServiceKey { address, protocol: A::ECHO, ..ServiceKey::default() })
-        };
-        for address in wanted.difference(&self.echo.clone()) {
-            let Some(ours) = A::of(*address) else { continue };
-            match self.maps.services.insert(key(ours), Service::default(), 0) {
-                Ok(()) => {
-                    self.echo.insert(*address);
-                }
-                Err(error) => errors.push(DataplaneError::write(A::NAMES.services)(error)),
-            }
-        }
-        for address in self.echo.clone().difference(&wanted) {
-            let Some(ours) = A::of(*address) else { continue };
-            match self.maps.services.remove(&key(ours)) {
-                Ok(()) => {
-                    self.echo.remove(address);
-                }
-                Err(error) => errors.push(DataplaneError::write(A::NAMES.services)(error)),
+            echo.chain(balanced).filter(|(address, _)| A::of(*address).is_some()).collect();
+        for entry in wanted.symmetric_difference(&self.addresses.clone()) {
+            let Some(address) = A::of(entry.0) else { continue };
+            let key = A::ServiceKey::from(ServiceKey { address, protocol: entry.1, ..ServiceKey::default() });
+            let written = if wanted.contains(entry) {
+                self.addresses.insert(*entry);
+                self.maps.services.insert(key, Service::default(), 0)
+            } else {
+                self.addresses.remove(entry);
+                self.maps.services.remove(&key)
+            };
+            if let Err(error) = written {
+                errors.push(DataplaneError::write(A::NAMES.services)(error));
             }
         }
     }

@@ -114,7 +114,7 @@ fn request_route<A: Family, T: Tables<A>>(
         return route(packet, &candidate, way, tables);
     }
     let found = find(&key, tables)?;
-    if !found.owner.is_proven_link() && !goes_on(found.owner) {
+    if !found.owner.is_steady_link() && !goes_on(found.owner) {
         return None;
     }
     let id = found.record.backend;

@@ -11,9 +11,9 @@ mod refusing;
 
 use super::Case;
 
-/// All cases.
+/// All cases, each in its families.
 pub fn all() -> Vec<Case> {
-    [
+    let tables = [
         opening::cases(),
         algorithms::cases(),
         closing::cases(),
@@ -22,6 +22,6 @@ pub fn all() -> Vec<Case> {
         foreign::cases(),
         malformed::cases(),
         checksums::cases(),
-    ]
-    .concat()
+    ];
+    tables.into_iter().flatten().flat_map(Case::in_its_families).collect()
 }

@@ -17,6 +17,7 @@ pub mod packets;
 pub mod site;
 pub mod sums;
 pub mod targets;
+pub mod traffic;
 pub mod world;
 
 pub use bytes::Bytes;

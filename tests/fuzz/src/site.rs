@@ -4,7 +4,7 @@ use lb_common::{
     Be16, Be32, Be128, Reason,
     abi::{
         Backend, ENDPOINT_SERVICES, Endpoint, EndpointKey, Hop, ICMP, ICMPV6, Interface, ProgramConfig,
-        RangesKey, Ranges, Service, ServiceKey, TCP, UDP, algorithm, backend_state, mode, no_backend,
+        Ranges, RangesKey, Service, ServiceKey, TCP, UDP, algorithm, backend_state, mode, no_backend,
         service_flag,
     },
     ports::PortRanges,
@@ -169,7 +169,8 @@ impl Site {
             half.sources.put(number, source(number));
         }
         let icmp = if A::VERSION == 4 { ICMP } else { ICMPV6 };
-        let echo = ServiceKey { address: virtual_address(1), port: Be16::default(), protocol: icmp, range: 0 };
+        let echo =
+            ServiceKey { address: virtual_address(1), port: Be16::default(), protocol: icmp, range: 0 };
         half.services.put(echo, Service::default());
         for plan in &PLANS {
             self.open::<A>(world, plan);

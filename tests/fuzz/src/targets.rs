@@ -286,11 +286,8 @@ fn mutate<A: Numbered>(dice: &mut Unstructured<'_>, packet: &mut [u8]) -> Result
 fn quoting<A: Numbered>(dice: &mut Unstructured<'_>, from: End<A>, to: End<A>) -> Result<Vec<u8>> {
     let protocol = *dice.choose(&[TCP, TCP, UDP])?;
     let data = [1, 2, 3, 4, 5, 6, 7, 8, 9];
-    let mut quoted = if protocol == TCP {
-        tcp(from, to, &segment(dice, &data)?)
-    } else {
-        udp(from, to, &data)
-    };
+    let mut quoted =
+        if protocol == TCP { tcp(from, to, &segment(dice, &data)?) } else { udp(from, to, &data) };
     if u8::arbitrary(dice)? > 200 {
         // Quoted by a router inside a tunnel.
         quoted = A::packet(source(1), server(6), <A as Family>::TUNNEL, 64, &quoted);
@@ -309,7 +306,11 @@ fn complaints(dice: &mut Unstructured<'_>) -> Result<()> {
         if dice.is_empty() {
             break;
         }
-        if bool::arbitrary(dice)? { complaint::<Be32>(&world, dice)? } else { complaint::<Be128>(&world, dice)? }
+        if bool::arbitrary(dice)? {
+            complaint::<Be32>(&world, dice)?
+        } else {
+            complaint::<Be128>(&world, dice)?
+        }
     }
     Ok(())
 }
@@ -320,7 +321,8 @@ where
     World: Has<A>,
 {
     let plan = plan_of(dice.int_in_range(1..=PLANS.len() as u16)?);
-    let from = End { address: client::<A>(dice.int_in_range(1..=3)?), port: dice.int_in_range(40_000..=40_003)? };
+    let from =
+        End { address: client::<A>(dice.int_in_range(1..=3)?), port: dice.int_in_range(40_000..=40_003)? };
     let to = End { address: virtual_address(plan.id), port: SERVICE_PORT };
     let first = if plan.protocol == TCP {
         tcp(from, to, &Segment { flags: 2, sequence: 5_000, ..Segment::default() })

@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     hash::Hash,
     sync::{
-        PoisonError, RwLock,
+        Mutex, PoisonError, RwLock,
         atomic::{
             AtomicBool, AtomicU32, AtomicU64,
             Ordering::{Relaxed, SeqCst},
@@ -109,6 +109,37 @@ impl<A: Address> Half<A> {
     }
 }
 
+/// Who has held each port cell, by the moments at which they were given away.
+#[derive(Debug, Default)]
+pub struct Claims {
+    moment: AtomicU64,
+    given: Mutex<HashMap<(u8, u32), Vec<(u64, Holder)>>>,
+}
+
+/// Family's words of the client's address, its port, and the (service, backend) pair.
+type Holder = ((u64, u64), u16, u16);
+
+impl Claims {
+    /// This moment; no other gets the same.
+    pub fn moment(&self) -> u64 {
+        self.moment.fetch_add(1, SeqCst)
+    }
+
+    fn give<A: Address>(&self, index: u32, body: &PortCell<A>) {
+        let holder = (body.client().words(), body.owner.client_port().host(), body.backend);
+        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        given.entry((A::VERSION, index)).or_default().push((self.moment(), holder));
+    }
+
+    /// Whether a client has held a cell at `moment` or later.
+    pub fn held<A: Address>(&self, index: u32, client: A, port: u16, pair: u16, moment: u64) -> bool {
+        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(holders) = given.get(&(A::VERSION, index)) else { return false };
+        let last = holders.iter().rposition(|(_, holder)| *holder == (client.words(), port, pair));
+        last.is_some_and(|place| holders.get(place + 1).is_none_or(|(until, _)| *until > moment))
+    }
+}
+
 /// An account's words.
 #[derive(Default)]
 struct AccountWords {
@@ -134,6 +165,8 @@ pub struct World {
     pub errors: AtomicBool,
     /// Events told.
     pub events: AtomicU64,
+    /// Who has held each port cell, if that is to be known.
+    pub claims: Option<Claims>,
     clock: AtomicU32,
     chance: AtomicU64,
     tickets: Vec<AtomicU32>,
@@ -163,6 +196,7 @@ impl World {
             ring: zeros(ring),
             errors: AtomicBool::new(true),
             events: AtomicU64::new(0),
+            claims: None,
             clock: AtomicU32::new(1_000),
             chance: AtomicU64::new(seed),
             tickets: zeros(IDS),
@@ -402,6 +436,9 @@ where
 
     fn fill_cell(&self, index: u32, busy: Owner, body: &PortCell<A>) {
         if let Some(cell) = self.half().cells.get(index as usize) {
+            if let Some(claims) = &self.claims {
+                claims.give(index, body);
+            }
             cell.fill(busy, body);
         }
     }

@@ -46,7 +46,7 @@ pub fn follow<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> V
     };
     let (room, over) = (fits(leaving.mtu, first.mtu), overhead::<A>(first.mode));
     if room != 0 && A::length(&ip.words) + over > room && tables.config().joined == 0 {
-        let complaint = Complaint::too_big((room - over) as u16);
+        let complaint = Complaint::too_big(room.saturating_sub(over) as u16);
         return hand_over(
             tables,
             A::STAGES.explain,

@@ -86,7 +86,10 @@ fn echo<A: Family, F: Frame, T: Tables<A>>(
     let [kind, code, high, low] = head.to_ne_bytes();
     let word = |kind| Be16::from_wire(u16::from_ne_bytes([kind, code]));
     let field = Be16::from_wire(u16::from_ne_bytes([high, low]));
-    let [high, low] = Change::NONE.word(word(kind), word(A::ECHO[1])).complete(field).wire().to_ne_bytes();
+    let field = Change::NONE.word(word(kind), word(A::ECHO[1])).complete(field);
+    // A reply may be nothing but zeros, whose checksum is 0xffff; the change of a field never tells that from a sum of
+    // 0xffff, whose checksum is zero (RFC 1624, 3). Receivers, who add up everything, take 0xffff for both.
+    let [high, low] = if field.wire() == 0 { [0xff; 2] } else { field.wire().to_ne_bytes() };
     let done = (|| {
         let macs: Macs = frame.load(0)?;
         frame.store(0, [source_mac(&macs), destination_mac(&macs)])?;

@@ -61,7 +61,7 @@ pub fn rewrite<A: Family, F: Frame, T: Tables<A>>(
     let room = fits(leaving.mtu, to.mtu);
     let over = overhead::<A>(to.mode);
     if room != 0 && packet.length() + over > room && tables.config().joined == 0 {
-        let complaint = Complaint::too_big((room - over) as u16);
+        let complaint = Complaint::too_big(room.saturating_sub(over) as u16);
         return hand_over(tables, A::STAGES.explain, Parcel::refusal(to.service, Reason::TooBig, complaint));
     }
     if packet.part.position == Position::First {

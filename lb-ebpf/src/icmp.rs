@@ -199,6 +199,9 @@ fn to_client<A: Family, T: Tables<A>>(
     let (client, client_port, hop) = if backend.mode == mode::SNAT {
         let cell = tables.cell(parcel.way.cell())?;
         (cell.client(), cell.owner.client_port(), cell.hop)
+    } else if backend.address != seen.destination {
+        // The client has come to another backend since.
+        return None;
     } else {
         (seen.source, seen.source_port, parcel.way.back())
     };

@@ -3,8 +3,11 @@
 mod algorithms;
 mod checksums;
 mod closing;
+mod datagrams;
 mod foreign;
 mod malformed;
+mod modes;
+mod naming;
 mod opening;
 mod ports;
 mod refusing;
@@ -22,6 +25,9 @@ pub fn all() -> Vec<Case> {
         foreign::cases(),
         malformed::cases(),
         checksums::cases(),
+        modes::cases(),
+        datagrams::cases(),
+        naming::cases(),
     ];
     tables.into_iter().flatten().flat_map(Case::in_its_families).collect()
 }

@@ -14,7 +14,7 @@ use super::{
     fact::rows_of,
     kind::Kind,
     layout::Layout,
-    scene::{self, BACK, BACK_MAC, CLIENT, FRONT, FRONT_MAC, ROUTER_MAC, Setting},
+    scene::{self, BACK, BACK_MAC, FRONT, FRONT_MAC, ROUTER_MAC, Setting},
     world::{Action, Counters, Store},
 };
 
@@ -112,7 +112,7 @@ fn outcome<A: Kind>(
         }
         Outcome::ToClient(backend, client) => {
             let (service, mut address) = scene::service_of(backend);
-            if let Some(slot) = slot_of(world, client, service) {
+            if let Some(slot) = slot_of(world, end::<A>(client), service) {
                 address.set_port(slot.record.service_port.host());
             }
             let ends = (end::<A>(address), end::<A>(client));
@@ -130,7 +130,7 @@ fn outcome<A: Kind>(
                 mode::DSR => expected::redirected(packet, macs, trust),
                 mode::IPIP => expected::tunnelled(packet, macs, tunnel(world, backend), trust),
                 _ => {
-                    let (at_us, server) = towards_backend(world, setting, backend, client)?;
+                    let (at_us, server) = towards_backend(world, setting, backend, end::<A>(client))?;
                     let layout = Layout::of(packet);
                     let speaker = layout.address(packet, layout.source());
                     let from = if setting.mode == mode::SNAT { at_us.ip() } else { speaker };
@@ -159,15 +159,9 @@ fn forwarded<A: Kind>(
 ) -> Result<(u16, Vec<u8>), String> {
     let layout = Layout::of(packet);
     let later = layout.part.is_some_and(|(offset, _)| offset != 0);
-    let mut client = CLIENT;
-    for known in [scene::OTHER, scene::THIRD] {
-        let same = end::<A>(known).ip() == layout.address(packet, layout.source());
-        if same && (later || layout.ends(packet).0.port() == known.port()) {
-            client = known;
-        }
-    }
-    if !later && layout.ends(packet).0 != end::<A>(client) {
-        return Err("the packet's client is none of the scene's".into());
+    let mut client = layout.ends(packet).0;
+    if later {
+        client.set_port(0);
     }
     let (service, _) = scene::service_of(backends[0]);
     let slot = slot_of(world, client, service);

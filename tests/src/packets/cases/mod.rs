@@ -6,9 +6,11 @@ mod closing;
 mod datagrams;
 mod foreign;
 mod malformed;
+mod messages;
 mod modes;
 mod naming;
 mod opening;
+mod parts;
 mod ports;
 mod refusing;
 
@@ -28,6 +30,8 @@ pub fn all() -> Vec<Case> {
         modes::cases(),
         datagrams::cases(),
         naming::cases(),
+        parts::cases(),
+        messages::cases(),
     ];
     tables.into_iter().flatten().flat_map(Case::in_its_families).collect()
 }

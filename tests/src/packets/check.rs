@@ -45,10 +45,7 @@ pub(super) fn check<A: Kind>(
         ));
     }
     if bytes != wanted_bytes {
-        let at = bytes.iter().zip(&wanted_bytes).position(|(one, other)| one != other);
-        return Err(format!(
-            "from byte {at:?} on the packet is\n  {bytes:02x?}, wanted\n  {wanted_bytes:02x?}, from\n  {packet:02x?}"
-        ));
+        return Err(unlike(&bytes, &wanted_bytes, packet));
     }
     let wanted = wanted_counters(&before, expect, traffic);
     if after != wanted {
@@ -68,6 +65,20 @@ pub(super) fn check<A: Kind>(
         return Err(format!("accounts and flows disagree by {owes:?}, and by {owed:?} before"));
     }
     told(expect, &world.events(), setting)
+}
+
+/// Where two packets begin to differ, in words.
+fn unlike(bytes: &[u8], wanted: &[u8], packet: &[u8]) -> String {
+    let same = bytes.iter().zip(wanted).take_while(|(one, other)| one == other).count();
+    let part = |bytes: &[u8]| format!("{:02x?}", &bytes[same.min(bytes.len())..(same + 24).min(bytes.len())]);
+    format!(
+        "of {} bytes, wanted {}, from byte {same} on the packet is\n  {}, wanted\n  {}; it was\n  {:02x?}",
+        bytes.len(),
+        wanted.len(),
+        part(bytes),
+        part(wanted),
+        &packet[..packet.len().min(80)],
+    )
 }
 
 fn told(expect: &Expect, events: &[Event], setting: &Setting) -> Result<(), String> {

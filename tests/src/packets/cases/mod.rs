@@ -3,8 +3,11 @@
 mod algorithms;
 mod checksums;
 mod closing;
+mod cuts;
 mod datagrams;
+mod events;
 mod foreign;
+mod limits;
 mod malformed;
 mod messages;
 mod modes;
@@ -12,7 +15,10 @@ mod naming;
 mod opening;
 mod parts;
 mod ports;
+mod pressure;
 mod refusing;
+mod sizes;
+mod slots;
 
 use super::Case;
 
@@ -32,6 +38,12 @@ pub fn all() -> Vec<Case> {
         naming::cases(),
         parts::cases(),
         messages::cases(),
+        sizes::cases(),
+        pressure::cases(),
+        slots::cases(),
+        limits::cases(),
+        cuts::cases(),
+        events::cases(),
     ];
     tables.into_iter().flatten().flat_map(Case::in_its_families).collect()
 }

@@ -87,6 +87,17 @@ fn echo_replies_of_all_65_536_ids_have_right_checksums() {
     all::<Be128>(6);
 }
 
+#[test]
+fn fifty_icmp_errors_at_once_are_made_and_no_more() {
+    let setting = Setting { protocol: 17, ..Setting::DEFAULT };
+    let mut model = Model::new(setting.config());
+    scene::set::<Be32>(&mut model, &setting);
+    Fact::Ring(WEB_ID, vec![]).apply::<Be32>(&mut model);
+    let refused = datagram(20).frame();
+    let made = (0..200).filter(|_| World::run(&mut model, &refused).0 == Action::Transmit).count();
+    assert_eq!(made, 50);
+}
+
 fn sums() -> impl Strategy<Value = Sum> {
     prop_oneof![Just(Sum::Whole), Just(Sum::Partial), any::<u16>().prop_map(Sum::Raw)]
 }

@@ -136,7 +136,7 @@ fn accounts_tickets_and_owners_are_changed_by_atomic_instructions() {
     use object::Atomic::{CompareExchange, FetchAdd};
     let functions = object::functions(OBJECT);
     let count = |name: &str, atomic| {
-        let found = object::atomics(&functions[name].code);
+        let found = object::atomics_below(&functions, name);
         found.into_iter().filter(|one| *one == atomic).count()
     };
     let other = functions.values().flat_map(|function| object::atomics(&function.code));

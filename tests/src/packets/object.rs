@@ -121,6 +121,13 @@ fn calls(code: &[Instruction], section: usize, start: usize, moved: &Moved) -> V
     places
 }
 
+/// The atomic instructions of a function and of all that it calls.
+pub fn atomics_below(functions: &BTreeMap<String, Function>, name: &str) -> Vec<Atomic> {
+    let function = &functions[name];
+    let below = function.calls.iter().flat_map(|called| atomics_below(functions, called));
+    atomics(&function.code).into_iter().chain(below).collect()
+}
+
 /// Bytes of stack of the deepest chain of calls from a function, each frame rounded up to 32 bytes as the kernel does
 /// where it must (kernel/bpf/verifier.c, `round_up_stack_depth`).
 pub fn deepest(functions: &BTreeMap<String, Function>, name: &str) -> u32 {

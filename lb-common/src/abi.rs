@@ -56,7 +56,7 @@ impl Hop {
 /// Key of the map of services: where clients connect to. Written by the agent.
 ///
 /// The key of a range of ports holds the range's first port and 1 in `range`. The key (address, 0, [`ICMP`] or
-/// [`ICMPV6`]) stands for an address whose echo requests are answered here.
+/// [`ICMPV6`]) stands for an address whose echo requests are answered here, (address, 0, 0) for one that any service has.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ServiceKey<A> {
@@ -77,9 +77,7 @@ pub struct RangesKey<A> {
     /// The address.
     pub address: A,
     /// IP protocol number.
-    pub protocol: u8,
-    /// Zero.
-    pub pad: [u8; 3],
+    pub protocol: u32,
 }
 
 /// Ranges of ports that services of one address name, narrow ones first. Written by the agent, one update for all.
@@ -315,7 +313,7 @@ pub struct EndpointKey<A> {
     pub address: A,
     /// Our source address (`snat`), or all zero: it answers to the clients themselves (`dnat`).
     pub source: A,
-    /// The backend's port; 0 (`dnat` only): any.
+    /// The backend's port; 0: any, where the client's port is kept.
     pub port: Be16,
     /// IP protocol number.
     pub protocol: u8,

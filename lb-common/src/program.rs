@@ -12,9 +12,9 @@ pub const ENTRY: &str = "lb";
 pub enum Stage {
     /// IPv6: what `lb` is for IPv4.
     Ipv6 = 0,
-    /// IPv4 answers of backends that move a connection on, and all tagged packets.
+    /// IPv4 packets of backends that move a connection on, and all tagged ones.
     Hear,
-    /// IPv6 answers of backends that move a connection on, and all tagged packets.
+    /// IPv6 packets of backends that move a connection on, and all tagged ones.
     HearIpv6,
     /// IPv4 packets of clients that move a connection on.
     Turn,
@@ -24,31 +24,55 @@ pub enum Stage {
     Connect,
     /// IPv6 packets that begin a connection, or that nothing is known of.
     ConnectIpv6,
-    /// An IPv4 packet whose backend has just been chosen.
+    /// IPv4 packets whose connection needs a source port.
+    Claim,
+    /// IPv6 packets whose connection needs a source port.
+    ClaimIpv6,
+    /// IPv4 packets whose connection is to be recorded.
+    Record,
+    /// IPv6 packets whose connection is to be recorded.
+    RecordIpv6,
+    /// IPv4 packets whose backend is known.
     Send,
-    /// An IPv6 packet whose backend has just been chosen.
+    /// IPv6 packets whose backend is known.
     SendIpv6,
-    /// A RST in answer to an IPv4 packet.
+    /// IPv4 packets back to their client.
+    Return,
+    /// IPv6 packets back to their client.
+    ReturnIpv6,
+    /// IPv4 packets that are answered with a RST.
     Refuse,
-    /// A RST in answer to an IPv6 packet.
+    /// IPv6 packets that are answered with a RST.
     RefuseIpv6,
-    /// ICMP: echo requests and errors.
+    /// IPv4 ICMP: echo requests, and errors that quote a packet.
     Icmp,
-    /// ICMPv6: echo requests and errors.
-    Icmpv6,
-    /// A later part of a fragmented IPv4 packet.
+    /// IPv6 ICMP: echo requests, and errors that quote a packet.
+    IcmpIpv6,
+    /// IPv4 ICMP errors that quote a packet of a connection.
+    Quote,
+    /// IPv6 ICMP errors that quote a packet of a connection.
+    QuoteIpv6,
+    /// IPv4 ICMP errors whose flow is known.
+    Carry,
+    /// IPv6 ICMP errors whose flow is known.
+    CarryIpv6,
+    /// IPv4 ICMP errors that quote a packet of a tunnel.
+    Tunnel,
+    /// IPv6 ICMP errors that quote a packet of a tunnel.
+    TunnelIpv6,
+    /// IPv4 later parts of fragmented packets.
     Fragment,
-    /// A later part of a fragmented IPv6 packet.
+    /// IPv6 later parts of fragmented packets.
     FragmentIpv6,
-    /// An ICMP error in answer to a packet.
+    /// IPv4 packets that are answered with an ICMP error.
     Explain,
-    /// An ICMPv6 error in answer to a packet.
+    /// IPv6 packets that are answered with an ICMP error.
     ExplainIpv6,
 }
 
 impl Stage {
     /// All stages, in the order of their indices.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 29] = [
         Self::Ipv6,
         Self::Hear,
         Self::HearIpv6,
@@ -56,12 +80,24 @@ impl Stage {
         Self::TurnIpv6,
         Self::Connect,
         Self::ConnectIpv6,
+        Self::Claim,
+        Self::ClaimIpv6,
+        Self::Record,
+        Self::RecordIpv6,
         Self::Send,
         Self::SendIpv6,
+        Self::Return,
+        Self::ReturnIpv6,
         Self::Refuse,
         Self::RefuseIpv6,
         Self::Icmp,
-        Self::Icmpv6,
+        Self::IcmpIpv6,
+        Self::Quote,
+        Self::QuoteIpv6,
+        Self::Carry,
+        Self::CarryIpv6,
+        Self::Tunnel,
+        Self::TunnelIpv6,
         Self::Fragment,
         Self::FragmentIpv6,
         Self::Explain,
@@ -78,12 +114,24 @@ impl Stage {
             Self::TurnIpv6 => "lb_turn_ipv6",
             Self::Connect => "lb_connect",
             Self::ConnectIpv6 => "lb_connect_ipv6",
+            Self::Claim => "lb_claim",
+            Self::ClaimIpv6 => "lb_claim_ipv6",
+            Self::Record => "lb_record",
+            Self::RecordIpv6 => "lb_record_ipv6",
             Self::Send => "lb_send",
             Self::SendIpv6 => "lb_send_ipv6",
+            Self::Return => "lb_return",
+            Self::ReturnIpv6 => "lb_return_ipv6",
             Self::Refuse => "lb_refuse",
             Self::RefuseIpv6 => "lb_refuse_ipv6",
             Self::Icmp => "lb_icmp",
-            Self::Icmpv6 => "lb_icmpv6",
+            Self::IcmpIpv6 => "lb_icmp_ipv6",
+            Self::Quote => "lb_quote",
+            Self::QuoteIpv6 => "lb_quote_ipv6",
+            Self::Carry => "lb_carry",
+            Self::CarryIpv6 => "lb_carry_ipv6",
+            Self::Tunnel => "lb_tunnel",
+            Self::TunnelIpv6 => "lb_tunnel_ipv6",
             Self::Fragment => "lb_fragment",
             Self::FragmentIpv6 => "lb_fragment_ipv6",
             Self::Explain => "lb_explain",

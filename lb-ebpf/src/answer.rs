@@ -1,10 +1,6 @@
 //! A backend's answer in `dnat`: its flow was found by the client that it is for.
 
-use lb_common::{
-    Reason,
-    abi::Backend,
-    flow::{self, FlowKey},
-};
+use lb_common::{Reason, abi::Backend, flow::FlowKey};
 
 use crate::{
     Tables,
@@ -12,8 +8,9 @@ use crate::{
     flows::Found,
     parse::Packet,
     reply::{Conversation, hear},
-    rewrite::{Route, Step},
+    rewrite::Route,
     seat::Seat,
+    step::Step,
     verdict::Way,
 };
 
@@ -22,7 +19,7 @@ use crate::{
 pub fn to_client_of_flow<A: Family, T: Tables<A>>(packet: &Packet<A>, found: &Found<A>, tables: &T) -> Step {
     let record = found.record;
     let Some(backend) = tables.backend(record.backend) else {
-        return Step::Drop(record.service, Reason::ReplyWithoutFlow);
+        return Step::drop(record.service, Reason::ReplyWithoutFlow);
     };
     let conversation = Conversation {
         seat: Seat::Slot(found.slot),
@@ -40,7 +37,7 @@ pub fn to_client_of_flow<A: Family, T: Tables<A>>(packet: &Packet<A>, found: &Fo
     if let Err(stopped) = hear(packet, &conversation, &backend, tables) {
         return stopped;
     }
-    Step::Send(record.service, 0, flow::Way::default())
+    Step::back(record.service)
 }
 
 /// The way of an answer to the client of a flow.

@@ -1,18 +1,22 @@
-//! Stage 5, for a new `snat` connection: a source port of its own, and a flow that leads to it.
+//! Stage 5, for a new `snat` connection: a source port of its own.
 
 use lb_common::{
     Address, Be16, Reason, Ticks,
     abi::Hop,
     cell::{Owner, Phase, PortCell, Worth},
-    flow::{FlowKey, Record, Way, mix},
+    event::kind,
+    flow::{FlowKey, Way, mix},
 };
 
 use crate::{
     Tables,
-    flows::{NotAdded, insert, unlink},
-    seat::close,
+    family::Family,
+    flows::unlink,
+    parse::{Packet, source_mac},
     select::Candidate,
+    step::Step,
     tables::Block,
+    tell::tell,
 };
 
 /// Cells that are looked at before the ports count as exhausted: with nine of ten held for long, one search in 800
@@ -33,9 +37,40 @@ pub struct Newcomer<A> {
     pub vlan: u16,
 }
 
-/// Claim a source port towards `candidate`, and add the flow. The accounts are open already; who fails closes them.
+/// Claim a source port towards the backend that was chosen; its accounts are open.
 #[inline(always)]
-pub fn claim<A: Address, T: Tables<A>>(
+pub fn take_port<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    service: u16,
+    backend: u16,
+    tables: &T,
+) -> Result<Way, Step> {
+    let key = packet.key(service);
+    let hop = Hop { mac: source_mac(&packet.macs), interface: tables.config().interface };
+    let claimed = match tables.backend(backend) {
+        Some(found) => claim(
+            &Newcomer { key, hop, vlan: packet.vlan },
+            &Candidate { id: backend, backend: found },
+            tables,
+        ),
+        None => Err(Reason::BackendGone),
+    };
+    claimed.map_err(|reason| {
+        tables.close(backend);
+        if reason == Reason::PortBusy {
+            return Step::drop(service, reason);
+        }
+        tell(kind::PRESSURE, &key, backend, reason as u32, tables);
+        if packet.is_udp() {
+            Step::explain(service, reason, crate::Complaint::PORT_UNREACHABLE)
+        } else {
+            Step::reset(service, reason)
+        }
+    })
+}
+
+#[inline(always)]
+fn claim<A: Address, T: Tables<A>>(
     new: &Newcomer<A>,
     candidate: &Candidate<A>,
     tables: &T,
@@ -56,53 +91,27 @@ pub fn claim<A: Address, T: Tables<A>>(
         displace(index, &former, worth, new.key.service, tables);
         let port = Be16::from_host(tables.config().ports.port(place));
         let way = Way::port(index, candidate.backend.source.wrapping_add(number), port);
-        return occupy(index, busy, way, new, candidate, tables);
+        occupy(index, busy, new, candidate.id, tables);
+        return Ok(way);
     }
     Err(Reason::PortBusy)
 }
 
-/// Write the body of a cell that is ours and busy, and the flow that leads to it.
+/// Write the body of a cell that is ours and busy.
 #[inline(always)]
-fn occupy<A: Address, T: Tables<A>>(
-    index: u32,
-    busy: Owner,
-    way: Way,
-    new: &Newcomer<A>,
-    candidate: &Candidate<A>,
-    tables: &T,
-) -> Result<Way, Reason> {
-    let now = tables.now().raw();
-    let owner = busy.with_phase(Phase::Embryonic);
+fn occupy<A: Address, T: Tables<A>>(index: u32, busy: Owner, new: &Newcomer<A>, backend: u16, tables: &T) {
     let body = PortCell {
-        owner,
+        owner: busy.with_phase(Phase::Embryonic),
         hop: new.hop,
-        seen: now,
+        seen: tables.now().raw(),
         word: tables.micros(),
-        backend: candidate.id,
+        backend,
         service_port: new.key.service_port,
         vlan: new.vlan,
         pad: 0,
         client: new.key.client.rest(),
     };
     tables.fill_cell(index, busy, &body);
-    let record = Record {
-        way,
-        seen: now,
-        word: 0,
-        backend: candidate.id,
-        service: new.key.service,
-        service_port: new.key.service_port,
-        vlan: new.vlan,
-        client: new.key.client.rest(),
-    };
-    match insert(&new.key, &record, Phase::Linked, tables) {
-        Ok(_) => Ok(way),
-        Err(failed) => {
-            // Its port rests; nothing was sent from it.
-            tables.swap_owner(index, owner, owner.with_phase(Phase::Resting));
-            Err(if failed == NotAdded::Full { Reason::FlowTableFull } else { Reason::PortBusy })
-        }
-    }
 }
 
 /// Settle what the former holder of a port leaves behind: its account, if it still counted, and its flow.
@@ -115,7 +124,7 @@ fn displace<A: Address, T: Tables<A>>(
     tables: &T,
 ) {
     if former.owner.is_live() {
-        close(former.backend, tables);
+        tables.close(former.backend);
         tables.count(service, Reason::EmbryoDisplaced);
     }
     if worth.is_early() {

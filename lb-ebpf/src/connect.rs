@@ -10,20 +10,17 @@ use lb_common::{
 
 use crate::{
     Tables,
-    claim::{Newcomer, claim},
     family::Family,
-    flows::{Found, end, find, free},
-    parse::{Packet, flag, source_mac},
-    record::record,
+    flows::{Found, end, find, free, unlink},
+    parse::{Packet, flag},
     request::{Refusal, alive, follow, refused, straight},
-    rewrite::Step,
-    seat::{Full, Seat, close, open, reserve, settle},
-    select::{Candidate, by_ring, select},
+    seat::{Full, Seat, reserve, settle},
+    select::{by_ring, select},
     settled::{Slot, slot_of},
     source_rate::spend,
+    step::Step,
     tell::tell,
 };
-use lb_common::abi::Hop;
 
 /// How long a SYN may go unanswered before its repetition says something about the backend, in microseconds.
 const UNANSWERED: u32 = 900_000;
@@ -38,18 +35,15 @@ pub fn begin<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service, tab
         unsettled(packet, service, &key, tables)
     };
     match chosen {
-        Ok((backend, way)) => Step::Send(service.id, backend, way),
+        Ok(step) => step,
         Err(refusal) => refused(packet, service, refusal),
     }
 }
 
-/// The (service, backend) pair that a packet goes to, and the way of its flow.
-type Chosen = (u16, flow::Way);
-
 /// [`straight`], by the backend's id.
 #[inline(always)]
-fn directly<A: Family, T: Tables<A>>(id: u16, key: &FlowKey<A>, tables: &T) -> Result<Chosen, Refusal> {
-    straight(id, key, tables).map(|(candidate, way)| (candidate.id, way))
+fn directly<A: Family, T: Tables<A>>(id: u16, key: &FlowKey<A>, tables: &T) -> Result<Step, Refusal> {
+    straight(id, key, tables).map(|(candidate, way)| Step::send(key.service, candidate.id, way))
 }
 
 /// [`follow`], by the backend's id.
@@ -59,8 +53,8 @@ fn followed<A: Family, T: Tables<A>>(
     key: &FlowKey<A>,
     found: &Found<A>,
     tables: &T,
-) -> Result<Chosen, Refusal> {
-    follow(packet, key, found, tables).map(|(candidate, way)| (candidate.id, way))
+) -> Result<Step, Refusal> {
+    follow(packet, key, found, tables).map(|(candidate, way)| Step::send(key.service, candidate.id, way))
 }
 
 /// A service that looks up every packet.
@@ -70,7 +64,7 @@ fn tracked<A: Family, T: Tables<A>>(
     service: &Service,
     key: &FlowKey<A>,
     tables: &T,
-) -> Result<Chosen, Refusal> {
+) -> Result<Step, Refusal> {
     match find(key, tables) {
         found if packet.begins() => connect(packet, service, key, found, tables),
         Some(found) => followed(packet, key, &found, tables),
@@ -87,7 +81,7 @@ fn unsettled<A: Family, T: Tables<A>>(
     service: &Service,
     key: &FlowKey<A>,
     tables: &T,
-) -> Result<Chosen, Refusal> {
+) -> Result<Step, Refusal> {
     let Some(Slot { current, previous, settled }) = slot_of(service, key, tables) else {
         return Err(nobody(service, tables));
     };
@@ -98,20 +92,19 @@ fn unsettled<A: Family, T: Tables<A>>(
         return directly(current, key, tables);
     }
     let found = find(key, tables);
-    if let Some(found) = found.filter(|found| !packet.begins() || alive(found, tables)) {
-        return followed(packet, key, &found, tables);
+    if let Some(found) = found {
+        if !packet.begins() || alive(&found, tables) {
+            return followed(packet, key, &found, tables);
+        }
+        // Left standing, it would keep its successor from being recorded, and lead what follows astray.
+        end(&found, tables);
     }
     // A datagram may belong to a conversation as old as the slot, so it is no beginning.
     let begins = packet.begins() && !packet.is_udp();
     let backend = if begins { current } else { previous };
-    let recorded = record(&newcomer(packet, key, tables), backend, service.mode, begins, tables).is_ok();
-    if recorded {
-        open(backend, tables);
-        directly(backend, key, tables)
-    } else {
-        tables.count(service.id, Reason::NotRecorded);
-        directly(previous, key, tables)
-    }
+    directly(backend, key, tables)?;
+    tables.open(backend);
+    Ok(Step::record(service.id, backend, previous, begins))
 }
 
 /// A SYN or a datagram: one of a living connection follows its flow; any other begins one.
@@ -122,7 +115,7 @@ fn connect<A: Family, T: Tables<A>>(
     key: &FlowKey<A>,
     found: Option<Found<A>>,
     tables: &T,
-) -> Result<Chosen, Refusal> {
+) -> Result<Step, Refusal> {
     if let Some(found) = found {
         if let Some(onward) = judge_afresh(packet, key, &found, tables)? {
             return Ok(onward);
@@ -142,43 +135,11 @@ fn connect<A: Family, T: Tables<A>>(
     if tables.full_since(service.id).raw() != 0 {
         tables.set_full_since(service.id, Ticks::from_raw(0));
     }
-    let new = newcomer(packet, key, tables);
-    let begun = if service.mode == mode::SNAT {
-        claim(&new, &candidate, tables)
+    Ok(if service.mode == mode::SNAT {
+        Step::claim(service.id, candidate.id)
     } else {
-        let recorded = record(&new, candidate.id, service.mode, true, tables);
-        recorded.map(|()| flow::Way::default()).map_err(|_| Reason::NotRecorded)
-    };
-    match begun {
-        Ok(way) => Ok((candidate.id, way)),
-        Err(reason) => {
-            close(candidate.id, tables);
-            pressure(reason, key, &candidate, service, tables)
-        }
-    }
-}
-
-/// There was no room to record a new connection: `snat` cannot do without, the others go where the ring says.
-#[inline(always)]
-fn pressure<A: Family, T: Tables<A>>(
-    reason: Reason,
-    key: &FlowKey<A>,
-    candidate: &Candidate<A>,
-    service: &Service,
-    tables: &T,
-) -> Result<Chosen, Refusal> {
-    if reason == Reason::PortBusy {
-        return Err(Refusal::Drop(reason));
-    }
-    tell(kind::PRESSURE, key, candidate.id, reason as u32, tables);
-    if reason != Reason::NotRecorded {
-        return Err(Refusal::Reset(reason));
-    }
-    tables.count(service.id, reason);
-    match by_ring(service, key, tables) {
-        Some(candidate) => Ok((candidate.id, flow::Way::default())),
-        None => Err(nobody(service, tables)),
-    }
+        Step::record(service.id, candidate.id, 0, true)
+    })
 }
 
 /// No SYN and no flow, where the client's address is kept: perhaps there was no room to record it. It goes where the
@@ -189,24 +150,18 @@ fn unknown<A: Family, T: Tables<A>>(
     service: &Service,
     key: &FlowKey<A>,
     tables: &T,
-) -> Result<Chosen, Refusal> {
+) -> Result<Step, Refusal> {
     let Some(candidate) = by_ring(service, key, tables) else { return Err(nobody(service, tables)) };
     if candidate.backend.address == key.client {
         return Err(Refusal::Reset(Reason::Hairpin));
     }
     tables.count(service.id, Reason::UnknownByRing);
-    if !packet.ends()
-        && record(&newcomer(packet, key, tables), candidate.id, service.mode, false, tables).is_ok()
-    {
-        open(candidate.id, tables);
+    if packet.ends() {
+        return Ok(Step::send(service.id, candidate.id, flow::Way::default()));
     }
-    Ok((candidate.id, flow::Way::default()))
-}
-
-#[inline(always)]
-fn newcomer<A: Family, T: Tables<A>>(packet: &Packet<A>, key: &FlowKey<A>, tables: &T) -> Newcomer<A> {
-    let hop = Hop { mac: source_mac(&packet.macs), interface: tables.config().interface };
-    Newcomer { key: *key, hop, vlan: packet.vlan }
+    tables.open(candidate.id);
+    let backend = candidate.id;
+    Ok(Step::record(service.id, backend, backend, false))
 }
 
 /// What a SYN or a datagram finds of an older connection on its tuple: where to follow while that connection lives and
@@ -217,7 +172,7 @@ fn judge_afresh<A: Family, T: Tables<A>>(
     key: &FlowKey<A>,
     found: &Found<A>,
     tables: &T,
-) -> Result<Option<Chosen>, Refusal> {
+) -> Result<Option<Step>, Refusal> {
     let seat = found.seat();
     let backend = tables.backend(found.record.backend);
     let held = seat.owner(tables).filter(|owner| owner.has(key.client.tag(), key.client_port));
@@ -232,10 +187,10 @@ fn judge_afresh<A: Family, T: Tables<A>>(
         }
         repeated(key, found, held, tables);
         tables.touch_flow(found.slot, tables.now());
-        return Ok(Some((found.record.backend, found.record.way)));
+        return Ok(Some(Step::send(key.service, found.record.backend, found.record.way)));
     }
     let gone = match (seat, held) {
-        (Seat::Cell(index), Some(owner)) => rest(index, owner, found, tables),
+        (Seat::Cell(index), Some(owner)) => rest(index, owner, key, found.record.backend, tables),
         (Seat::Cell(_), None) => {
             free(found.slot, found.owner, tables);
             true
@@ -261,16 +216,22 @@ fn repeated<A: Family, T: Tables<A>>(key: &FlowKey<A>, found: &Found<A>, held: O
 
 /// End the connection that holds a port cell, and free its flow; whether nobody else was at it.
 #[inline(always)]
-fn rest<A: Family, T: Tables<A>>(index: u32, owner: Owner, found: &Found<A>, tables: &T) -> bool {
+fn rest<A: Family, T: Tables<A>>(
+    index: u32,
+    owner: Owner,
+    key: &FlowKey<A>,
+    backend: u16,
+    tables: &T,
+) -> bool {
     let busy = owner.with_phase(Phase::Busy);
     if owner.phase() == Phase::Busy || !tables.swap_owner(index, owner, busy) {
         return false;
     }
-    settle(owner, busy, found.record.backend, tables);
+    settle(owner, busy, backend, tables);
     if owner.is_live() {
         tables.touch_cell(index, tables.now());
     }
-    free(found.slot, found.owner, tables);
+    unlink(key, index, tables);
     // Nobody else moves a busy cell.
     tables.swap_owner(index, busy, busy.with_phase(Phase::Resting));
     true
@@ -290,7 +251,7 @@ fn no_room<A: Family, T: Tables<A>>(service: &Service, full: Full, tables: &T) -
 
 /// Nobody can serve: as the service's policy says.
 #[inline(always)]
-fn nobody<A: Family, T: Tables<A>>(service: &Service, tables: &T) -> Refusal {
+pub fn nobody<A: Family, T: Tables<A>>(service: &Service, tables: &T) -> Refusal {
     if service.ring_length != 0 {
         // The ring names somebody. Full, or being replaced this moment: then the client's next try meets the new one.
         return no_room(service, Full::Backend, tables);

@@ -22,15 +22,15 @@ const HEADER: usize = 8;
 #[inline(always)]
 pub fn explain<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
     let Some(Link::Ipv4 { header, .. } | Link::Ipv6 { header, .. }) = link(frame) else {
-        return Verdict::Pass;
+        return Verdict::PASS;
     };
     let header = tables.vague(header);
     let Parcel { service, reason, complaint, .. } = tables.handed_over();
     if !tables.spend_error() {
         tables.count(service, reason);
-        return Verdict::Drop(service, Reason::ErrorHeldBack);
+        return Verdict::drop(service, Reason::ErrorHeldBack);
     }
-    let Some(ip) = A::read(frame, header) else { return Verdict::Drop(service, Reason::RewriteFailed) };
+    let Some(ip) = A::read(frame, header) else { return Verdict::drop(service, Reason::RewriteFailed) };
     let error = Error {
         kind: A::COMPLAINTS[complaint.trouble as usize],
         mtu: complaint.mtu,
@@ -39,8 +39,8 @@ pub fn explain<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> 
         quoted: A::length(&ip.words) as usize,
     };
     match send::<A, F>(frame, header, &ip.words, &error) {
-        Some(()) => Verdict::Answer(service, reason),
-        None => Verdict::Drop(service, Reason::RewriteFailed),
+        Some(()) => Verdict::answer(service, reason),
+        None => Verdict::drop(service, Reason::RewriteFailed),
     }
 }
 

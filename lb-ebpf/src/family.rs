@@ -67,25 +67,27 @@ pub fn link<F: Frame>(frame: &F) -> Option<Link> {
     None
 }
 
-/// Which part of a packet this is.
+/// Which part of a packet something is ([`Part::position`]).
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum Position {
     /// All of it.
     Whole,
-    /// The first fragment, with its identification and the protocol that all parts name.
-    First {
-        /// Identification, as it stands in memory.
-        id: u32,
-        /// IP protocol number.
-        protocol: u8,
-    },
-    /// A later fragment, likewise.
-    Later {
-        /// Identification, as it stands in memory.
-        id: u32,
-        /// IP protocol number.
-        protocol: u8,
-    },
+    /// The first fragment.
+    First,
+    /// A later fragment.
+    Later,
+}
+
+/// Which part of which packet. Always all set, for the reason that [`Verdict`](crate::Verdict) gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Which part.
+    pub position: Position,
+    /// The protocol that all parts name.
+    pub protocol: u8,
+    /// Identification, as it stands in memory; of no meaning to a whole packet.
+    pub id: u32,
 }
 
 /// An IP header as it was read.
@@ -104,22 +106,76 @@ pub struct Ip<A: Family> {
 /// The stages of one family.
 #[derive(Clone, Copy, Debug)]
 pub struct Stages {
-    /// Answers of backends that move a connection on.
+    /// Packets of backends that move a connection on, and all tagged ones.
     pub hear: Stage,
-    /// Packets of clients that do.
+    /// Packets of clients that move a connection on.
     pub turn: Stage,
-    /// Packets that begin one.
+    /// Packets that begin a connection, or that nothing is known of.
     pub connect: Stage,
-    /// Packets whose backend has just been chosen.
+    /// Packets whose connection needs a source port.
+    pub claim: Stage,
+    /// Packets whose connection is to be recorded.
+    pub record: Stage,
+    /// Packets whose backend is known.
     pub send: Stage,
-    /// RSTs.
+    /// Packets back to their client.
+    pub back: Stage,
+    /// Packets that are answered with a RST.
     pub refuse: Stage,
-    /// ICMP that comes in.
+    /// ICMP: echo requests, and errors that quote a packet.
     pub icmp: Stage,
-    /// Later fragments.
+    /// ICMP errors that quote a packet of a connection.
+    pub quote: Stage,
+    /// ICMP errors whose flow is known.
+    pub carry: Stage,
+    /// ICMP errors that quote a packet of a tunnel.
+    pub tunnel: Stage,
+    /// Later parts of fragmented packets.
     pub fragment: Stage,
-    /// ICMP errors of our own.
+    /// Packets that are answered with an ICMP error.
     pub explain: Stage,
+}
+
+/// What [`walk`] answers where a header is cut off.
+const CUT_OFF: u64 = u64::MAX;
+
+/// Hop-by-hop options, routing, fragment, destination options (RFC 8200, 4).
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const DESTINATION: u8 = 60;
+
+#[inline(always)]
+const fn is_extension(protocol: u8) -> bool {
+    matches!(protocol, HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION)
+}
+
+/// Walk over the extension headers of an IPv6 packet, the first of which, of kind `protocol`, begins at `offset`.
+///
+/// The protocol that follows them (8 bits), its offset (16 bits) and that of the fragment header (16 bits; 0: none), as
+/// one number, for in the kernel this is a global function. The walk ends at a fragment header that is not the first
+/// part's.
+#[inline(always)]
+pub fn walk<F: Frame>(frame: &F, offset: usize, protocol: u8) -> u64 {
+    let (mut at, mut protocol, mut fragment) = (offset, protocol, 0);
+    for _ in 0..EXTENSIONS {
+        if !is_extension(protocol) {
+            break;
+        }
+        let Some([next, length, high, low]) = frame.load::<[u8; 4]>(at) else { return CUT_OFF };
+        if protocol == FRAGMENT {
+            fragment = at;
+            protocol = next;
+            at += 8;
+            if high != 0 || low & 0xf8 != 0 {
+                break;
+            }
+        } else {
+            protocol = next;
+            at += (usize::from(length) + 1) * 8;
+        }
+    }
+    (fragment as u64 & 0xffff) << 24 | (at as u64 & 0xffff) << 8 | u64::from(protocol)
 }
 
 /// IPv4 or IPv6.
@@ -185,9 +241,15 @@ impl Family for Be32 {
         hear: Stage::Hear,
         turn: Stage::Turn,
         connect: Stage::Connect,
+        claim: Stage::Claim,
+        record: Stage::Record,
         send: Stage::Send,
+        back: Stage::Return,
         refuse: Stage::Refuse,
         icmp: Stage::Icmp,
+        quote: Stage::Quote,
+        carry: Stage::Carry,
+        tunnel: Stage::Tunnel,
         fragment: Stage::Fragment,
         explain: Stage::Explain,
     };
@@ -204,14 +266,14 @@ impl Family for Be32 {
         let protocol = words[2].to_ne_bytes()[1];
         let id = u32::from(u16::from_ne_bytes([id_high, id_low]));
         // Bit 14 is "don't fragment", bit 15 is reserved (RFC 791) and may be anything.
-        let part = if high & 0x1f != 0 || low != 0 {
-            Part::Later { id, protocol }
+        let position = if high & 0x1f != 0 || low != 0 {
+            Position::Later
         } else if high & 0x20 != 0 {
-            Part::First { id, protocol }
+            Position::First
         } else {
-            Part::Whole
+            Position::Whole
         };
-        Some(Ip { words, protocol, payload: offset + header, part })
+        Some(Ip { words, protocol, payload: offset + header, part: Part { position, protocol, id } })
     }
 
     #[inline(always)]
@@ -312,14 +374,19 @@ impl Family for Be128 {
         hear: Stage::HearIpv6,
         turn: Stage::TurnIpv6,
         connect: Stage::ConnectIpv6,
+        claim: Stage::ClaimIpv6,
+        record: Stage::RecordIpv6,
         send: Stage::SendIpv6,
+        back: Stage::ReturnIpv6,
         refuse: Stage::RefuseIpv6,
-        icmp: Stage::Icmpv6,
+        icmp: Stage::IcmpIpv6,
+        quote: Stage::QuoteIpv6,
+        carry: Stage::CarryIpv6,
+        tunnel: Stage::TunnelIpv6,
         fragment: Stage::FragmentIpv6,
         explain: Stage::ExplainIpv6,
     };
 
-    /// Extension headers are walked over (RFC 8200, 4): hop-by-hop 0, routing 43, fragment 44, destination options 60.
     #[inline(always)]
     fn read<F: Frame>(frame: &F, offset: usize) -> Option<Ip<Self>> {
         let words: Self::Words = frame.load(offset)?;
@@ -327,34 +394,32 @@ impl Family for Be128 {
         if version >> 4 != 6 {
             return None;
         }
-        let mut protocol = words[1].to_ne_bytes()[2];
-        let mut payload = offset + Self::HEADER;
-        let mut part = Part::Whole;
-        for _ in 0..EXTENSIONS {
-            match protocol {
-                0 | 43 | 60 => {
-                    let [next, length]: [u8; 2] = frame.load(payload)?;
-                    protocol = next;
-                    payload += (usize::from(length) + 1) * 8;
-                }
-                44 => {
-                    let [head, id]: [u32; 2] = frame.load(payload)?;
-                    let [next, _, high, low] = head.to_ne_bytes();
-                    protocol = next;
-                    payload += 8;
-                    // Thirteen bits of offset, two reserved, one "more" (RFC 8200, 4.5).
-                    if high != 0 || low & 0xf8 != 0 {
-                        part = Part::Later { id, protocol: next };
-                        break;
-                    }
-                    if low & 1 != 0 {
-                        part = Part::First { id, protocol: next };
-                    }
-                }
-                _ => break,
-            }
+        let protocol = words[1].to_ne_bytes()[2];
+        let payload = offset + Self::HEADER;
+        let whole = Part { position: Position::Whole, protocol, id: 0 };
+        if !is_extension(protocol) {
+            return Some(Ip { words, protocol, payload, part: whole });
         }
-        Some(Ip { words, protocol, payload, part })
+        let end = frame.walk(payload, protocol);
+        if end == CUT_OFF {
+            return None;
+        }
+        let (protocol, payload, fragment) =
+            (end as u8, (end >> 8) as u16 as usize, (end >> 24) as u16 as usize);
+        if fragment == 0 {
+            return Some(Ip { words, protocol, payload, part: Part { protocol, ..whole } });
+        }
+        let [head, id]: [u32; 2] = frame.load(fragment)?;
+        let [next, _, high, low] = head.to_ne_bytes();
+        // Thirteen bits of offset, two reserved, one "more" (RFC 8200, 4.5).
+        let position = if high != 0 || low & 0xf8 != 0 {
+            Position::Later
+        } else if low & 1 != 0 {
+            Position::First
+        } else {
+            Position::Whole
+        };
+        Some(Ip { words, protocol, payload, part: Part { position, protocol: next, id } })
     }
 
     #[inline(always)]

@@ -12,7 +12,7 @@ use lb_common::{
 
 use crate::{
     Tables,
-    seat::{Seat, close},
+    seat::{SWAPS, Seat},
     tables::NOWHERE,
 };
 
@@ -42,24 +42,32 @@ const TRIES: u32 = 3;
 /// A client's flow, if there is one.
 #[inline(always)]
 pub fn find<A: Address, T: Tables<A>>(key: &FlowKey<A>, tables: &T) -> Option<Found<A>> {
-    let slot = tables.find_slot(key);
+    let slot = tables.find_slot(key, NOWHERE);
     if slot == NOWHERE {
         return None;
     }
     let owner = tables.flow_owner(slot)?;
     let record = tables.flow_record(slot)?;
-    // Since the look at it the slot may have changed hands.
+    // Since the look at it the slot may have changed hands, and before all of the record was read it may do so: the
+    // record of an IPv4 flow does not say whose it is.
     let ours = owner.is_held() && owner.has(key.client.tag(), key.client_port) && record.is_of(key);
-    if ours { Some(Found { slot, owner, record }) } else { None }
+    if ours && tables.flow_owner(slot)?.is_same_hold(owner) {
+        Some(Found { slot, owner, record })
+    } else {
+        None
+    }
 }
 
 /// The slot of a flow, or [`NOWHERE`].
+///
+/// With a slot that is not to count (`except`): whether the flow stands in another one, or somebody is about to write
+/// it there.
 #[inline(always)]
-pub fn find_slot<A: Address, T: Tables<A>>(key: &FlowKey<A>, tables: &T) -> u32 {
+pub fn find_slot<A: Address, T: Tables<A>>(key: &FlowKey<A>, except: u32, tables: &T) -> u32 {
     let config = tables.config();
     let buckets = key.buckets(config.seed, bucket_mask::<A>(&config));
-    let first = slot_in(buckets[0], key, tables);
-    if first == NOWHERE { slot_in(buckets[1], key, tables) } else { first }
+    let first = slot_in(buckets[0], key, except, tables);
+    if first == NOWHERE { slot_in(buckets[1], key, except, tables) } else { first }
 }
 
 /// The mask of a family's buckets.
@@ -69,15 +77,18 @@ pub const fn bucket_mask<A: Address>(config: &lb_common::abi::ProgramConfig) -> 
 }
 
 #[inline(always)]
-fn slot_in<A: Address, T: Tables<A>>(bucket: u32, key: &FlowKey<A>, tables: &T) -> u32 {
-    let holders = tables.flow_holders(bucket, key.client.tag(), key.client_port);
+fn slot_in<A: Address, T: Tables<A>>(bucket: u32, key: &FlowKey<A>, except: u32, tables: &T) -> u32 {
+    let tag = key.client.tag();
     for slot in 0..SLOTS as u32 {
-        if holders & 1 << slot == 0 {
+        let slot = bucket * SLOTS as u32 + slot;
+        let Some(owner) = tables.flow_owner(slot) else { return NOWHERE };
+        if !owner.has(tag, key.client_port) || slot == except {
             continue;
         }
-        let slot = bucket * SLOTS as u32 + slot;
-        let held = tables.flow_owner(slot).is_some_and(Owner::is_held);
-        if held && tables.flow_record(slot).is_some_and(|record| record.is_of(key)) {
+        if except != NOWHERE && owner.phase() == Phase::Busy {
+            return slot;
+        }
+        if owner.is_held() && tables.flow_record(slot).is_some_and(|record| record.is_of(key)) {
             return slot;
         }
     }
@@ -93,15 +104,11 @@ pub fn place<A: Address, T: Tables<A>>(buckets: [u32; 2], now: Ticks, tables: &T
         let (mut here, mut count) = (NOWHERE, 0);
         for slot in 0..SLOTS as u32 {
             let slot = bucket * SLOTS as u32 + slot;
-            let Some(owner) = tables.flow_owner(slot) else { continue };
-            if owner.phase() == Phase::Free {
+            let worth = tables.slot_worth(slot, now);
+            if worth == Worth::FREE {
                 here = slot;
                 count += 1;
-                continue;
-            }
-            let Some(record) = tables.flow_record(slot) else { continue };
-            let worth = Worth::of(owner, now.since(record.seen()));
-            if worth > best_worth {
+            } else if worth > best_worth {
                 (best, best_worth) = (slot, worth);
             }
         }
@@ -112,14 +119,23 @@ pub fn place<A: Address, T: Tables<A>>(buckets: [u32; 2], now: Ticks, tables: &T
     if free_slot == NOWHERE { best } else { free_slot }
 }
 
-/// Add a flow; its slot and owner word.
+/// What a slot is worth to a newcomer.
+#[inline(always)]
+pub fn slot_worth<A: Address, T: Tables<A>>(slot: u32, now: Ticks, tables: &T) -> Worth {
+    match (tables.flow_owner(slot), tables.flow_record(slot)) {
+        (Some(owner), Some(record)) => Worth::of(owner, now.since(record.seen())),
+        _ => Worth::NONE,
+    }
+}
+
+/// Add a flow.
 #[inline(always)]
 pub fn insert<A: Address, T: Tables<A>>(
     key: &FlowKey<A>,
     record: &Record<A>,
     phase: Phase,
     tables: &T,
-) -> Result<(u32, Owner), NotAdded> {
+) -> Result<(), NotAdded> {
     let config = tables.config();
     let buckets = key.buckets(config.seed, bucket_mask::<A>(&config));
     let now = tables.now();
@@ -131,74 +147,77 @@ pub fn insert<A: Address, T: Tables<A>>(
         let (Some(former), Some(old)) = (tables.flow_owner(slot), tables.flow_record(slot)) else { continue };
         // Between the two looks the slot may have been taken.
         let worth = Worth::of(former, now.since(old.seen()));
-        let busy = Owner::next(former, key.client, key.client_port, Phase::Busy);
-        if worth == Worth::NONE || !tables.swap_flow(slot, former, busy) {
+        let port = if former.phase() == Phase::Linked { port_of(former, &old, tables) } else { Owner(0) };
+        if port.phase() == Phase::Established {
+            // Its client has not spoken since the server has: nobody displaces it, and the next look sees that.
+            tables.swap_flow(slot, former, former.link_with(true, false));
             continue;
         }
-        displace(former, &old, key.service, tables);
-        if announced_elsewhere(slot, key, buckets, tables) {
+        let busy = Owner::next(former, key.client, key.client_port, Phase::Busy);
+        if worth == Worth::NONE || !seize(slot, former, busy, (old.way.cell(), port), tables) {
+            continue;
+        }
+        if former.is_live() || port.is_live() {
+            tables.close(old.backend);
+            tables.count(key.service, Reason::EmbryoDisplaced);
+        }
+        if tables.find_slot(key, slot) != NOWHERE {
             tables.swap_flow(slot, busy, busy.with_phase(Phase::Free));
             return Err(NotAdded::Exists);
         }
         let owner = busy.with_phase(phase);
         tables.fill_flow(slot, busy, owner, record);
-        return Ok((slot, owner));
+        return Ok(());
     }
     Err(NotAdded::Full)
 }
 
-/// Whether another slot holds this flow, or somebody is about to write it there.
+/// Its client's hold on the port cell that a linked flow leads to; the word of a free one: none.
 #[inline(always)]
-fn announced_elsewhere<A: Address, T: Tables<A>>(
-    ours: u32,
-    key: &FlowKey<A>,
-    buckets: [u32; 2],
-    tables: &T,
-) -> bool {
-    for bucket in buckets {
-        let holders = tables.flow_holders(bucket, key.client.tag(), key.client_port);
-        for slot in 0..SLOTS as u32 {
-            let index = bucket * SLOTS as u32 + slot;
-            if holders & 1 << slot == 0 || index == ours {
-                continue;
-            }
-            let busy = tables.flow_owner(index).is_some_and(|owner| owner.phase() == Phase::Busy);
-            if busy || tables.flow_record(index).is_some_and(|record| record.is_of(key)) {
-                return true;
-            }
-        }
+fn port_of<A: Address, T: Tables<A>>(linked: Owner, record: &Record<A>, tables: &T) -> Owner {
+    match tables.holder(record.way.cell()) {
+        Some((owner, _)) if owner.has(linked.tag(), linked.client_port()) => owner,
+        _ => Owner(0),
     }
-    false
 }
 
-/// Settle what the former holder of a slot leaves behind: its account, if it still counted, or its port.
+/// Take a slot from its holder, and the port that it leads to: that first, so that no connection that is established
+/// this very moment loses its flow. Whether both were still as they were seen.
 #[inline(always)]
-fn displace<A: Address, T: Tables<A>>(former: Owner, old: &Record<A>, service: u16, tables: &T) {
-    if former.phase() == Phase::Linked {
-        let cell = old.way.cell();
-        if let Some((owner, _)) = tables.holder(cell)
-            && owner.is_embryonic()
-            && owner.has(former.tag(), former.client_port())
-            && tables.swap_owner(cell, owner, owner.with_phase(Phase::Resting))
-        {
-            close(old.backend, tables);
-            tables.touch_cell(cell, tables.now());
-            tables.count(service, Reason::EmbryoDisplaced);
-        }
-    } else if former.is_live() {
-        close(old.backend, tables);
-        tables.count(service, Reason::EmbryoDisplaced);
+fn seize<A: Address, T: Tables<A>>(
+    slot: u32,
+    former: Owner,
+    busy: Owner,
+    (cell, port): (u32, Owner),
+    tables: &T,
+) -> bool {
+    let changing = port.with_phase(Phase::Busy);
+    if port.is_held() && !tables.swap_owner(cell, port, changing) {
+        return false;
     }
+    let taken = tables.swap_flow(slot, former, busy);
+    if port.is_held() {
+        // Nobody else moves a busy cell.
+        if taken && port.is_live() {
+            tables.touch_cell(cell, tables.now());
+        }
+        tables.swap_owner(cell, changing, if taken { port.with_phase(Phase::Resting) } else { port });
+    }
+    taken
 }
 
 /// Remove a linked flow, if it still leads to `cell`.
 #[inline(always)]
 pub fn unlink<A: Address, T: Tables<A>>(key: &FlowKey<A>, cell: u32, tables: &T) {
-    if let Some(found) = find(key, tables)
-        && found.owner.phase() == Phase::Linked
-        && found.record.way.cell() == cell
-    {
-        free(found.slot, found.owner, tables);
+    for _ in 0..SWAPS {
+        let Some(found) = find(key, tables) else { return };
+        // Its client's packet on another CPU may mark it meanwhile; left standing, it would lead to somebody else's port.
+        if found.owner.phase() != Phase::Linked
+            || found.record.way.cell() != cell
+            || free(found.slot, found.owner, tables)
+        {
+            return;
+        }
     }
 }
 
@@ -213,7 +232,7 @@ pub fn free<A: Address, T: Tables<A>>(slot: u32, owner: Owner, tables: &T) -> bo
 pub fn end<A: Address, T: Tables<A>>(found: &Found<A>, tables: &T) -> bool {
     let done = free(found.slot, found.owner, tables);
     if done && found.owner.is_live() {
-        close(found.record.backend, tables);
+        tables.close(found.record.backend);
     }
     done
 }

@@ -9,7 +9,8 @@ use crate::{
     Complaint, Frame, Parcel, Tables, Verdict,
     checksum::Change,
     deliver::{address, encapsulate, fits, leaving, overhead},
-    family::{Family, Link, Part, link},
+    family::{Family, Link, Part, Position, link},
+    tables::hand_over,
     verdict::Way,
 };
 
@@ -20,11 +21,14 @@ const WAIT: lb_common::Ticks = lb_common::Ticks::from_millis(30_000);
 #[inline(always)]
 pub fn follow<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
     let Some(Link::Ipv4 { header, .. } | Link::Ipv6 { header, .. }) = link(frame) else {
-        return Verdict::Pass;
+        return Verdict::PASS;
     };
     let header = tables.vague(header);
-    let Some(ip) = A::read(frame, header) else { return Verdict::Note(0, Reason::Malformed) };
-    let Part::Later { id, protocol } = ip.part else { return Verdict::Pass };
+    let Some(ip) = A::read(frame, header) else { return Verdict::note(0, Reason::Malformed) };
+    if ip.part.position != Position::Later {
+        return Verdict::PASS;
+    }
+    let Part { id, protocol, .. } = ip.part;
     let (source, destination) = (A::source(&ip.words), A::destination(&ip.words));
     let key = FragmentKey { source, destination, id, protocol: protocol.into() };
     let known = tables
@@ -32,18 +36,19 @@ pub fn follow<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> V
         .filter(|first| !tables.now().since(lb_common::Ticks::from_raw(first.seen)).at_least(WAIT));
     let Some(first) = known else { return unmatched(destination, tables) };
     if frame.length() < header + A::length(&ip.words) as usize {
-        return Verdict::Note(0, Reason::Malformed);
+        return Verdict::note(0, Reason::Malformed);
     }
     if first.mode != mode::DSR && A::ttl(&ip.words) <= 1 {
-        return Verdict::Drop(first.service, Reason::TtlExceeded);
+        return Verdict::drop(first.service, Reason::TtlExceeded);
     }
     let Some(leaving) = leaving(first.hop, tables) else {
-        return Verdict::Drop(first.service, Reason::NextHopUnresolved);
+        return Verdict::drop(first.service, Reason::NextHopUnresolved);
     };
     let (room, over) = (fits(leaving.mtu, first.mtu), overhead::<A>(first.mode));
     if room != 0 && A::length(&ip.words) + over > room && tables.config().joined == 0 {
         let complaint = Complaint::too_big(room.saturating_sub(over) as u16);
-        return Verdict::HandOver(
+        return hand_over(
+            tables,
             A::STAGES.explain,
             Parcel::refusal(first.service, Reason::TooBig, complaint),
         );
@@ -58,14 +63,14 @@ pub fn follow<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> V
         }
     };
     if done.and_then(|()| address(frame, first.hop, &leaving)).is_none() {
-        return Verdict::Drop(first.service, Reason::RewriteFailed);
+        return Verdict::drop(first.service, Reason::RewriteFailed);
     }
-    Verdict::Forward {
-        backend: first.backend,
-        interface: first.hop.interface,
-        bytes: A::length(&ip.words),
-        way: if first.outward == 0 { Way::In } else { Way::Out },
-    }
+    Verdict::forward(
+        first.backend,
+        first.hop.interface,
+        A::length(&ip.words),
+        if first.outward == 0 { Way::In } else { Way::Out },
+    )
 }
 
 /// A part that came before its first one, or whose first was the host's. It is counted where its address is balanced.
@@ -73,7 +78,7 @@ pub fn follow<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> V
 fn unmatched<A: Family, T: Tables<A>>(destination: A, tables: &T) -> Verdict {
     let balanced = ServiceKey { address: destination, port: Be16::default(), protocol: 0, range: 0 };
     match tables.service(&balanced) {
-        Some(_) => Verdict::Note(0, Reason::FragmentUnmatched),
-        None => Verdict::Pass,
+        Some(_) => Verdict::note(0, Reason::FragmentUnmatched),
+        None => Verdict::PASS,
     }
 }

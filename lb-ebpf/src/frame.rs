@@ -31,8 +31,13 @@ pub struct Packet(pub *mut xdp_md);
 impl Packet {
     #[inline(always)]
     fn at<T>(&self, offset: usize) -> Option<*mut T> {
-        // SAFETY: the context is valid for the whole run; its two words are loads that the verifier rewrites.
-        let (data, end) = unsafe { ((*self.0).data as usize, (*self.0).data_end as usize) };
+        // SAFETY: the context is valid for the whole run; its two words are loads that the verifier rewrites. They are
+        // volatile so that the compiler keeps each comparison with the access it belongs to: what one comparison says of
+        // another pointer, the verifier does not see.
+        let (data, end) = unsafe {
+            let data = core::ptr::read_volatile(&raw const (*self.0).data);
+            (data as usize, core::ptr::read_volatile(&raw const (*self.0).data_end) as usize)
+        };
         let start = data + (offset & REACH);
         if start + size_of::<T>() > end { None } else { Some(start as *mut T) }
     }
@@ -69,11 +74,14 @@ impl Frame for Packet {
 
     #[inline(always)]
     fn truncate(&mut self, length: usize) -> Option<()> {
-        // SAFETY: as in `at`.
-        let now = unsafe { (*self.0).data_end.wrapping_sub((*self.0).data) };
         // SAFETY: a helper call on the valid context. It invalidates packet pointers, of which none is kept.
-        let done = unsafe { bpf_xdp_adjust_tail(self.0, (length as i32).wrapping_sub(now as i32)) };
+        let done = unsafe { bpf_xdp_adjust_tail(self.0, (length as i32).wrapping_sub(self.length() as i32)) };
         if done == 0 { Some(()) } else { None }
+    }
+
+    #[inline(always)]
+    fn walk(&self, offset: usize, protocol: u8) -> u64 {
+        lb_walk(self.0, offset as u32, protocol.into())
     }
 
     #[inline(always)]
@@ -154,27 +162,45 @@ fn sum(ctx: *mut xdp_md, offset: usize, length: usize) -> Option<u32> {
 #[inline(never)]
 pub extern "C" fn lb_sum_far(ctx: *mut xdp_md, offset: u32, length: u32) -> u32 {
     let (mut at, mut left) = (offset, length);
+    let mut words = [0u64; STRIDE / 8];
     let mut sum: u64 = 0;
     for _ in 0..FAR_STRIDES {
-        let take = if left > STRIDE as u32 { STRIDE as u32 } else { left };
-        if take == 0 {
+        if left < STRIDE as u32 {
             break;
         }
-        let mut words = [0u64; STRIDE / 8];
-        // SAFETY: the helper writes at most `take` bytes, which is at most the array's size, on the valid context.
-        if unsafe { bpf_xdp_load_bytes(ctx, at, words.as_mut_ptr().cast(), take) } != 0 {
+        // SAFETY: the helper writes as many bytes as the array has, on the valid context.
+        if unsafe { bpf_xdp_load_bytes(ctx, at, words.as_mut_ptr().cast(), STRIDE as u32) } != 0 {
             return NO_SUM;
         }
         for word in words {
             sum += (word & 0xffff_ffff) + (word >> 32);
         }
-        at += take;
-        left -= take;
+        at += STRIDE as u32;
+        left -= STRIDE as u32;
     }
-    if left != 0 {
+    if left >= STRIDE as u32 {
         return NO_SUM;
+    }
+    if left > 0 {
+        words = [0; STRIDE / 8];
+        // The same number in a form that shows the verifier its bounds.
+        let last = (core::hint::black_box(left - 1) & (STRIDE as u32 - 1)) + 1;
+        // SAFETY: the helper writes fewer bytes than the array has, on the valid context.
+        if unsafe { bpf_xdp_load_bytes(ctx, at, words.as_mut_ptr().cast(), last) } != 0 {
+            return NO_SUM;
+        }
+        for word in words {
+            sum += (word & 0xffff_ffff) + (word >> 32);
+        }
     }
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + ((sum >> 16) & 0xffff) + (sum >> 32);
     sum as u32
+}
+
+/// The walk over IPv6's extension headers as a global function, which the verifier looks at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_walk(ctx: *mut xdp_md, offset: u32, protocol: u32) -> u64 {
+    lb_ebpf::family::walk(&Packet(ctx), offset as usize & REACH, protocol as u8)
 }

@@ -6,22 +6,23 @@
 
 use lb_common::{
     Be16, Reason,
-    abi::{Backend, ServiceKey, TCP, UDP, mode},
+    abi::{Backend, Service, ServiceKey, TCP, UDP, mode},
     flow::{self, FlowKey},
 };
 
 use crate::{
-    Frame, Tables, Verdict,
+    Frame, Parcel, Tables, Verdict,
     checksum::Change,
     deliver::{address, encapsulate, leaving},
     explain::{self, Error},
-    family::{Family, Ip, Link, Part, link},
-    flows::find,
+    family::{Family, Ip, Link, Position, link},
+    flows::{Found, find},
     lookup::{Tuple, answered_flow, reply_cell, service},
     parse::{Macs, destination_mac, source_mac},
     quote::{Quote, read, translate},
     rewrite::Route,
     select::by_ring,
+    tables::hand_over,
     verdict::Way,
 };
 
@@ -32,35 +33,40 @@ const HEADER: usize = 8;
 #[inline(always)]
 pub fn icmp<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
     let Some(Link::Ipv4 { header, .. } | Link::Ipv6 { header, .. }) = link(frame) else {
-        return Verdict::Pass;
+        return Verdict::PASS;
     };
     let header = tables.vague(header);
-    let Some(ip) = A::read(frame, header) else { return Verdict::Note(0, Reason::Malformed) };
-    if ip.part != Part::Whole || ip.protocol != A::ICMP {
-        return Verdict::Pass;
+    let Some(ip) = A::read(frame, header) else { return Verdict::note(0, Reason::Malformed) };
+    if ip.part.position != Position::Whole || ip.protocol != A::ICMP {
+        return Verdict::PASS;
     }
     let Some([head, _]) = frame.load::<[u32; 2]>(ip.payload) else {
-        return Verdict::Note(0, Reason::Malformed);
+        return Verdict::note(0, Reason::Malformed);
     };
     let [kind, code, ..] = head.to_ne_bytes();
     if kind == A::ECHO[0] && code == 0 {
         return echo::<A, F, T>(frame, header, &ip, head, tables);
     }
     if !A::is_error(kind) || frame.length() < header + A::length(&ip.words) as usize {
-        return Verdict::Pass;
+        return Verdict::PASS;
     }
-    let Some(quote) = read::<A, F>(frame, ip.payload + HEADER) else { return Verdict::Pass };
-    if quote.ip.protocol == A::TUNNEL && A::is_too_big(kind, code) {
-        return tunnel::<A, F, T>(frame, header, &ip, &quote, tables);
+    let quoted = A::read(frame, ip.payload + HEADER).map_or(0, |inner| inner.protocol);
+    match quoted {
+        TCP | UDP => Verdict::proceed(A::STAGES.quote),
+        tunnel if tunnel == A::TUNNEL && A::is_too_big(kind, code) => Verdict::proceed(A::STAGES.tunnel),
+        _ => Verdict::PASS,
     }
-    if !matches!(quote.ip.protocol, TCP | UDP) {
-        return Verdict::Pass;
-    }
-    match owner_of(&quote, &ip, tables) {
-        Found::Way(meaning) => carry(frame, header, &ip, &quote, &meaning, tables),
-        Found::NoFlow(service) => Verdict::Note(service, Reason::ErrorUnmatched),
-        Found::NotOurs => Verdict::Pass,
-    }
+}
+
+/// An error that quotes a TCP or UDP packet: whose is that?
+#[inline(always)]
+pub fn quoted<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
+    let Some(Link::Ipv4 { header, .. } | Link::Ipv6 { header, .. }) = link(frame) else {
+        return Verdict::PASS;
+    };
+    let Some(ip) = A::read(frame, tables.vague(header)) else { return Verdict::PASS };
+    let Some(quote) = read::<A, F>(frame, ip.payload + HEADER) else { return Verdict::PASS };
+    owner_of(&quote.tuple(), tables)
 }
 
 /// Answer an echo request, where its address answers them here: everybody else's goes to the host.
@@ -75,7 +81,7 @@ fn echo<A: Family, F: Frame, T: Tables<A>>(
     let (source, destination) = (A::source(&ip.words), A::destination(&ip.words));
     let key = ServiceKey { address: destination, port: Be16::default(), protocol: A::ICMP, range: 0 };
     if tables.service(&key).is_none() {
-        return Verdict::Pass;
+        return Verdict::PASS;
     }
     let [kind, code, high, low] = head.to_ne_bytes();
     let word = |kind| Be16::from_wire(u16::from_ne_bytes([kind, code]));
@@ -92,33 +98,15 @@ fn echo<A: Family, F: Frame, T: Tables<A>>(
         frame.store(ip.payload, [A::ECHO[1], code, high, low])
     })();
     match done {
-        Some(()) => Verdict::Answer(0, Reason::EchoAnswered),
-        None => Verdict::Drop(0, Reason::RewriteFailed),
+        Some(()) => Verdict::answer(0, Reason::EchoAnswered),
+        None => Verdict::drop(0, Reason::RewriteFailed),
     }
 }
 
-/// What a quote tells.
-enum Found<A> {
-    /// Whose it is.
-    Way(Meaning<A>),
-    /// It is a service's (id), but nothing is known of its flow.
-    NoFlow(u16),
-    /// Not ours.
-    NotOurs,
-}
-
-/// Where an error goes, and what its quote is to say.
-pub struct Meaning<A> {
-    /// The way; its addresses are the error's own.
-    pub route: Route<A>,
-    /// The ends of the quoted packet as its sender knows them.
-    pub quoted: Tuple<A>,
-}
-
-/// Whose packet is quoted.
+/// Whose packet is quoted: the stage that carries the error there gets the backend and the way of the flow, or the next
+/// hop back to the client and the service's port.
 #[inline(always)]
-fn owner_of<A: Family, T: Tables<A>>(quote: &Quote<A>, outer: &Ip<A>, tables: &T) -> Found<A> {
-    let seen = quote.tuple();
+fn owner_of<A: Family, T: Tables<A>>(seen: &Tuple<A>, tables: &T) -> Verdict {
     // As its receiver would answer it: that is what the tables are asked by.
     let answer = Tuple {
         source: seen.destination,
@@ -127,133 +115,154 @@ fn owner_of<A: Family, T: Tables<A>>(quote: &Quote<A>, outer: &Ip<A>, tables: &T
         destination_port: seen.source_port,
         protocol: seen.protocol,
     };
-    if let Some(held) = reply_cell(&answer, tables)
-        && let Some(backend) = tables.backend(held.cell.backend)
-    {
-        let client = (held.cell.client(), held.cell.owner.client_port());
-        let way = (held.cell.backend, held.cell.service_port, held.cell.hop);
-        return Found::Way(outward(&backend, way, client, &seen));
+    if let Some(held) = reply_cell(&answer, tables) {
+        let way = flow::Way::port(held.index, 0, held.cell.service_port);
+        return outward::<A, T>(held.cell.backend, way, held.cell.service_port, tables);
     }
-    let to = service(seen.source, seen.source_port, seen.protocol, tables);
-    if let Some(of) = to {
+    if let Some(of) = service(seen.source, seen.source_port, seen.protocol, tables) {
         let key = FlowKey {
             client: seen.destination,
             client_port: seen.destination_port,
             service_port: seen.source_port,
             service: of.id,
         };
-        return match inward(&key, of.mode, outer, &seen, tables) {
-            Some(meaning) => Found::Way(meaning),
-            None if of.mode == mode::SNAT => Found::NoFlow(of.id),
-            None => match by_ring(&of, &key, tables) {
-                Some(chosen) => Found::Way(towards(
-                    chosen.id,
-                    &chosen.backend,
-                    flow::Way::default(),
-                    outer,
-                    &seen,
-                    tables,
-                )),
-                None => Found::NoFlow(of.id),
-            },
-        };
+        return inward::<A, T>(&of, &key, tables);
     }
-    if let Some(found) = answered_flow(&answer, tables)
-        && let Some(backend) = tables.backend(found.record.backend)
-    {
-        let client = (seen.source, seen.source_port);
-        let way = (found.record.backend, found.record.service_port, found.record.way.back());
-        return Found::Way(outward(&backend, way, client, &seen));
+    match answered_flow(&answer, tables) {
+        Some(Found { record, .. }) => {
+            outward::<A, T>(record.backend, record.way, record.service_port, tables)
+        }
+        None => Verdict::PASS,
     }
-    Found::NotOurs
 }
 
-/// An error about what we sent to a backend: the client is told, as if the service's address had been the receiver.
+/// An error about what we sent to a backend: the client is told.
 #[inline(always)]
-fn outward<A: Family>(
+fn outward<A: Family, T: Tables<A>>(backend: u16, way: flow::Way, port: Be16, tables: &T) -> Verdict {
+    let parcel = Parcel::sending(0, backend, way);
+    hand_over(tables, A::STAGES.carry, Parcel { otherwise: port.wire(), begins: false, ..parcel })
+}
+
+/// An error about what a client was to get: its backend is told.
+#[inline(always)]
+fn inward<A: Family, T: Tables<A>>(of: &Service, key: &FlowKey<A>, tables: &T) -> Verdict {
+    let (backend, way) = match find(key, tables) {
+        Some(found) => (found.record.backend, found.record.way),
+        None if of.mode == mode::SNAT => return Verdict::note(of.id, Reason::ErrorUnmatched),
+        None => match by_ring(of, key, tables) {
+            Some(chosen) => (chosen.id, flow::Way::default()),
+            None => return Verdict::note(of.id, Reason::ErrorUnmatched),
+        },
+    };
+    hand_over(tables, A::STAGES.carry, Parcel::sending(of.id, backend, way))
+}
+
+/// Where an error goes, and what its quote is to say.
+struct Meaning<A> {
+    /// The way; its addresses are the error's own.
+    route: Route<A>,
+    /// The ends of the quoted packet as its sender knows them.
+    quoted: Tuple<A>,
+}
+
+/// An error whose flow is known goes on.
+#[inline(always)]
+pub fn carried<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
+    let Some(Link::Ipv4 { header, .. } | Link::Ipv6 { header, .. }) = link(frame) else {
+        return Verdict::PASS;
+    };
+    let header = tables.vague(header);
+    let Some(ip) = A::read(frame, header) else { return Verdict::PASS };
+    let Some(quote) = read::<A, F>(frame, ip.payload + HEADER) else { return Verdict::PASS };
+    let parcel = tables.handed_over();
+    let Some(backend) = tables.backend(parcel.backend) else { return Verdict::PASS };
+    let seen = quote.tuple();
+    let meaning = if parcel.begins {
+        Some(to_backend(&parcel, &backend, A::source(&ip.words), &seen, tables))
+    } else {
+        to_client(&parcel, &backend, &seen, tables)
+    };
+    match meaning {
+        Some(meaning) => carry(frame, header, &ip, &quote, &meaning, tables),
+        None => Verdict::note(backend.service, Reason::ErrorUnmatched),
+    }
+}
+
+/// The client is told, as if the service's address had been the receiver of what it sent.
+#[inline(always)]
+fn to_client<A: Family, T: Tables<A>>(
+    parcel: &Parcel,
     backend: &Backend<A>,
-    (id, service_port, hop): (u16, Be16, lb_common::abi::Hop),
-    (client, client_port): (A, Be16),
-    seen: &Tuple<A>,
-) -> Meaning<A> {
-    Meaning {
-        route: Route {
-            service: backend.service,
-            backend: id,
-            way: Way::Out,
-            mode: backend.mode,
-            source: backend.service_address,
-            source_port: service_port,
-            destination: client,
-            destination_port: client_port,
-            hop,
-            mtu: 0,
-        },
-        quoted: Tuple {
-            source: client,
-            source_port: client_port,
-            destination: backend.service_address,
-            destination_port: service_port,
-            protocol: seen.protocol,
-        },
-    }
-}
-
-/// An error about what a client was to get: the backend is told.
-#[inline(always)]
-fn inward<A: Family, T: Tables<A>>(
-    key: &FlowKey<A>,
-    _: u8,
-    outer: &Ip<A>,
     seen: &Tuple<A>,
     tables: &T,
 ) -> Option<Meaning<A>> {
-    let found = find(key, tables)?;
-    let backend = tables.backend(found.record.backend)?;
-    Some(towards(found.record.backend, &backend, found.record.way, outer, seen, tables))
+    let (client, client_port, hop) = if backend.mode == mode::SNAT {
+        let cell = tables.cell(parcel.way.cell())?;
+        (cell.client(), cell.owner.client_port(), cell.hop)
+    } else {
+        (seen.source, seen.source_port, parcel.way.back())
+    };
+    let service_port = Be16::from_wire(parcel.otherwise);
+    let quoted = Tuple {
+        source: client,
+        source_port: client_port,
+        destination: backend.service_address,
+        destination_port: service_port,
+        protocol: seen.protocol,
+    };
+    let route = Route {
+        service: backend.service,
+        backend: parcel.backend,
+        way: Way::Out,
+        mode: backend.mode,
+        source: backend.service_address,
+        source_port: service_port,
+        destination: client,
+        destination_port: client_port,
+        hop,
+        mtu: 0,
+    };
+    Some(Meaning { route, quoted })
 }
 
+/// The backend is told, about what it sent as it sent it. `router`: whose error it is.
 #[inline(always)]
-fn towards<A: Family, T: Tables<A>>(
-    id: u16,
+fn to_backend<A: Family, T: Tables<A>>(
+    parcel: &Parcel,
     backend: &Backend<A>,
-    way: flow::Way,
-    outer: &Ip<A>,
+    router: A,
     seen: &Tuple<A>,
     tables: &T,
 ) -> Meaning<A> {
     let port = if backend.port == Be16::default() { seen.source_port } else { backend.port };
-    let (source, client, client_port) = match backend.mode {
-        mode::SNAT => {
-            let source = tables.source(way.source()).unwrap_or_default();
-            (source, source, way.source_port())
-        }
-        mode::IPIP => {
-            (tables.source(backend.source).unwrap_or_default(), seen.destination, seen.destination_port)
-        }
-        _ => (A::source(&outer.words), seen.destination, seen.destination_port),
+    let number = if backend.mode == mode::SNAT { parcel.way.source() } else { backend.source };
+    let ours = tables.source(number).unwrap_or_default();
+    let source = if matches!(backend.mode, mode::SNAT | mode::IPIP) { ours } else { router };
+    let (client, client_port) = if backend.mode == mode::SNAT {
+        (ours, parcel.way.source_port())
+    } else {
+        (seen.destination, seen.destination_port)
     };
-    Meaning {
-        route: Route {
-            service: backend.service,
-            backend: id,
-            way: Way::In,
-            mode: backend.mode,
-            source,
-            source_port: client_port,
-            destination: backend.address,
-            destination_port: port,
-            hop: backend.hop,
-            mtu: backend.mtu,
-        },
-        quoted: Tuple {
-            source: backend.address,
-            source_port: port,
-            destination: client,
-            destination_port: client_port,
-            protocol: seen.protocol,
-        },
-    }
+    let quoted = Tuple {
+        source: backend.address,
+        source_port: port,
+        destination: client,
+        destination_port: client_port,
+        protocol: seen.protocol,
+    };
+    let route = Route {
+        service: backend.service,
+        backend: parcel.backend,
+        way: Way::In,
+        mode: backend.mode,
+        source,
+        source_port: client_port,
+        destination: backend.address,
+        destination_port: port,
+        hop: backend.hop,
+        mtu: backend.mtu,
+    };
+    Meaning { route, quoted }
 }
 
 /// Send an error on, its quote translated.
@@ -268,10 +277,10 @@ fn carry<A: Family, F: Frame, T: Tables<A>>(
 ) -> Verdict {
     let route = &to.route;
     if route.mode != mode::DSR && A::ttl(&ip.words) <= 1 {
-        return Verdict::Drop(route.service, Reason::TtlExceeded);
+        return Verdict::drop(route.service, Reason::TtlExceeded);
     }
     let Some(leaving) = leaving(route.hop, tables) else {
-        return Verdict::Drop(route.service, Reason::NextHopUnresolved);
+        return Verdict::drop(route.service, Reason::NextHopUnresolved);
     };
     let ends = (route.source, route.destination);
     let done = match route.mode {
@@ -280,35 +289,30 @@ fn carry<A: Family, F: Frame, T: Tables<A>>(
         _ => translate(frame, header, ip, quote, &to.quoted, ends),
     };
     if done.and_then(|()| address(frame, route.hop, &leaving)).is_none() {
-        return Verdict::Drop(route.service, Reason::RewriteFailed);
+        return Verdict::drop(route.service, Reason::RewriteFailed);
     }
     tables.count(route.service, Reason::ErrorTranslated);
-    Verdict::Forward {
-        backend: route.backend,
-        interface: route.hop.interface,
-        bytes: A::length(&ip.words),
-        way: route.way,
-    }
+    Verdict::forward(route.backend, route.hop.interface, A::length(&ip.words), route.way)
 }
 
 /// "Too big" about a tunnel of ours: its quote holds the client's packet, so the client is told what fits inside.
 #[inline(always)]
-fn tunnel<A: Family, F: Frame, T: Tables<A>>(
-    frame: &mut F,
-    header: usize,
-    ip: &Ip<A>,
-    outer: &Quote<A>,
-    tables: &T,
-) -> Verdict {
-    let Some(inner) = read::<A, F>(frame, outer.ip.payload) else {
-        return Verdict::Note(0, Reason::ErrorUnmatched);
+pub fn tunnelled<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
+    let Some(Link::Ipv4 { header, .. } | Link::Ipv6 { header, .. }) = link(frame) else {
+        return Verdict::PASS;
+    };
+    let header = tables.vague(header);
+    let Some(ip) = A::read(frame, header) else { return Verdict::PASS };
+    let Some(outer) = A::read(frame, ip.payload + HEADER) else { return Verdict::PASS };
+    let Some(inner) = read::<A, F>(frame, outer.payload) else {
+        return Verdict::note(0, Reason::ErrorUnmatched);
     };
     let seen = inner.tuple();
     let Some(of) = service(seen.destination, seen.destination_port, seen.protocol, tables) else {
-        return Verdict::Pass;
+        return Verdict::PASS;
     };
     if of.mode != mode::IPIP {
-        return Verdict::Pass;
+        return Verdict::PASS;
     }
     let key = FlowKey {
         client: seen.source,
@@ -317,14 +321,14 @@ fn tunnel<A: Family, F: Frame, T: Tables<A>>(
         service: of.id,
     };
     // The way back to the client stands in its flow; without one it is not known.
-    let Some(found) = find(&key, tables) else { return Verdict::Note(of.id, Reason::ErrorUnmatched) };
+    let Some(found) = find(&key, tables) else { return Verdict::note(of.id, Reason::ErrorUnmatched) };
     let hop = found.record.way.back();
-    let Some(leaving) = leaving(hop, tables) else { return Verdict::Drop(of.id, Reason::NextHopUnresolved) };
+    let Some(leaving) = leaving(hop, tables) else { return Verdict::drop(of.id, Reason::NextHopUnresolved) };
     let done = (|| {
         let [_, word] = frame.load::<[u32; 2]>(ip.payload)?;
         let [_, _, high, low] = word.to_ne_bytes();
         let mtu = u16::from_be_bytes([high, low]).saturating_sub(A::HEADER as u16);
-        let gone = ip.payload - header + HEADER + (outer.ip.payload - (ip.payload + HEADER));
+        let gone = outer.payload - header;
         let quoted = (A::length(&ip.words) as usize).saturating_sub(gone);
         // The link layer's header moves on to the quoted packet.
         let macs: Macs = frame.load(0)?;
@@ -341,13 +345,8 @@ fn tunnel<A: Family, F: Frame, T: Tables<A>>(
         address(frame, hop, &leaving)
     })();
     if done.is_none() {
-        return Verdict::Drop(of.id, Reason::RewriteFailed);
+        return Verdict::drop(of.id, Reason::RewriteFailed);
     }
     tables.count(of.id, Reason::ErrorTranslated);
-    Verdict::Forward {
-        backend: found.record.backend,
-        interface: hop.interface,
-        bytes: A::length(&ip.words),
-        way: Way::Out,
-    }
+    Verdict::forward(found.record.backend, hop.interface, A::length(&ip.words), Way::Out)
 }

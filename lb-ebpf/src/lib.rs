@@ -27,11 +27,12 @@ mod reply;
 mod request;
 mod reset;
 mod rewrite;
-mod seat;
+pub mod seat;
 pub mod select;
 mod settled;
 pub mod source_rate;
 mod steady;
+mod step;
 pub mod tables;
 mod tell;
 pub mod verdict;
@@ -46,10 +47,11 @@ use parse::{Parsed, parse};
 use reply::to_client;
 use request::to_backend;
 use reset::reset;
-use rewrite::{Step, rewrite};
+use rewrite::rewrite;
 use select::Candidate;
 use steady::{Steady, steady};
 
+use tables::hand_over;
 pub use tables::{Tables, World};
 pub use verdict::{Complaint, Parcel, Verdict};
 
@@ -65,6 +67,8 @@ pub trait Frame {
     fn length(&self) -> usize;
     /// Cut the packet to its first `length` bytes.
     fn truncate(&mut self, length: usize) -> Option<()>;
+    /// What follows IPv6's extension headers: [`family::walk`].
+    fn walk(&self, offset: usize, protocol: u8) -> u64;
     /// Make room for `length` bytes in front of the packet.
     fn prepend(&mut self, length: usize) -> Option<()>;
     /// Take `length` bytes from the front of the packet.
@@ -76,10 +80,10 @@ pub trait Frame {
 pub fn enter<F: Frame, T: Tables<Be32>>(frame: &mut F, tables: &T) -> Verdict {
     match link(frame) {
         Some(Link::Ipv4 { header: ETHERNET, .. }) => balance::<Be32, F, T>(frame, tables),
-        Some(Link::Ipv4 { .. }) => Verdict::Continue(Stage::Hear),
-        Some(Link::Ipv6 { header: ETHERNET, .. }) => Verdict::Continue(Stage::Ipv6),
-        Some(Link::Ipv6 { .. }) => Verdict::Continue(Stage::HearIpv6),
-        None => Verdict::Pass,
+        Some(Link::Ipv4 { .. }) => Verdict::proceed(Stage::Hear),
+        Some(Link::Ipv6 { header: ETHERNET, .. }) => Verdict::proceed(Stage::Ipv6),
+        Some(Link::Ipv6 { .. }) => Verdict::proceed(Stage::HearIpv6),
+        None => Verdict::PASS,
     }
 }
 
@@ -97,12 +101,24 @@ pub fn proceed<F: Frame, T: Tables<Be32> + Tables<Be128>>(
         Stage::TurnIpv6 => turn::<Be128, F, T>(frame, tables),
         Stage::Connect => connect::<Be32, F, T>(frame, tables),
         Stage::ConnectIpv6 => connect::<Be128, F, T>(frame, tables),
+        Stage::Claim => claim_port::<Be32, F, T>(frame, tables),
+        Stage::ClaimIpv6 => claim_port::<Be128, F, T>(frame, tables),
+        Stage::Record => record_flow::<Be32, F, T>(frame, tables),
+        Stage::RecordIpv6 => record_flow::<Be128, F, T>(frame, tables),
         Stage::Send => send::<Be32, F, T>(frame, tables),
         Stage::SendIpv6 => send::<Be128, F, T>(frame, tables),
+        Stage::Return => give_back::<Be32, F, T>(frame, tables),
+        Stage::ReturnIpv6 => give_back::<Be128, F, T>(frame, tables),
         Stage::Refuse => refuse::<Be32, F, T>(frame, tables),
         Stage::RefuseIpv6 => refuse::<Be128, F, T>(frame, tables),
         Stage::Icmp => icmp::icmp::<Be32, F, T>(frame, tables),
-        Stage::Icmpv6 => icmp::icmp::<Be128, F, T>(frame, tables),
+        Stage::IcmpIpv6 => icmp::icmp::<Be128, F, T>(frame, tables),
+        Stage::Quote => icmp::quoted::<Be32, F, T>(frame, tables),
+        Stage::QuoteIpv6 => icmp::quoted::<Be128, F, T>(frame, tables),
+        Stage::Carry => icmp::carried::<Be32, F, T>(frame, tables),
+        Stage::CarryIpv6 => icmp::carried::<Be128, F, T>(frame, tables),
+        Stage::Tunnel => icmp::tunnelled::<Be32, F, T>(frame, tables),
+        Stage::TunnelIpv6 => icmp::tunnelled::<Be128, F, T>(frame, tables),
         Stage::Fragment => fragment::follow::<Be32, F, T>(frame, tables),
         Stage::FragmentIpv6 => fragment::follow::<Be128, F, T>(frame, tables),
         Stage::Explain => explain::explain::<Be32, F, T>(frame, tables),
@@ -119,9 +135,9 @@ pub fn balance<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> 
     };
     match steady(&packet, tables) {
         Steady::Onward(route) => rewrite(frame, &packet, &route, tables),
-        Steady::Heard => Verdict::Continue(A::STAGES.hear),
-        Steady::Turning => Verdict::Continue(A::STAGES.turn),
-        Steady::NotOurs => Verdict::Pass,
+        Steady::Heard => Verdict::proceed(A::STAGES.hear),
+        Steady::Turning => Verdict::proceed(A::STAGES.turn),
+        Steady::NotOurs => Verdict::PASS,
     }
 }
 
@@ -133,10 +149,10 @@ pub fn hear<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Ver
         other => return other.verdict(),
     };
     match look_up(&packet, tables) {
-        Direction::Reply(held) => decided::<A>(to_client(&packet, &held, tables)),
-        Direction::Answer(found) => decided::<A>(to_client_of_flow(&packet, &found, tables)),
-        Direction::Request(_) => Verdict::Continue(A::STAGES.turn),
-        Direction::Neither => Verdict::Pass,
+        Direction::Reply(held) => to_client(&packet, &held, tables).take::<A, T>(tables),
+        Direction::Answer(found) => to_client_of_flow(&packet, &found, tables).take::<A, T>(tables),
+        Direction::Request(_) => Verdict::proceed(A::STAGES.turn),
+        Direction::Neither => Verdict::PASS,
     }
 }
 
@@ -148,8 +164,8 @@ pub fn turn<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Ver
         other => return other.verdict(),
     };
     match lookup::service(packet.destination(), packet.destination_port(), packet.protocol, tables) {
-        Some(service) => decided::<A>(to_backend(&packet, &service, tables)),
-        None => Verdict::Pass,
+        Some(service) => to_backend(&packet, &service, tables).take::<A, T>(tables),
+        None => Verdict::PASS,
     }
 }
 
@@ -161,30 +177,63 @@ pub fn connect<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> 
         other => return other.verdict(),
     };
     match lookup::service(packet.destination(), packet.destination_port(), packet.protocol, tables) {
-        Some(service) => decided::<A>(begin(&packet, &service, tables)),
-        None => Verdict::Pass,
+        Some(service) => begin(&packet, &service, tables).take::<A, T>(tables),
+        None => Verdict::PASS,
     }
 }
 
-/// The way of a packet that the stage before has judged: to the backend that it names, or back to a client.
+/// A source port for a packet's connection.
+#[inline(always)]
+pub fn claim_port<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
+    let packet = match again(frame, tables) {
+        Parsed::Packet(packet) => packet,
+        other => return other.verdict(),
+    };
+    let parcel = tables.handed_over();
+    match claim::take_port(&packet, parcel.service, parcel.backend, tables) {
+        Ok(way) => hand_over(tables, A::STAGES.record, Parcel { way, ..parcel }),
+        Err(step) => step.take::<A, T>(tables),
+    }
+}
+
+/// A record of a packet's connection.
+#[inline(always)]
+pub fn record_flow<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
+    let packet = match again(frame, tables) {
+        Parsed::Packet(packet) => packet,
+        other => return other.verdict(),
+    };
+    record::keep(&packet, &tables.handed_over(), tables).take::<A, T>(tables)
+}
+
+/// The way of a packet to the backend that the stage before has named.
 #[inline(always)]
 pub fn send<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
     let packet = match again(frame, tables) {
         Parsed::Packet(packet) => packet,
         other => return other.verdict(),
     };
-    let Parcel { service, backend, way, .. } = tables.handed_over();
-    let route = if backend == 0 {
-        steady::answered(&packet, tables)
-    } else {
-        let found = tables.backend(backend);
-        found.and_then(|found| {
-            request::route(&packet, &Candidate { id: backend, backend: found }, way, tables)
-        })
+    let Parcel { service, backend: id, way, .. } = tables.handed_over();
+    let route = match tables.backend(id) {
+        Some(backend) => request::route(&packet, &Candidate { id, backend }, way, tables),
+        None => None,
     };
     match route {
         Some(route) => rewrite(frame, &packet, &route, tables),
-        None => Verdict::Drop(service, Reason::NextHopUnresolved),
+        None => Verdict::drop(service, Reason::NextHopUnresolved),
+    }
+}
+
+/// The way of a packet back to its client, whatever it says: the stage before has judged it.
+#[inline(always)]
+pub fn give_back<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
+    let packet = match again(frame, tables) {
+        Parsed::Packet(packet) => packet,
+        other => return other.verdict(),
+    };
+    match steady::answered(&packet, tables) {
+        Some(route) => rewrite(frame, &packet, &route, tables),
+        None => Verdict::drop(tables.handed_over().service, Reason::ReplyWithoutFlow),
     }
 }
 
@@ -208,23 +257,5 @@ fn again<A: Family, F: Frame, T: Tables<A>>(frame: &F, tables: &T) -> Parsed<A> 
             parse::<A, F>(frame, tables.vague(header), vlan)
         }
         None => Parsed::Other,
-    }
-}
-
-/// What becomes of a packet that is not rewritten here: another stage does it, with a stack of its own.
-#[inline(always)]
-const fn decided<A: Family>(step: Step) -> Verdict {
-    match step {
-        Step::Connect => Verdict::Continue(A::STAGES.connect),
-        Step::Send(service, backend, way) => {
-            Verdict::HandOver(A::STAGES.send, Parcel::sending(service, backend, way))
-        }
-        Step::Reset(service, reason) => {
-            Verdict::HandOver(A::STAGES.refuse, Parcel::refusal(service, reason, Complaint::NONE))
-        }
-        Step::Explain(service, reason, complaint) => {
-            Verdict::HandOver(A::STAGES.explain, Parcel::refusal(service, reason, complaint))
-        }
-        Step::Drop(service, reason) => Verdict::Drop(service, reason),
     }
 }

@@ -79,10 +79,17 @@ pub fn look_up<A: Family, T: Tables<A>>(packet: &Packet<A>, tables: &T) -> Direc
 #[inline(always)]
 pub fn reply_cell<A: Address, T: Tables<A>>(tuple: &Tuple<A>, tables: &T) -> Option<Held<A>> {
     let place = tables.config().ports.index(tuple.destination_port.host())?;
-    let key = EndpointKey::of(tuple.source, tuple.destination, tuple.source_port, tuple.protocol);
-    let endpoint = tables.endpoint(&key)?;
+    let exact = EndpointKey::of(tuple.source, tuple.destination, tuple.source_port, tuple.protocol);
+    let (endpoint, any) = match tables.endpoint(&exact) {
+        Some(endpoint) => (endpoint, false),
+        None => (tables.endpoint(&EndpointKey { port: Be16::default(), ..exact })?, true),
+    };
     let index = endpoint.cells.wrapping_add(place);
     let cell = tables.cell(index)?;
+    // A backend that keeps the client's port has one block for all its ports; the answer must come from the right one.
+    if any && cell.service_port != tuple.source_port {
+        return None;
+    }
     match cell.owner.phase() {
         Phase::Free | Phase::Resting => None,
         _ => Some(Held { index, cell }),
@@ -134,7 +141,7 @@ pub fn service<A: Address, T: Tables<A>>(
     if let Some(service) = tables.service(&exact) {
         return Some(service);
     }
-    let ranges = tables.ranges(&RangesKey { address, protocol, pad: [0; 3] })?;
+    let ranges = tables.ranges(&RangesKey { address, protocol: protocol.into() })?;
     for index in 0..RANGES {
         let [first, last] = ranges.ranges[index];
         if first <= port.host() && port.host() <= last {

@@ -18,8 +18,9 @@ use lb_common::{
     program::Stage,
 };
 use lb_ebpf::{
-    Verdict, World, balance, connect, enter, explain::explain, fragment::follow as follow_fragment, hear,
-    icmp::icmp, refuse, send, turn,
+    Verdict, World, balance, claim_port, connect, enter, explain::explain,
+    fragment::follow as follow_fragment, give_back, hear, icmp::carried, icmp::icmp, icmp::quoted,
+    icmp::tunnelled, record_flow, refuse, send, turn, verdict::Kind,
 };
 
 use frame::Packet;
@@ -52,12 +53,24 @@ stages!(
     lb_turn_ipv6: turn::<Be128>,
     lb_connect: connect::<Be32>,
     lb_connect_ipv6: connect::<Be128>,
+    lb_claim: claim_port::<Be32>,
+    lb_claim_ipv6: claim_port::<Be128>,
+    lb_record: record_flow::<Be32>,
+    lb_record_ipv6: record_flow::<Be128>,
     lb_send: send::<Be32>,
     lb_send_ipv6: send::<Be128>,
+    lb_return: give_back::<Be32>,
+    lb_return_ipv6: give_back::<Be128>,
     lb_refuse: refuse::<Be32>,
     lb_refuse_ipv6: refuse::<Be128>,
     lb_icmp: icmp::<Be32>,
-    lb_icmpv6: icmp::<Be128>,
+    lb_icmp_ipv6: icmp::<Be128>,
+    lb_quote: quoted::<Be32>,
+    lb_quote_ipv6: quoted::<Be128>,
+    lb_carry: carried::<Be32>,
+    lb_carry_ipv6: carried::<Be128>,
+    lb_tunnel: tunnelled::<Be32>,
+    lb_tunnel_ipv6: tunnelled::<Be128>,
     lb_fragment: follow_fragment::<Be32>,
     lb_fragment_ipv6: follow_fragment::<Be128>,
     lb_explain: explain::<Be32>,
@@ -68,43 +81,32 @@ stages!(
 #[inline(always)]
 fn act(ctx: &XdpContext, verdict: Verdict) -> u32 {
     let tables = Maps;
-    match verdict {
-        Verdict::Continue(stage) => proceed(ctx, stage),
-        Verdict::HandOver(stage, parcel) => {
-            tables.hand_over(&parcel);
-            proceed(ctx, stage)
+    let Verdict { kind, reason, service, backend, interface, bytes, way, stage } = verdict;
+    let counted = |outcome| Ending::of(outcome, service, reason as u8);
+    match kind {
+        Kind::Continue => return proceed(ctx, stage),
+        Kind::Pass => show::end(ctx, Ending::of(outcome::PASS, 0, NO_REASON)),
+        Kind::Note => show::end(ctx, counted(outcome::PASS)),
+        Kind::Drop => show::end(ctx, counted(outcome::DROP)),
+        Kind::Answer => {
+            show::end(ctx, Ending { leaving: tables.config().interface, ..counted(outcome::ANSWER) });
         }
-        Verdict::Pass => {
-            show::end(ctx, Ending::of(outcome::PASS, 0, NO_REASON));
-            xdp_action::XDP_PASS
-        }
-        Verdict::Note(service, reason) => {
-            tables.count(service, reason);
-            show::end(ctx, Ending::of(outcome::PASS, service, reason as u8));
-            xdp_action::XDP_PASS
-        }
-        Verdict::Drop(service, reason) => {
-            tables.count(service, reason);
-            show::end(ctx, Ending::of(outcome::DROP, service, reason as u8));
-            xdp_action::XDP_DROP
-        }
-        Verdict::Answer(service, reason) => {
-            tables.count(service, reason);
-            let interface = tables.config().interface;
-            show::end(
-                ctx,
-                Ending { leaving: interface, ..Ending::of(outcome::ANSWER, service, reason as u8) },
-            );
-            leave(ctx, interface)
-        }
-        Verdict::Forward { backend, interface, bytes, way } => {
+        Kind::Forward => {
             tables.forwarded(backend, u64::from(bytes), way);
             show::end(
                 ctx,
                 Ending { backend, leaving: interface, ..Ending::of(outcome::FORWARD, 0, NO_REASON) },
             );
-            leave(ctx, interface)
         }
+    }
+    if matches!(kind, Kind::Note | Kind::Drop | Kind::Answer) {
+        tables.count(service, reason);
+    }
+    match kind {
+        Kind::Drop => xdp_action::XDP_DROP,
+        Kind::Answer => leave(ctx, tables.config().interface),
+        Kind::Forward => leave(ctx, interface),
+        _ => xdp_action::XDP_PASS,
     }
 }
 

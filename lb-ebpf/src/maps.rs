@@ -47,14 +47,15 @@ use lb_common::{
         ACCOUNTS as ROWS, Account, Backend, BucketKey, Endpoint, EndpointKey, Fragment, FragmentKey, Hop,
         Interface, Layout, ProgramConfig, Ranges, RangesKey, Service, ServiceKey, Traffic, purpose,
     },
-    cell::{Owner, PortCell, Worth},
+    cell::{Owner, PortCell, Side, Signs, Worth},
     event::{Event, Traced, kind},
     flow::{Bucket, FlowKey, Record, SLOTS, Way as FlowWay},
 };
 use lb_ebpf::{
     Complaint, Parcel, Tables, World,
     claim::{search, worth},
-    flows::{find_slot, place},
+    flows::{find_slot, place, slot_worth},
+    seat::{close, open},
     select::draw,
     source_rate::taken,
     tables::{Block, NOWHERE, Ring},
@@ -160,18 +161,6 @@ impl Maps {
             }
         }
     }
-
-    /// Leave something for the next stage.
-    #[inline(always)]
-    pub fn hand_over(self, parcel: &Parcel) {
-        if let Some(handover) = HANDOVER.get_ptr_mut(0) {
-            let Parcel { service, backend, reason, complaint, way } = *parcel;
-            let mtu = u32::from(complaint.mtu) << 16 | complaint.trouble as u32;
-            let words = [u32::from(service) << 16 | u32::from(backend), reason as u32, mtu, 0];
-            // SAFETY: a per-CPU value.
-            unsafe { *handover = Handover { words, way: way.0 } };
-        }
-    }
 }
 
 impl World for Maps {
@@ -265,6 +254,11 @@ impl World for Maps {
     }
 
     #[inline(always)]
+    fn after(&self, owner: Owner, side: Side, signs: Signs) -> Owner {
+        Owner(lb_after(owner.0, signs.bits() | if side == Side::Server { SERVER } else { 0 }))
+    }
+
+    #[inline(always)]
     fn spend_error(&self) -> bool {
         let Some(word) = ERRORS.get_ptr_mut(0) else { return false };
         for _ in 0..TRIES {
@@ -278,6 +272,18 @@ impl World for Maps {
             }
         }
         false
+    }
+
+    #[inline(always)]
+    fn hand_over(&self, parcel: &Parcel) {
+        if let Some(handover) = HANDOVER.get_ptr_mut(0) {
+            let Parcel { service, backend, reason, complaint, way, otherwise, begins } = *parcel;
+            let mtu = u32::from(complaint.mtu) << 16 | complaint.trouble as u32;
+            let more = u32::from(otherwise) << 16 | u32::from(begins);
+            let words = [u32::from(service) << 16 | u32::from(backend), reason as u32, mtu, more];
+            // SAFETY: a per-CPU value.
+            unsafe { *handover = Handover { words, way: way.0 } };
+        }
     }
 
     #[inline(always)]
@@ -296,6 +302,8 @@ impl World for Maps {
             reason: Reason::from_number(words[1]).unwrap_or(Reason::RewriteFailed),
             complaint: Complaint { trouble, mtu: (words[2] >> 16) as u16 },
             way: FlowWay(way),
+            otherwise: (words[3] >> 16) as u16,
+            begins: words[3] & 1 != 0,
         }
     }
 
@@ -335,7 +343,8 @@ impl World for Maps {
 macro_rules! family {
     (
         $address:ty, $services:ident, $ranges:ident, $backends:ident, $sources:ident, $endpoints:ident, $cells:ident,
-        $flows:ident, $fragments:ident, $rates:ident, $draw:ident, $worth:ident, $search:ident, $find:ident, $place:ident
+        $flows:ident, $fragments:ident, $rates:ident, $draw:ident, $worth:ident, $search:ident, $find:ident, $place:ident, $slot_worth:ident, $open:ident,
+        $close:ident
     ) => {
         #[map]
         static $services: HashMap<ServiceKey<$address>, Service> =
@@ -471,22 +480,6 @@ macro_rules! family {
             }
 
             #[inline(always)]
-            fn flow_holders(&self, bucket: u32, tag: u32, port: Be16) -> u32 {
-                let Some(bucket) = $flows.get_ptr(bucket) else { return 0 };
-                let mut holders = 0;
-                for place in 0..SLOTS {
-                    // SAFETY: as above.
-                    let owner = unsafe {
-                        core::ptr::read_volatile((&raw const (*bucket).owners).cast::<Owner>().add(place))
-                    };
-                    if owner.has(tag, port) && owner.phase() as u8 != lb_common::cell::Phase::Free as u8 {
-                        holders |= 1 << place;
-                    }
-                }
-                holders
-            }
-
-            #[inline(always)]
             fn flow_record(&self, slot: u32) -> Option<Record<$address>> {
                 let (bucket, place) = split(slot);
                 let bucket = $flows.get_ptr(bucket)?;
@@ -601,12 +594,24 @@ macro_rules! family {
             }
 
             #[inline(always)]
-            fn find_slot(&self, key: &FlowKey<$address>) -> u32 {
+            fn open(&self, backend: u16) {
+                $open(backend.into());
+            }
+
+            #[inline(always)]
+            fn close(&self, backend: u16) {
+                $close(backend.into());
+            }
+
+            #[inline(always)]
+            fn slot_worth(&self, slot: u32, now: Ticks) -> Worth {
+                Worth::from_raw($slot_worth(slot, now.raw()))
+            }
+
+            #[inline(always)]
+            fn find_slot(&self, key: &FlowKey<$address>, except: u32) -> u32 {
                 let (low, high) = lb_common::Address::words(key.client);
-                let ports = u64::from(key.client_port.wire()) << 32
-                    | u64::from(key.service_port.wire()) << 16
-                    | u64::from(key.service);
-                $find(low, high, ports)
+                $find(low, high, ports_of(key), except)
             }
 
             #[inline(always)]
@@ -644,14 +649,28 @@ macro_rules! family {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $find(low: u64, high: u64, ports: u64) -> u32 {
-            let key = FlowKey {
-                client: <$address as lb_common::Address>::from_words((low, high)),
-                client_port: Be16::from_wire((ports >> 32) as u16),
-                service_port: Be16::from_wire((ports >> 16) as u16),
-                service: ports as u16,
-            };
-            find_slot(&key, &Maps)
+        pub extern "C" fn $find(low: u64, high: u64, ports: u64, except: u32) -> u32 {
+            find_slot(&key_from::<$address>(low, high, ports), except, &Maps)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $slot_worth(slot: u32, now: u32) -> u32 {
+            slot_worth::<$address, _>(slot, Ticks::from_raw(now), &Maps).raw()
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $open(backend: u32) -> u32 {
+            open::<$address, _>(backend as u16, &Maps);
+            0
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $close(backend: u32) -> u32 {
+            close::<$address, _>(backend as u16, &Maps);
+            0
         }
 
         #[unsafe(no_mangle)]
@@ -663,13 +682,76 @@ macro_rules! family {
 }
 
 family!(
-    Be32, SERVICES4, RANGES4, BACKENDS4, SOURCES4, ENDPOINTS4, CELLS4, FLOWS4, FRAGMENTS4, RATES4, lb_draw4,
-    lb_worth4, lb_search4, lb_find4, lb_place4
+    Be32,
+    SERVICES4,
+    RANGES4,
+    BACKENDS4,
+    SOURCES4,
+    ENDPOINTS4,
+    CELLS4,
+    FLOWS4,
+    FRAGMENTS4,
+    RATES4,
+    lb_draw4,
+    lb_worth4,
+    lb_search4,
+    lb_find4,
+    lb_place4,
+    lb_slot_worth4,
+    lb_open4,
+    lb_close4
 );
 family!(
-    Be128, SERVICES6, RANGES6, BACKENDS6, SOURCES6, ENDPOINTS6, CELLS6, FLOWS6, FRAGMENTS6, RATES6, lb_draw6,
-    lb_worth6, lb_search6, lb_find6, lb_place6
+    Be128,
+    SERVICES6,
+    RANGES6,
+    BACKENDS6,
+    SOURCES6,
+    ENDPOINTS6,
+    CELLS6,
+    FLOWS6,
+    FRAGMENTS6,
+    RATES6,
+    lb_draw6,
+    lb_worth6,
+    lb_search6,
+    lb_find6,
+    lb_place6,
+    lb_slot_worth6,
+    lb_open6,
+    lb_close6
 );
+
+/// The bit beside those of the signs that says whose they are.
+const SERVER: u32 = 1 << 31;
+
+/// A connection's next phase as a global function, which the verifier looks at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_after(owner: u64, signs: u32) -> u64 {
+    let side = if signs & SERVER == 0 { Side::Client } else { Side::Server };
+    Owner(owner).after(side, Signs::from_bits(signs)).0
+}
+
+/// Ports and service of a flow as one number.
+#[inline(always)]
+fn ports_of<A>(key: &FlowKey<A>) -> u64 {
+    u64::from(key.client_port.wire()) << 32
+        | u64::from(key.service_port.wire()) << 16
+        | u64::from(key.service)
+}
+
+/// A flow's key from numbers. Where one is of no use, the compiler must not find that out: it
+/// would leave the register as it is, and the verifier wants a number in it.
+#[inline(always)]
+fn key_from<A: lb_common::Address>(low: u64, high: u64, ports: u64) -> FlowKey<A> {
+    FlowKey {
+        client: A::from_words((core::hint::black_box(low), core::hint::black_box(high))),
+        client_port: Be16::from_wire((ports >> 32) as u16),
+        service_port: Be16::from_wire((ports >> 16) as u16),
+        service: ports as u16,
+    }
+}
 
 /// A slot's bucket and its place there.
 #[inline(always)]

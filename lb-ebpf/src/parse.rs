@@ -9,7 +9,7 @@ use lb_common::{
 
 use crate::{
     Frame, Verdict,
-    family::{Family, Part},
+    family::{Family, Part, Position},
 };
 
 /// Flags of a TCP header (RFC 9293, 3.1).
@@ -73,10 +73,10 @@ impl<A: Family> Parsed<A> {
     #[inline(always)]
     pub const fn verdict(&self) -> Verdict {
         match self {
-            Self::Icmp => Verdict::Continue(A::STAGES.icmp),
-            Self::LaterPart => Verdict::Continue(A::STAGES.fragment),
-            Self::Malformed => Verdict::Note(0, Reason::Malformed),
-            Self::Packet(_) | Self::Other => Verdict::Pass,
+            Self::Icmp => Verdict::proceed(A::STAGES.icmp),
+            Self::LaterPart => Verdict::proceed(A::STAGES.fragment),
+            Self::Malformed => Verdict::note(0, Reason::Malformed),
+            Self::Packet(_) | Self::Other => Verdict::PASS,
         }
     }
 }
@@ -86,11 +86,11 @@ impl<A: Family> Parsed<A> {
 pub fn parse<A: Family, F: Frame>(frame: &F, header: usize, vlan: u16) -> Parsed<A> {
     let Some(macs) = frame.load::<Macs>(0) else { return Parsed::Other };
     let Some(ip) = A::read(frame, header) else { return Parsed::Malformed };
-    if matches!(ip.part, Part::Later { .. }) {
+    if ip.part.position == Position::Later {
         return if matches!(ip.protocol, TCP | UDP) { Parsed::LaterPart } else { Parsed::Other };
     }
     if ip.protocol == A::ICMP {
-        return if ip.part == Part::Whole { Parsed::Icmp } else { Parsed::Other };
+        return if ip.part.position == Position::Whole { Parsed::Icmp } else { Parsed::Other };
     }
     let words = match ip.protocol {
         TCP => frame.load::<TransportWords>(ip.payload),

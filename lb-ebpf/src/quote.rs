@@ -9,7 +9,7 @@ use lb_common::{Be16, abi::UDP};
 use crate::{
     Frame,
     checksum::Change,
-    family::{Family, Ip, Part},
+    family::{Family, Ip, Position},
     lookup::Tuple,
     parse::checksum_offset,
     rewrite::never_zero,
@@ -44,7 +44,7 @@ impl<A: Family> Quote<A> {
 #[inline(always)]
 pub fn read<A: Family, F: Frame>(frame: &F, header: usize) -> Option<Quote<A>> {
     let ip = A::read(frame, header)?;
-    if matches!(ip.part, Part::Later { .. }) {
+    if ip.part.position == Position::Later {
         return None;
     }
     let [source, destination, _, _] = frame.load::<[u16; 4]>(ip.payload)?;

@@ -1,39 +1,118 @@
-//! Stage 5, for a new connection in `dnat`, `dsr` and `ipip`: a slot of its own in the flow table.
+//! Stage 6, for a new connection: a slot of its own in the flow table.
 
 use lb_common::{
-    Address,
-    abi::mode,
+    Reason,
+    abi::{Hop, mode},
     cell::Phase,
-    flow::{Record, Way},
+    event::kind,
+    flow::{FlowKey, Record, Way},
 };
 
 use crate::{
-    Tables,
-    claim::Newcomer,
+    Complaint, Parcel, Tables,
+    connect::nobody,
+    family::Family,
     flows::{NotAdded, insert},
+    lookup,
+    parse::{Packet, source_mac},
+    request::refused,
+    seat::SWAPS,
+    select::by_ring,
+    step::Step,
+    tell::tell,
 };
 
-/// Record which backend takes a connection. `begins`: its first packet is at hand; else it was met midway, and any
-/// answer that is no RST proves it.
+/// Record which way a connection goes, and send its packet there.
+///
+/// One that was met midway counts as answered: anything that its server says but a RST proves it.
 #[inline(always)]
-pub fn record<A: Address, T: Tables<A>>(
-    new: &Newcomer<A>,
-    backend: u16,
-    by: u8,
-    begins: bool,
-    tables: &T,
-) -> Result<(), NotAdded> {
-    let now = tables.now().raw();
-    let record = Record {
-        way: Way::hop(new.hop),
-        seen: now,
-        word: if mode::is_one_sided(by) { now } else { tables.micros() },
-        backend,
-        service: new.key.service,
-        service_port: new.key.service_port,
-        vlan: new.vlan,
-        client: new.key.client.rest(),
+pub fn keep<A: Family, T: Tables<A>>(packet: &Packet<A>, of: &Parcel, tables: &T) -> Step {
+    let Some(backend) = tables.backend(of.backend) else {
+        return Step::drop(of.service, Reason::BackendGone);
     };
-    let phase = if begins { Phase::Embryonic } else { Phase::Answered };
-    insert(&new.key, &record, phase, tables).map(|_| ())
+    let key = packet.key(of.service);
+    let now = tables.now().raw();
+    let linked = backend.mode == mode::SNAT;
+    let hop = Hop { mac: source_mac(&packet.macs), interface: tables.config().interface };
+    let record = Record {
+        way: if linked { of.way } else { Way::hop(hop) },
+        seen: now,
+        word: if mode::is_one_sided(backend.mode) { now } else { tables.micros() },
+        backend: of.backend,
+        service: of.service,
+        service_port: key.service_port,
+        vlan: packet.vlan,
+        client: key.client.rest(),
+    };
+    let phase = match (linked, of.begins) {
+        (true, _) => Phase::Linked,
+        (false, true) => Phase::Embryonic,
+        (false, false) => Phase::Answered,
+    };
+    match insert(&key, &record, phase, tables) {
+        Ok(()) => Step::send(of.service, of.backend, of.way),
+        Err(failed) => {
+            if linked {
+                give_back(packet, &key, of, failed, tables)
+            } else {
+                tables.close(of.backend);
+                unrecorded(packet, &key, of, tables)
+            }
+        }
+    }
+}
+
+/// An `snat` connection cannot do without its flow: its port rests again, from which nothing was sent.
+#[inline(always)]
+fn give_back<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    key: &FlowKey<A>,
+    of: &Parcel,
+    failed: NotAdded,
+    tables: &T,
+) -> Step {
+    let cell = of.way.cell();
+    for _ in 0..SWAPS {
+        let Some((owner, _)) = tables.holder(cell) else { break };
+        // What its server has said meanwhile, to whoever had the port before, may have ended it: then it is closed.
+        if !owner.is_live() || !owner.has(key.client.tag(), key.client_port) {
+            break;
+        }
+        if tables.swap_owner(cell, owner, owner.with_phase(Phase::Resting)) {
+            tables.close(of.backend);
+            break;
+        }
+    }
+    if failed == NotAdded::Exists {
+        return Step::drop(of.service, Reason::PortBusy);
+    }
+    let reason = Reason::FlowTableFull;
+    tell(kind::PRESSURE, key, of.backend, reason as u32, tables);
+    if packet.is_udp() {
+        Step::explain(of.service, reason, Complaint::PORT_UNREACHABLE)
+    } else {
+        Step::reset(of.service, reason)
+    }
+}
+
+/// In the other modes a packet goes where its slot's former owner is, or where the ring says.
+#[inline(always)]
+fn unrecorded<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    key: &FlowKey<A>,
+    of: &Parcel,
+    tables: &T,
+) -> Step {
+    let reason = Reason::NotRecorded;
+    tell(kind::PRESSURE, key, of.backend, reason as u32, tables);
+    tables.count(of.service, reason);
+    if of.otherwise != 0 {
+        return Step::send(of.service, of.otherwise, Way::default());
+    }
+    let to = lookup::service(packet.destination(), packet.destination_port(), packet.protocol, tables);
+    let Some(service) = to else { return Step::drop(of.service, Reason::BackendGone) };
+    match by_ring(&service, key, tables) {
+        Some(candidate) => Step::send(of.service, candidate.id, Way::default()),
+        None => refused(packet, &service, nobody::<A, T>(&service, tables)),
+    }
 }

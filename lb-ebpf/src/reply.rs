@@ -5,7 +5,7 @@ use lb_common::{
     abi::{Backend, backend_state, no_backend},
     cell::{Owner, Phase, Side},
     event::kind,
-    flow::{self, FlowKey},
+    flow::FlowKey,
 };
 
 use crate::{
@@ -13,8 +13,9 @@ use crate::{
     family::Family,
     lookup::Held,
     parse::{Packet, flag},
-    rewrite::{Route, Step},
+    rewrite::Route,
     seat::{SWAPS, Seat, settle},
+    step::Step,
     tell::{tell, tell_cut},
     verdict::Way,
 };
@@ -23,9 +24,9 @@ use crate::{
 #[inline(always)]
 pub fn to_client<A: Family, T: Tables<A>>(packet: &Packet<A>, held: &Held<A>, tables: &T) -> Step {
     let Held { index, cell } = *held;
-    let Some(backend) = tables.backend(cell.backend) else { return Step::Drop(0, Reason::ReplyWithoutFlow) };
+    let Some(backend) = tables.backend(cell.backend) else { return Step::drop(0, Reason::ReplyWithoutFlow) };
     if cell.owner.phase() == Phase::Busy {
-        return Step::Drop(backend.service, Reason::PortBusy);
+        return Step::drop(backend.service, Reason::PortBusy);
     }
     let conversation = Conversation {
         seat: Seat::Cell(index),
@@ -43,7 +44,7 @@ pub fn to_client<A: Family, T: Tables<A>>(packet: &Packet<A>, held: &Held<A>, ta
     if let Err(stopped) = hear(packet, &conversation, &backend, tables) {
         return stopped;
     }
-    Step::Send(backend.service, 0, flow::Way::default())
+    Step::back(backend.service)
 }
 
 /// The way of an answer to the client that holds a port.
@@ -100,7 +101,7 @@ pub fn hear<A: Family, T: Tables<A>>(
     }
     let mut owner = of.owner;
     for _ in 0..SWAPS {
-        let after = owner.after(Side::Server, signs);
+        let after = tables.after(owner, Side::Server, signs);
         if after == owner {
             if after.is_live() && of.stale {
                 of.seat.touch(tables.now(), tables);
@@ -115,14 +116,14 @@ pub fn hear<A: Family, T: Tables<A>>(
         // The client's packet on another CPU was first; unless the place went to somebody else, this sign follows.
         match of.seat.owner(tables) {
             Some(now) if now.is_same_hold(of.owner) => owner = now,
-            _ => return Err(Step::Drop(backend.service, Reason::PortBusy)),
+            _ => return Err(Step::drop(backend.service, Reason::PortBusy)),
         }
     }
     // A dead process's kernel refuses at once, before any probe has seen the death.
     if embryo && signs.rst {
         tell(kind::REFUSED, &of.key, of.id, 0, tables);
         if backend.no_backend == no_backend::HOLD {
-            return Err(Step::Drop(backend.service, Reason::RefusalHeld));
+            return Err(Step::drop(backend.service, Reason::RefusalHeld));
         }
     }
     Ok(())
@@ -142,9 +143,9 @@ fn cut<A: Family, T: Tables<A>>(
         of.seat.touch(tables.now(), tables);
     }
     if packet.is_udp() || packet.flags() & flag::RST != 0 {
-        return Step::Drop(backend.service, Reason::Cut);
+        return Step::drop(backend.service, Reason::Cut);
     }
     let client = (of.key.client, of.key.client_port);
     tell_cut(packet, client, (of.key.service, of.key.service_port), of.id, 1, tables);
-    Step::Reset(backend.service, Reason::Cut)
+    Step::reset(backend.service, Reason::Cut)
 }

@@ -12,10 +12,11 @@ use crate::{
     family::Family,
     flows::{Found, find},
     parse::{Packet, flag},
-    rewrite::{Route, Step},
+    rewrite::Route,
     seat::{SWAPS, settle},
     select::Candidate,
     settled::slot_of,
+    step::Step,
     tell::tell_cut,
     verdict::Way,
 };
@@ -39,11 +40,11 @@ pub fn to_backend<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service
     if service.flags & service_flag::ON_CHANGE != 0 {
         return match slot_of(service, &key, tables) {
             Some(slot) if slot.settled => onward(packet, service, straight(slot.current, &key, tables)),
-            _ => Step::Connect,
+            _ => Step::CONNECT,
         };
     }
     if packet.begins() && !packet.is_udp() {
-        return Step::Connect;
+        return Step::CONNECT;
     }
     match find(&key, tables) {
         Some(found) if !packet.is_udp() || alive(&found, tables) => {
@@ -51,12 +52,12 @@ pub fn to_backend<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service
         }
         None if service.mode == mode::SNAT && !packet.is_udp() => {
             if packet.flags() & flag::RST == 0 {
-                Step::Reset(service.id, Reason::NoFlow)
+                Step::reset(service.id, Reason::NoFlow)
             } else {
-                Step::Drop(service.id, Reason::RstWithoutFlow)
+                Step::drop(service.id, Reason::RstWithoutFlow)
             }
         }
-        _ => Step::Connect,
+        _ => Step::CONNECT,
     }
 }
 
@@ -64,7 +65,7 @@ pub fn to_backend<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service
 #[inline(always)]
 fn onward<A: Family>(packet: &Packet<A>, service: &Service, found: Result<Onward<A>, Refusal>) -> Step {
     match found {
-        Ok((candidate, way)) => Step::Send(service.id, candidate.id, way),
+        Ok((candidate, way)) => Step::send(service.id, candidate.id, way),
         Err(refusal) => refused(packet, service, refusal),
     }
 }
@@ -74,12 +75,12 @@ fn onward<A: Family>(packet: &Packet<A>, service: &Service, found: Result<Onward
 pub fn refused<A: Family>(packet: &Packet<A>, service: &Service, refusal: Refusal) -> Step {
     match refusal {
         Refusal::Reset(reason) if packet.is_udp() => {
-            Step::Explain(service.id, reason, Complaint::PORT_UNREACHABLE)
+            Step::explain(service.id, reason, Complaint::PORT_UNREACHABLE)
         }
         // A RST is never answered (RFC 9293, 3.10.7.1).
-        Refusal::Reset(reason) if packet.flags() & flag::RST != 0 => Step::Drop(service.id, reason),
-        Refusal::Reset(reason) => Step::Reset(service.id, reason),
-        Refusal::Drop(reason) => Step::Drop(service.id, reason),
+        Refusal::Reset(reason) if packet.flags() & flag::RST != 0 => Step::drop(service.id, reason),
+        Refusal::Reset(reason) => Step::reset(service.id, reason),
+        Refusal::Drop(reason) => Step::drop(service.id, reason),
     }
 }
 
@@ -159,7 +160,7 @@ fn advance<A: Family, T: Tables<A>>(
         let after = if mode::is_one_sided(backend.mode) {
             owner.after_alone(packet.signs(None), !packet.begins() || packet.is_udp(), later)
         } else {
-            owner.after(Side::Client, packet.signs(Some(found.record.word)))
+            tables.after(owner, Side::Client, packet.signs(Some(found.record.word)))
         };
         if after == owner {
             break;
@@ -187,7 +188,7 @@ fn advance_port<A: Family, T: Tables<A>>(packet: &Packet<A>, found: &Found<A>, t
         if !cell.belongs_to(packet.source(), packet.source_port()) {
             break;
         }
-        let after = cell.owner.after(Side::Client, packet.signs(Some(cell.word)));
+        let after = tables.after(cell.owner, Side::Client, packet.signs(Some(cell.word)));
         if after == cell.owner || tables.swap_owner(index, cell.owner, after) {
             proven = after.phase() == Phase::Established;
             settle(cell.owner, after, cell.backend, tables);

@@ -23,8 +23,8 @@ pub fn reset<A: Family, F: Frame, T: Tables<A>>(
     tables: &T,
 ) -> Verdict {
     match build(frame, packet, tables) {
-        Some(()) => Verdict::Answer(service, reason),
-        None => Verdict::Drop(service, Reason::RewriteFailed),
+        Some(()) => Verdict::answer(service, reason),
+        None => Verdict::drop(service, Reason::RewriteFailed),
     }
 }
 

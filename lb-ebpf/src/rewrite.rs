@@ -3,15 +3,15 @@
 use lb_common::{
     Be16, Reason,
     abi::{Fragment, FragmentKey, Hop, UDP, checksums, mode},
-    flow,
 };
 
 use crate::{
     Complaint, Frame, Parcel, Tables, Verdict,
     checksum::{Change, fold, pseudo_header},
     deliver::{address, encapsulate, fits, leaving, overhead},
-    family::{Family, Part},
+    family::{Family, Position},
     parse::Packet,
+    tables::hand_over,
     verdict::Way,
 };
 
@@ -40,20 +40,6 @@ pub struct Route<A> {
     pub mtu: u16,
 }
 
-/// What is to be done with a packet of ours.
-pub enum Step {
-    /// It begins a connection, or nothing is known of it.
-    Connect,
-    /// It goes to a backend (service, (service, backend) pair), by the way of its flow; pair 0: back to its client.
-    Send(u16, u16, flow::Way),
-    /// Its sender gets a RST (service, reason).
-    Reset(u16, Reason),
-    /// Its sender gets an ICMP error (service, reason).
-    Explain(u16, Reason, Complaint),
-    /// It is dropped (service, reason).
-    Drop(u16, Reason),
-}
-
 /// Rewrite a packet in place for its route.
 #[inline(always)]
 pub fn rewrite<A: Family, F: Frame, T: Tables<A>>(
@@ -63,22 +49,23 @@ pub fn rewrite<A: Family, F: Frame, T: Tables<A>>(
     tables: &T,
 ) -> Verdict {
     if to.mode != mode::DSR && A::ttl(&packet.ip) <= 1 {
-        return Verdict::HandOver(
+        return hand_over(
+            tables,
             A::STAGES.explain,
             Parcel::refusal(to.service, Reason::TtlExceeded, Complaint::TIME_EXCEEDED),
         );
     }
     let Some(leaving) = leaving(to.hop, tables) else {
-        return Verdict::Drop(to.service, Reason::NextHopUnresolved);
+        return Verdict::drop(to.service, Reason::NextHopUnresolved);
     };
     let room = fits(leaving.mtu, to.mtu);
     let over = overhead::<A>(to.mode);
     if room != 0 && packet.length() + over > room && tables.config().joined == 0 {
         let complaint = Complaint::too_big(room.saturating_sub(over) as u16);
-        return Verdict::HandOver(A::STAGES.explain, Parcel::refusal(to.service, Reason::TooBig, complaint));
+        return hand_over(tables, A::STAGES.explain, Parcel::refusal(to.service, Reason::TooBig, complaint));
     }
-    if let Part::First { id, protocol } = packet.part {
-        remember(packet, id, protocol, to, tables);
+    if packet.part.position == Position::First {
+        remember(packet, to, tables);
     }
     let done = match to.mode {
         mode::DSR => complete(frame, packet, to, tables),
@@ -88,19 +75,19 @@ pub fn rewrite<A: Family, F: Frame, T: Tables<A>>(
         _ => translate(frame, packet, to, tables),
     };
     if done.and_then(|()| address(frame, to.hop, &leaving)).is_none() {
-        return Verdict::Drop(to.service, Reason::RewriteFailed);
+        return Verdict::drop(to.service, Reason::RewriteFailed);
     }
-    Verdict::Forward { backend: to.backend, interface: to.hop.interface, bytes: packet.length(), way: to.way }
+    Verdict::forward(to.backend, to.hop.interface, packet.length(), to.way)
 }
 
 /// What the parts that follow a first fragment will need.
 #[inline(always)]
-fn remember<A: Family, T: Tables<A>>(packet: &Packet<A>, id: u32, protocol: u8, to: &Route<A>, tables: &T) {
+fn remember<A: Family, T: Tables<A>>(packet: &Packet<A>, to: &Route<A>, tables: &T) {
     let key = FragmentKey {
         source: packet.source(),
         destination: packet.destination(),
-        id,
-        protocol: protocol.into(),
+        id: packet.part.id,
+        protocol: packet.part.protocol.into(),
     };
     let fragment = Fragment {
         hop: to.hop,
@@ -120,7 +107,7 @@ fn remember<A: Family, T: Tables<A>>(packet: &Packet<A>, id: u32, protocol: u8, 
 /// Whether a packet's checksum was left to hardware by a local sender, as far as can be seen.
 #[inline(always)]
 pub fn is_partial<A: Family, T: Tables<A>>(packet: &Packet<A>, tables: &T) -> bool {
-    if tables.config().checksums == checksums::COMPLETE || packet.part != Part::Whole {
+    if tables.config().checksums == checksums::COMPLETE || packet.part.position != Position::Whole {
         return false;
     }
     let segment = packet.segment() as u16;

@@ -62,9 +62,9 @@ impl Seat {
 #[inline(always)]
 pub fn settle<A: Address, T: Tables<A>>(before: Owner, after: Owner, backend: u16, tables: &T) {
     if before.is_live() && !after.is_live() {
-        close(backend, tables);
+        tables.close(backend);
     } else if !before.is_live() && after.is_live() {
-        open(backend, tables);
+        tables.open(backend);
     }
 }
 

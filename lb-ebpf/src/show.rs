@@ -95,8 +95,11 @@ fn capture(ctx: &XdpContext, look: u8, ending: Ending, moment: u64) {
         (*captured).reason = ending.reason;
         (*captured).pad = 0;
         (*captured).kept = kept;
-        if kept > 0 && kept <= SNAP as u32 {
-            let _ = bpf_xdp_load_bytes(ctx.ctx, 0, (&raw mut (*captured).bytes).cast(), kept);
+        // An Ethernet header is always there. The bounds are those of the whole register, which is what the verifier
+        // looks at.
+        let length = core::hint::black_box(u64::from(kept));
+        if length >= 14 && length <= SNAP as u64 {
+            let _ = bpf_xdp_load_bytes(ctx.ctx, 0, (&raw mut (*captured).bytes).cast(), length as u32);
         }
     }
     entry.submit(0);

@@ -5,17 +5,18 @@
 //! global functions, which the verifier looks at once. Inlined, each way that leads there would verify them again.
 
 use lb_common::{
-    Address, Be16, Reason, Ticks,
+    Address, Reason, Ticks,
     abi::{
         Account, Backend, BucketKey, Endpoint, EndpointKey, Fragment, FragmentKey, Interface, ProgramConfig,
         Ranges, RangesKey, Service, ServiceKey,
     },
-    cell::{Owner, PortCell, Worth},
+    cell::{Owner, PortCell, Side, Signs, Worth},
     event::Event,
     flow::{FlowKey, Record},
+    program::Stage,
 };
 
-use crate::verdict::Parcel;
+use crate::verdict::{Parcel, Verdict};
 
 /// What a service's choice depends on.
 #[derive(Clone, Copy, Debug)]
@@ -82,8 +83,13 @@ pub trait World {
     /// Note it.
     fn set_full_since(&self, service: u16, since: Ticks);
 
+    /// The owner word after a segment: [`Owner::after`].
+    fn after(&self, owner: Owner, side: Side, signs: Signs) -> Owner;
+
     /// Whether an ICMP error may be made now.
     fn spend_error(&self) -> bool;
+    /// Leave something for the next stage.
+    fn hand_over(&self, parcel: &Parcel);
     /// What the stage before has handed over.
     fn handed_over(&self) -> Parcel;
 
@@ -123,8 +129,6 @@ pub trait Tables<A: Address>: World {
 
     /// Who stands in a slot of the flow table.
     fn flow_owner(&self, slot: u32) -> Option<Owner>;
-    /// The slots of a bucket, as bits, that a client with that tag and port holds or is about to.
-    fn flow_holders(&self, bucket: u32, tag: u32, port: Be16) -> u32;
     /// A slot's record as it is now.
     fn flow_record(&self, slot: u32) -> Option<Record<A>>;
     /// Replace a slot's owner if it is still `before`; whether it was.
@@ -151,8 +155,21 @@ pub trait Tables<A: Address>: World {
     fn worth(&self, index: u32, now: Ticks) -> Worth;
     /// The place of the most worthy cell of a block: [`search`](crate::claim::search).
     fn search(&self, block: Block, now: Ticks) -> Option<u32>;
-    /// The slot of a flow, or [`NOWHERE`]: [`find_slot`](crate::flows::find_slot).
-    fn find_slot(&self, key: &FlowKey<A>) -> u32;
+    /// One more connection of a (service, backend) pair: [`open`](crate::seat::open).
+    fn open(&self, backend: u16);
+    /// One connection of a (service, backend) pair less: [`close`](crate::seat::close).
+    fn close(&self, backend: u16);
+    /// What a slot is worth to a newcomer: [`slot_worth`](crate::flows::slot_worth).
+    fn slot_worth(&self, slot: u32, now: Ticks) -> Worth;
+    /// The slot of a flow other than `except`, or [`NOWHERE`]: [`find_slot`](crate::flows::find_slot).
+    fn find_slot(&self, key: &FlowKey<A>, except: u32) -> u32;
     /// The slot that a new flow is to take, or [`NOWHERE`]: [`place`](crate::flows::place).
     fn place(&self, buckets: [u32; 2], now: Ticks) -> u32;
+}
+
+/// Have another stage complete a packet that is untouched so far.
+#[inline(always)]
+pub fn hand_over<T: World>(tables: &T, stage: Stage, parcel: Parcel) -> Verdict {
+    tables.hand_over(&parcel);
+    Verdict::proceed(stage)
 }

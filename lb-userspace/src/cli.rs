@@ -11,7 +11,10 @@ use std::time::Duration;
 use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::config::{Fault, XdpMode, parse_duration, parse_name};
+use crate::{
+    api::Then,
+    config::{Fault, XdpMode, parse_duration, parse_name},
+};
 
 /// Where the configuration is unless said.
 pub const DEFAULT_CONFIG: &str = "/etc/lb/lb.toml";
@@ -50,9 +53,14 @@ pub enum Command {
     ///
     /// A node that is its cluster's writer hands that role over first. `lb ready` takes the drain back.
     #[command(
-        after_help = "Example, before maintenance of a server:\n  lb drain web/web1 --deadline 60s --wait"
+        after_help = "Example, before maintenance of a server:\n  lb drain web/web1 --deadline 60s --then cut --wait"
     )]
     Drain(Drain),
+    /// End a backend's or database node's connections now, with a RST to both sides
+    ///
+    /// It goes on taking new ones a moment later unless it is drained.
+    #[command(after_help = "Example, of a server that hangs:\n  lb cut web/web1")]
+    Cut(Cut),
     /// Let a drained backend or database node take new connections again
     #[command(after_help = "Example:\n  lb ready web/web1")]
     Ready(Ready),
@@ -104,9 +112,19 @@ pub struct Drain {
     /// How long connections have to finish, such as 60s; without it, for ever
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub deadline: Option<Duration>,
-    /// Return when no connection is left; at the deadline with exit code 4
+    /// What becomes of connections that are left at the deadline
+    #[arg(long, value_name = "FATE", default_value = "keep", requires = "deadline")]
+    pub then: Then,
+    /// Return when no connection is left; with exit code 4 if some are, at the deadline or after the cut
     #[arg(long)]
     pub wait: bool,
+}
+
+/// `lb cut`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Cut {
+    /// SERVICE/BACKEND or CLUSTER/NODE, as `lb status` shows it
+    pub name: Member,
 }
 
 /// `lb ready`.
@@ -128,6 +146,19 @@ impl ValueEnum for XdpMode {
             }
             Self::Native => PossibleValue::new("native").help("in the driver or not at all"),
             Self::Generic => PossibleValue::new("generic").help("in the generic hook"),
+        })
+    }
+}
+
+impl ValueEnum for Then {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::Keep, Self::Cut]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self {
+            Self::Keep => PossibleValue::new("keep").help("they go on"),
+            Self::Cut => PossibleValue::new("cut").help("they end with a RST to both sides"),
         })
     }
 }
@@ -259,9 +290,9 @@ mod tests {
             let confirm = confirm.map(Duration::from_secs);
             Command::Run(Run { file: file(path), confirm, xdp_mode })
         };
-        let drain = |name, deadline: Option<u64>, wait| {
+        let drain = |name, deadline: Option<u64>, then, wait| {
             let deadline = deadline.map(Duration::from_secs);
-            Command::Drain(Drain { name: member(name), deadline, wait })
+            Command::Drain(Drain { name: member(name), deadline, then, wait })
         };
         let table = [
             ("lb run", "lb", run(DEFAULT_CONFIG, None, None)),
@@ -275,8 +306,11 @@ mod tests {
             ("lb status --json", "lb", Command::Status(Status { json: true })),
             ("lb --instance edge-2 status", "edge-2", Command::Status(Status { json: false })),
             ("lb status --instance edge-2", "edge-2", Command::Status(Status { json: false })),
-            ("lb drain web/web1", "lb", drain("web/web1", None, false)),
-            ("lb drain db/db1 --deadline 2m --wait", "lb", drain("db/db1", Some(120), true)),
+            ("lb drain web/web1", "lb", drain("web/web1", None, Then::Keep, false)),
+            ("lb drain db/db1 --deadline 2m --wait", "lb", drain("db/db1", Some(120), Then::Keep, true)),
+            ("lb drain a/b --deadline 1s --then cut", "lb", drain("a/b", Some(1), Then::Cut, false)),
+            ("lb drain a/b --deadline 1s --then keep", "lb", drain("a/b", Some(1), Then::Keep, false)),
+            ("lb cut web/web1", "lb", Command::Cut(Cut { name: member("web/web1") })),
             ("lb ready web/web1", "lb", Command::Ready(Ready { name: member("web/web1") })),
             ("lb confirm", "lb", Command::Confirm),
             ("lb detach", "lb", Command::Detach),
@@ -297,6 +331,10 @@ mod tests {
             ("lb run --confirm 0s", ValueValidation, "`0s` is no time at all"),
             ("lb run --xdp-mode offload", InvalidValue, "[possible values: auto, native, generic]"),
             ("lb drain", MissingRequiredArgument, "<NAME>"),
+            ("lb drain web/web1 --then cut", MissingRequiredArgument, "--deadline"),
+            ("lb drain a/b --deadline 1s --then kill", InvalidValue, "[possible values: keep, cut]"),
+            ("lb cut", MissingRequiredArgument, "<NAME>"),
+            ("lb cut web", ValueValidation, "`web` is no SERVICE/BACKEND or CLUSTER/NODE"),
             ("lb drain web1", ValueValidation, "`web1` is no SERVICE/BACKEND or CLUSTER/NODE; write it as"),
             ("lb drain web/", ValueValidation, "`web/` is no SERVICE/BACKEND"),
             ("lb drain a/b/c", ValueValidation, "`a/b/c` is no SERVICE/BACKEND"),

@@ -94,3 +94,8 @@ impl fmt::Display for Listen {
         write!(f, "/{}", self.protocol)
     }
 }
+
+/// A server's address as it is typed: without a port where that is the client's.
+pub fn server(address: SocketAddr) -> String {
+    if address.port() == 0 { address.ip().to_string() } else { address.to_string() }
+}

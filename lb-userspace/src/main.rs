@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Context as _;
 use clap::Parser as _;
 use lb_userspace::{
-    agent::{self, World, machine, start},
+    agent::{self, World, advice, machine, start},
     api::{self, ApiError, Reply, Status, call},
     cli::{self, Cli, Command, Exit, Instance},
     config,
@@ -56,6 +56,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         },
         Command::Status(options) => status(instance, options.json).await,
         Command::Drain(drain) => drained(instance, drain).await,
+        Command::Cut(cut) => {
+            let name = cut.name.to_string();
+            say(call(&instance.socket(), api::Command::Cut(api::Cut { name })).await)
+        }
         Command::Ready(ready) => {
             say(call(&instance.socket(), api::Command::Ready(api::Ready { name: ready.name.to_string() }))
                 .await)
@@ -96,11 +100,12 @@ async fn check(config: &config::Config, file: &cli::ConfigFile) -> anyhow::Resul
         config.services.len(),
         config.clusters.len()
     );
-    println!(
-        "source ports: {} for each backend: {} new connections a second to each backend can go on for ever",
-        ports.count(),
-        ports.sustainable()
-    );
+    for line in advice::sustainable(config, &ports) {
+        println!("{line}");
+    }
+    for sentence in advice::advice(&netlink, config).await? {
+        println!("note: {sentence}");
+    }
     Ok(Exit::Done.into())
 }
 
@@ -153,13 +158,14 @@ async fn status(instance: &Instance, json: bool) -> ExitCode {
 async fn drained(instance: &Instance, drain: cli::Drain) -> ExitCode {
     let name = drain.name.to_string();
     let deadline_ms = drain.deadline.map(|deadline| deadline.as_millis() as u64);
-    let answer =
-        call(&instance.socket(), api::Command::Drain(api::Drain { name: name.clone(), deadline_ms })).await;
+    let asked = api::Drain { name: name.clone(), deadline_ms, then: drain.then };
+    let answer = call(&instance.socket(), api::Command::Drain(asked)).await;
     if !drain.wait || !matches!(answer, Ok(Reply::Done { .. })) {
         return say(answer);
     }
     say(answer);
-    let deadline = drain.deadline.map(|within| tokio::time::Instant::now() + within);
+    let grace = if drain.then == api::Then::Cut { agent::CUT_WITHIN } else { Duration::ZERO };
+    let deadline = drain.deadline.map(|within| tokio::time::Instant::now() + within + grace);
     loop {
         let left = match fetch(instance).await {
             Ok(status) => live(&status, &drain.name),

@@ -240,7 +240,7 @@ fn links_of_the_documents_lead_somewhere() {
 fn the_configuration_of_the_virtual_machines_is_one() {
     let config = parse(&vagrant_configuration());
     assert_eq!(config.services.len(), 1);
-    assert_eq!(config.services[0].address.to_string(), "192.168.56.10:80");
+    assert_eq!(config.services[0].listen.to_string(), "192.168.56.10:80/tcp");
     let config::Target::Backends { backends, .. } = &config.services[0].target else {
         panic!("{:?}", config.services[0]);
     };

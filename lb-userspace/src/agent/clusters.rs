@@ -1,6 +1,6 @@
 //! A cluster of database nodes, shared by all services that use it: one monitor a node, one election.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     api::Timestamp,
@@ -19,12 +19,21 @@ use crate::{
 /// How long a planned switch lets the former writer's connections finish before they are cut.
 const PLANNED_DRAIN: Duration = Duration::from_secs(10);
 
+/// Connections that a server keeps free of ours, for those that come between two looks at it.
+const RESERVE: u64 = 5;
+
 /// One node.
 pub struct Member {
     /// Its name.
     pub name: String,
     /// Where it listens.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
+    /// Connections at most, as the configuration or else the server itself says.
+    pub max_connections: Option<u32>,
+    /// The configuration says it.
+    limit_is_fixed: bool,
+    /// Connections to the server that were not ours, when it was last asked.
+    foreign: u64,
     /// What the operator says.
     pub admin: Admin,
     /// Its last sample.
@@ -75,6 +84,9 @@ impl Galera {
             .map(|node| Member {
                 name: node.name.clone(),
                 address: node.address,
+                max_connections: node.max_connections,
+                limit_is_fixed: node.max_connections.is_some(),
+                foreign: 0,
                 admin: if drained(&node.name) { Admin::Drain } else { Admin::Ready },
                 sample: None,
                 since: Timestamp::now(),
@@ -162,6 +174,22 @@ impl Galera {
 }
 
 impl Member {
+    /// Learn from the last sample how many connections the server has room for, `ours` of them being there now. Whether
+    /// that is another number than before.
+    ///
+    /// The two numbers are not of one moment, so of the last two differences the larger one counts. There is always room
+    /// for one: a server that others have filled says so to it, which is more than silence.
+    pub fn learn_limit(&mut self, ours: u64) -> bool {
+        let Some(sample) = self.sample.as_ref().filter(|_| !self.limit_is_fixed) else { return false };
+        let (Some(room), Some(connected)) = (sample.max_connections, sample.threads_connected) else {
+            return false;
+        };
+        let foreign = connected.saturating_sub(ours);
+        let taken = foreign.max(std::mem::replace(&mut self.foreign, foreign));
+        let limit = u32::try_from(room.saturating_sub(taken + RESERVE).max(1)).unwrap_or(u32::MAX);
+        self.max_connections.replace(limit) != Some(limit)
+    }
+
     /// What a failure says about a node. Nothing here may turn the monitor's own trouble into an outage.
     fn failed(&mut self, failure: &Failure) -> Seen {
         let refused_before = std::mem::take(&mut self.refused);
@@ -219,5 +247,73 @@ fn signals(sample: &Sample) -> Signals {
         members: sample.members().into_iter().map(str::to_owned).collect(),
         cluster_size: sample.cluster_size.map(|size| size as u32),
         last_committed: sample.last_committed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{ClusterKind, DonorPolicy, Monitor, Node, Secret};
+
+    fn member(limit: Option<u32>) -> Member {
+        let seconds = Duration::from_secs(1);
+        let monitor = Monitor {
+            user: "lb".to_owned(),
+            password: Secret::new("x"),
+            interval: seconds,
+            timeout: seconds,
+        };
+        let address = "10.0.1.1:3306".parse().unwrap();
+        let node = Node { name: "db1".to_owned(), address, priority: 1, max_connections: limit };
+        let config = config::Cluster {
+            name: "db".to_owned(),
+            kind: ClusterKind::Galera,
+            monitor,
+            donor: DonorPolicy::default(),
+            nodes: vec![node],
+        };
+        Galera::new(&config, None, |_| false, Moment::START).members.remove(0)
+    }
+
+    fn sample(room: Option<u64>, connected: Option<u64>) -> Sample {
+        Sample { max_connections: room, threads_connected: connected, ..Sample::default() }
+    }
+
+    #[test]
+    fn a_server_takes_as_many_of_our_connections_as_others_and_the_reserve_leave_room_for() {
+        let mut node = member(None);
+        assert_eq!((node.learn_limit(0), node.max_connections), (false, None), "nothing is known yet");
+        for (connected, ours, limit, changed) in [
+            (1, 0, 54, true),
+            (41, 40, 54, false),
+            // Our connections are counted a moment after the server's.
+            (41, 50, 54, false),
+            (41, 41, 55, true),
+            // Three others, and then none: the larger of two differences counts.
+            (44, 41, 52, true),
+            (41, 41, 52, false),
+            (41, 41, 55, true),
+            (70, 0, 1, true),
+        ] {
+            node.sample = Some(sample(Some(60), Some(connected)));
+            assert_eq!(
+                (node.learn_limit(ours), node.max_connections),
+                (changed, Some(limit)),
+                "{connected}, {ours}"
+            );
+        }
+        node.sample = Some(sample(None, Some(1)));
+        assert_eq!(
+            (node.learn_limit(0), node.max_connections),
+            (false, Some(1)),
+            "what is not said changes nothing"
+        );
+    }
+
+    #[test]
+    fn a_configured_limit_stands_whatever_the_server_says() {
+        let mut node = member(Some(7));
+        node.sample = Some(sample(Some(60), Some(1)));
+        assert_eq!((node.learn_limit(0), node.max_connections), (false, Some(7)));
     }
 }

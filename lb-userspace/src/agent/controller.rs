@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    net::{IpAddr, Ipv4Addr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -21,12 +21,13 @@ use crate::{
     cluster::{self, How, Outcome},
     config::Config,
     dataplane::{
-        Attached, Desired, Way,
+        Attached, Desired, Fault, Way,
         task::{Handle, Notice},
     },
     health::Moment,
-    netlink::{Interface, NextHopChanged, Obstacle},
-    probe::{Failure, php_fpm},
+    listen::{self, Listen},
+    netlink::Interface,
+    probe::{Failure, galera::Sample, php_fpm},
 };
 
 /// How the agent ended.
@@ -50,7 +51,7 @@ pub struct Fixed {
     /// Whether an earlier agent's data path was taken up.
     pub adopted: bool,
     /// What took new connections in it: (service, backend).
-    pub active: Vec<(SocketAddrV4, SocketAddrV4)>,
+    pub active: Vec<(Listen, SocketAddr)>,
     /// When the agent started.
     pub since: Timestamp,
     /// The origin of all moments.
@@ -62,18 +63,19 @@ pub struct Controller {
     pub(super) fixed: Fixed,
     pub(super) services: Vec<Option<Backends>>,
     pub(super) clusters: Vec<Galera>,
-    pub(super) ways: HashMap<Ipv4Addr, Way>,
-    pub(super) obstacles: HashMap<Ipv4Addr, String>,
+    pub(super) ways: HashMap<IpAddr, Way>,
+    pub(super) obstacles: HashMap<IpAddr, String>,
     pub(super) history: History,
     pub(super) confirm: Option<(Moment, Timestamp)>,
     pub(super) faults: BTreeMap<String, String>,
     pub(super) dataplane: Handle,
     pub(super) state: Kept,
     file: StateFile,
-    checks: HashMap<BackendAt, Hasten>,
+    pub(super) checks: HashMap<BackendAt, Hasten>,
     pub(super) nodes: HashMap<NodeAt, Hasten>,
     pub(super) published: Option<Desired>,
-    pub(super) deadlines: BTreeMap<String, Moment>,
+    /// Whose connections are being ended, and until when at most.
+    pub(super) cuts: BTreeMap<String, Moment>,
     quiet: HashMap<BackendAt, bool>,
 }
 
@@ -92,15 +94,15 @@ impl Controller {
             let owner = owner.to_owned();
             move |name: &str| state.drained.contains(&format!("{owner}/{name}"))
         };
-        let served = |service: SocketAddrV4| {
+        let served = |service: Listen| {
             let active = fixed.active.clone();
-            move |backend: SocketAddrV4| active.contains(&(service, backend))
+            move |backend: SocketAddr| active.contains(&(service, backend))
         };
         let services = fixed
             .config
             .services
             .iter()
-            .map(|service| Backends::new(service, drained(&service.name), served(service.address), now))
+            .map(|service| Backends::new(service, drained(&service.name), served(service.listen), now))
             .collect();
         let clusters = fixed
             .config
@@ -130,7 +132,7 @@ impl Controller {
             checks: HashMap::new(),
             nodes: HashMap::new(),
             published: None,
-            deadlines: BTreeMap::new(),
+            cuts: BTreeMap::new(),
             quiet: HashMap::new(),
         }
     }
@@ -159,14 +161,7 @@ impl Controller {
         match event {
             Event::Checked { at, result } => self.checked(at, result),
             Event::Loaded { at, result } => self.loaded(at, &result),
-            Event::Sampled { at, result } => {
-                let now = self.now();
-                let former = self.clusters.get(at.cluster).and_then(|cluster| cluster.election.writer());
-                if let Some(cluster) = self.clusters.get_mut(at.cluster) {
-                    let outcome = cluster.sampled(at.node, result, now);
-                    self.elected(at.cluster, former, &outcome);
-                }
-            }
+            Event::Sampled { at, result } => self.sampled(at, result).await,
             Event::Hop(changed) => self.hop(&changed),
             Event::Notice(notice) => self.notice(notice),
             Event::Request(request) => return self.request(request).await,
@@ -184,6 +179,25 @@ impl Controller {
         None
     }
 
+    async fn sampled(&mut self, at: NodeAt, result: Result<Box<Sample>, Failure>) {
+        let (now, answered) = (self.now(), result.is_ok());
+        let Some(cluster) = self.clusters.get_mut(at.cluster) else { return };
+        let former = cluster.election.writer();
+        let outcome = cluster.sampled(at.node, result, now);
+        self.elected(at.cluster, former, &outcome);
+        if answered {
+            // Counts as old as the sample, or a burst would look like somebody else's connections.
+            self.count().await;
+            let Some(server) = self.clusters[at.cluster].members.get(at.node).map(|node| node.address) else {
+                return;
+            };
+            let ours = self.live_at(server);
+            if self.clusters[at.cluster].members[at.node].learn_limit(ours) {
+                self.publish();
+            }
+        }
+    }
+
     fn checked(&mut self, at: BackendAt, result: Result<(), Failure>) {
         let now = self.now();
         let Some(Some(backends)) = self.services.get_mut(at.service) else { return };
@@ -195,6 +209,9 @@ impl Controller {
             let backend = &backends.members[at.backend];
             let service = &self.fixed.config.services[at.service].name;
             log::info!("{service}/{}: {} → {}: {}", backend.name, change.from, change.to, change.reason);
+        }
+        if let Some(sentence) = backends.panic_changed() {
+            log::warn!("{}: {sentence}", self.fixed.config.services[at.service].name);
         }
         if backends.step(now) {
             self.publish();
@@ -248,57 +265,6 @@ impl Controller {
         self.publish();
     }
 
-    fn hop(&mut self, changed: &NextHopChanged) {
-        // All backends that are watched are of this family.
-        let IpAddr::V4(backend) = changed.backend else { return };
-        let way = changed.hop.as_ref().and_then(|hop| {
-            let (interface, _, exit) =
-                self.fixed.attached.iter().find(|(known, ..)| known.index == hop.interface)?;
-            Some(Way {
-                mac: hop.mac?,
-                interface: hop.interface,
-                interface_mac: interface.mac?,
-                exit: *exit,
-                source: hop.source.and_then(|source| match source {
-                    IpAddr::V4(source) => Some(source),
-                    IpAddr::V6(_) => None,
-                })?,
-            })
-        });
-        let obstacle = match (&way, &changed.obstacle, &changed.hop) {
-            (Some(_), ..) => None,
-            (None, Some(obstacle), _) => Some(obstacle.to_string()),
-            (None, None, Some(hop)) if hop.mac.is_some() => Some(format!(
-                "it is reached by interface {}, which is not one of `interfaces`",
-                hop.interface
-            )),
-            (None, None, _) => Some("its MAC address is not known yet".to_owned()),
-        };
-        match (way, obstacle) {
-            (Some(way), _) => {
-                if self.ways.insert(backend, way) != Some(way) {
-                    log::debug!("{backend}: next hop {:02x?}", way.mac);
-                }
-                self.obstacles.remove(&backend);
-            }
-            (None, Some(obstacle)) => {
-                // While a neighbour is asked again, its last answer is the best guess.
-                if matches!(changed.obstacle, Some(Obstacle::Resolving)) && self.ways.contains_key(&backend) {
-                    return;
-                }
-                self.ways.remove(&backend);
-                if self.obstacles.insert(backend, obstacle.clone()).as_ref() != Some(&obstacle) {
-                    // Each address is asked for once at the start: that is no trouble yet.
-                    let resolving = matches!(changed.obstacle, Some(Obstacle::Resolving));
-                    let level = if resolving { log::Level::Debug } else { log::Level::Warn };
-                    log::log!(level, "{backend}: no way there: {obstacle}");
-                }
-            }
-            (None, None) => {}
-        }
-        self.publish();
-    }
-
     fn notice(&mut self, notice: Notice) {
         let (key, text) = match notice {
             Notice::Published => {
@@ -317,12 +283,20 @@ impl Controller {
                 ("publication".to_owned(), format!("the data path refused an update: {why}"))
             }
             Notice::SweepFailed(why) => ("sweep".to_owned(), format!("connections cannot be expired: {why}")),
-            Notice::AccountFault { service, backend, difference } => (
-                format!("account {service} {backend}"),
-                format!(
-                    "{service} {backend}: live connections are {difference} off (a defect; please report it)"
-                ),
-            ),
+            Notice::Degraded(why) => ("degraded".to_owned(), why),
+            Notice::Event(event) => return self.heard(&event),
+            Notice::AccountFault(fault) => {
+                let (of, difference) = match fault {
+                    Fault::Pair { service, backend, difference } => {
+                        (format!("{service} {}", listen::server(backend)), difference)
+                    }
+                    Fault::Server { server, difference } => (listen::server(server), difference),
+                    Fault::Service { service, difference } => (service.to_string(), difference),
+                };
+                let text =
+                    format!("{of}: live connections are {difference} off (a defect; please report it)");
+                (format!("account {of}"), text)
+            }
         };
         if self.faults.insert(key, text.clone()).as_ref() != Some(&text) {
             log::error!("{text}");
@@ -351,7 +325,8 @@ impl Controller {
             self.publish();
         }
         self.count().await;
-        self.deadlines_passed(now);
+        self.end_cuts(now);
+        self.deadlines_passed();
         None
     }
 

@@ -2,21 +2,30 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, SocketAddrV4},
+    net::{IpAddr, SocketAddr},
 };
 
-use lb_common::{abi::Layout, ports::PortRanges};
+use lb_common::{
+    Be32,
+    abi::Layout,
+    flow::{Bucket, SLOTS},
+    ports::PortRanges,
+};
 use rand::Rng as _;
 
 use super::start::StartError;
 use crate::{
-    config::{Config, Target, XdpMode},
+    config::{self, Config, Target, XdpMode},
     dataplane::{DataplaneError, Kind, Mode, Port},
+    listen::Protocol,
     netlink::{self, Interface, Netlink, NetlinkError, Ownership},
 };
 
-/// Bytes of kernel memory that a flow costs: an element of the flow table, and its bucket.
-const FLOW_BYTES: u64 = 112;
+/// Bytes of kernel memory that a flow costs: a slot of a bucket.
+const FLOW_BYTES: u64 = (size_of::<Bucket<Be32>>() / SLOTS) as u64;
+
+/// Flows that a table has room for whose version of IP no service speaks yet.
+const IDLE_FLOWS: u64 = 1 << 12;
 
 /// The largest MTU whose frames lie in one buffer of a native program on veth and virtio: a page less headroom and the
 /// kernel's own data (drivers/net/veth.c, `veth_xdp_set`).
@@ -47,15 +56,16 @@ pub(super) fn may_load_programs() -> Result<(), StartError> {
     if bpf && held & CAP_NET_ADMIN != 0 { Ok(()) } else { Err(DataplaneError::NotPermitted.into()) }
 }
 
-/// The interfaces of the configuration, and proof that each service's address is on this host.
+/// The interfaces of the configuration, and proof that each service's address and each source is on this host.
 pub async fn interfaces(netlink: &Netlink, config: &Config) -> Result<Vec<Interface>, NetlinkError> {
     let mut found = Vec::new();
     for name in &config.interfaces {
         found.push(netlink.interface(name).await?);
     }
     let suggestion = config.interfaces.first().map_or("eth0", String::as_str);
-    for service in &config.services {
-        require_ours(netlink, IpAddr::V4(*service.address.ip()), suggestion).await?;
+    let services = config.services.iter().map(|service| service.listen.address);
+    for address in services.chain(config.sources.iter().copied()) {
+        require_ours(netlink, address, suggestion).await?;
     }
     Ok(found)
 }
@@ -91,19 +101,40 @@ pub(super) fn layout(config: &Config) -> Result<Layout, StartError> {
         .unwrap_or(1 << 20);
     let affordable = kilobytes * 1024 / 50 / FLOW_BYTES;
     let flows = config.max_flows.map_or(MAX_FLOWS.min(affordable), u64::from);
-    let endpoints: BTreeSet<SocketAddrV4> =
-        config.services.iter().flat_map(|service| addresses(config, &service.target)).collect();
     Ok(Layout {
         seed: rand::rng().random(),
         ports: source_ports(config)?,
-        flows: flows as u32,
-        // Twice what is needed, so that backends can come while the old ones' connections end.
-        blocks: (2 * endpoints.len()).max(16) as u32,
+        buckets: [buckets(config, flows, true), buckets(config, flows, false)],
+        blocks: [blocks(config, true), blocks(config, false)],
     })
 }
 
+/// Buckets of a flow table that has room for `flows` flows of one version of IP: a power of two. A version that no
+/// service speaks gets a small one, for services may come.
+fn buckets(config: &Config, flows: u64, v4: bool) -> u32 {
+    let spoken = config.services.iter().any(|service| service.listen.address.is_ipv4() == v4);
+    let flows = if spoken { flows } else { flows.min(IDLE_FLOWS) };
+    flows.div_ceil(SLOTS as u64).next_power_of_two().clamp(1, 1 << 20) as u32
+}
+
+/// Blocks of port cells for one version of IP: one for each server and source address of `snat`, twice, so that
+/// backends can come while the old ones' connections end.
+fn blocks(config: &Config, v4: bool) -> u32 {
+    let snat = config
+        .services
+        .iter()
+        .filter(|service| service.mode == config::Mode::Snat && service.listen.address.is_ipv4() == v4);
+    let servers: BTreeSet<(Protocol, SocketAddr)> = snat
+        .flat_map(|service| {
+            addresses(config, &service.target).into_iter().map(|server| (service.listen.protocol, server))
+        })
+        .collect();
+    let sources = config.sources.iter().filter(|source| source.is_ipv4() == v4).count();
+    (2 * servers.len() * sources.max(1)).max(16) as u32
+}
+
 /// The backends of a target.
-pub(super) fn addresses(config: &Config, target: &Target) -> Vec<SocketAddrV4> {
+pub(super) fn addresses(config: &Config, target: &Target) -> Vec<SocketAddr> {
     match target {
         Target::Backends { backends, .. } => backends.iter().map(|backend| backend.address).collect(),
         Target::Cluster { cluster, .. } => config
@@ -139,5 +170,45 @@ pub(super) fn port(interface: &Interface, mode: XdpMode) -> Result<(Port, [u8; 6
         XdpMode::Native => Some(Mode::Native),
         XdpMode::Generic => Some(Mode::Generic),
     };
-    Ok((Port { name: interface.name.clone(), index: interface.index, id: 0, kind, mode, running }, mac))
+    let mtu = interface.mtu.min(u16::MAX.into()) as u16;
+    Ok((Port { name: interface.name.clone(), index: interface.index, id: 0, kind, mode, running, mtu }, mac))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{SystemSecrets, parse};
+
+    #[test]
+    fn there_are_blocks_for_each_server_and_source_of_snat_twice_and_some_to_spare() {
+        let servers = |first: u8| {
+            let list =
+                (first..first + 10).map(|at| format!("{{ name = \"a{at}\", address = \"10.0.0.{at}:80\" }}"));
+            format!("backends = [{}]\n", list.collect::<Vec<_>>().join(", "))
+        };
+        let service = |name: &str, lines: &str, first: u8| {
+            let servers = servers(first);
+            format!("[[service]]\nname = \"{name}\"\naddress = \"203.0.113.10:{lines}\n{servers}")
+        };
+        let snat = service("a", "80/tcp\"", 1);
+        let shared = service("b", "81/tcp\"", 1);
+        let udp = service("c", "80/udp\"\ncheck = { type = \"tcp\", port = 80 }", 1);
+        let others = service("d", "82/tcp\"", 101);
+        let dnat = service("e", "83/tcp\"\nmode = \"dnat\"", 201);
+        let two = "sources = [\"10.0.0.250\", \"10.0.0.251\", \"2001:db8::1\"]\n";
+        for (top, services, v4) in [
+            ("", vec![&dnat], 16),
+            ("", vec![&snat, &dnat], 20),
+            ("", vec![&snat, &shared], 20),
+            ("", vec![&snat, &udp], 40),
+            ("", vec![&snat, &others], 40),
+            (two, vec![&snat, &others], 80),
+        ] {
+            let services: String = services.into_iter().cloned().collect();
+            let text = format!("interfaces = [\"eth0\"]\n{top}{services}");
+            let config = parse(&text, "lb.toml", &SystemSecrets { folder: "/".into() });
+            let config = config.unwrap_or_else(|errors| panic!("{errors}"));
+            assert_eq!((blocks(&config, true), blocks(&config, false)), (v4, 16), "{text}");
+        }
+    }
 }

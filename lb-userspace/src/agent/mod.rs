@@ -4,8 +4,11 @@
 //! the whole desired state to the data path's task, which finds the differences. So there is one place where a state
 //! changes, and one line in the log for each change.
 
+pub mod advice;
 mod clusters;
 mod controller;
+mod cuts;
+mod evidence;
 pub mod machine;
 mod probers;
 mod publication;
@@ -14,6 +17,7 @@ mod requests;
 mod services;
 pub mod start;
 mod state;
+mod ways;
 
 use crate::{
     api,
@@ -22,6 +26,7 @@ use crate::{
     probe::{Failure, galera::Sample, php_fpm},
 };
 
+pub use cuts::CUT_WITHIN;
 pub use start::{StartError, World, start};
 
 /// All that the controller reacts to.

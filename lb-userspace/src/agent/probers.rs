@@ -1,10 +1,7 @@
 //! The tasks that ask: one for each probe of a backend, one for each database node. They know their target, their
 //! interval and where to send what they saw; what it means is decided elsewhere.
 
-use std::{
-    net::{SocketAddr, SocketAddrV4},
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use rand::Rng as _;
 use tokio::{
@@ -79,7 +76,7 @@ pub struct BackendAt {
 /// Probe a backend's health for as long as events are taken.
 pub fn check(
     at: BackendAt,
-    address: SocketAddrV4,
+    address: SocketAddr,
     check: &config::Check,
     events: mpsc::UnboundedSender<Event>,
 ) -> Hasten {
@@ -97,9 +94,8 @@ pub fn check(
     hasten
 }
 
-async fn check_once(address: SocketAddrV4, check: &config::Check) -> Result<(), Failure> {
-    let to =
-        |port: Option<u16>| SocketAddr::V4(SocketAddrV4::new(*address.ip(), port.unwrap_or(address.port())));
+async fn check_once(address: SocketAddr, check: &config::Check) -> Result<(), Failure> {
+    let to = |port: Option<u16>| SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
     match &check.kind {
         CheckKind::Tcp { port } => tcp::probe(to(*port), check.timeout).await.map(|_| ()),
         CheckKind::Http { path, host, status, port } => {
@@ -124,8 +120,8 @@ fn unfit(error: &http::InvalidTarget) -> Failure {
     Failure { kind: FailureKind::Local, detail: error.to_string() }
 }
 
-fn fpm_url(url: &FpmUrl, backend: SocketAddrV4, through_pool: bool) -> Result<php_fpm::Url, Failure> {
-    let address = SocketAddr::V4(url.endpoint(*backend.ip()));
+fn fpm_url(url: &FpmUrl, backend: SocketAddr, through_pool: bool) -> Result<php_fpm::Url, Failure> {
+    let address = url.endpoint(backend.ip());
     Ok(match url.scheme {
         FpmScheme::Fcgi => php_fpm::Url::Fcgi { addr: address, path: url.path.clone(), through_pool },
         FpmScheme::Http => php_fpm::Url::Http {
@@ -137,7 +133,7 @@ fn fpm_url(url: &FpmUrl, backend: SocketAddrV4, through_pool: bool) -> Result<ph
 }
 
 /// Sample a backend's load for as long as events are taken. Nothing hastens it.
-pub fn load(at: BackendAt, address: SocketAddrV4, load: &config::Load, events: mpsc::UnboundedSender<Event>) {
+pub fn load(at: BackendAt, address: SocketAddr, load: &config::Load, events: mpsc::UnboundedSender<Event>) {
     let (mut rhythm, _) = Rhythm::new(load.interval);
     let load = load.clone();
     tokio::spawn(async move {
@@ -174,17 +170,13 @@ pub struct NodeAt {
 /// A connection that breaks is followed up at once, see [`follow_up`].
 pub fn node(
     at: NodeAt,
-    address: SocketAddrV4,
+    address: SocketAddr,
     monitor: &config::Monitor,
     events: mpsc::UnboundedSender<Event>,
 ) -> Hasten {
     let (mut rhythm, hasten) = Rhythm::new(monitor.interval);
-    let mut session = galera::Monitor::new(
-        SocketAddr::V4(address),
-        &monitor.user,
-        monitor.password.expose(),
-        monitor.timeout,
-    );
+    let mut session =
+        galera::Monitor::new(address, &monitor.user, monitor.password.expose(), monitor.timeout);
     tokio::spawn(async move {
         loop {
             let result = session.sample().await.map(Box::new);

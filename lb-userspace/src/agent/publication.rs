@@ -1,13 +1,17 @@
 //! What is wanted of the data path, from what is known: the whole of it, each time.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use lb_common::{Ticks, abi};
 
 use super::controller::Controller;
 use crate::{
-    config::{self, Algorithm, NoBackend, Target},
-    dataplane::{Desired, DesiredBackend, DesiredService, Timeouts},
+    config::{self, Algorithm, Mode, NoBackend, Target, Track},
+    dataplane::{Desired, DesiredBackend, DesiredService, Fate, Rate, Timeouts},
     health::{Moment, State},
 };
 
@@ -35,21 +39,15 @@ impl Controller {
 
     /// Whether every backend has been judged and has a way or a reason for none; true anyway after [`LEARNING`].
     fn knows_enough(&self) -> bool {
-        let judged = self
-            .services
-            .iter()
-            .flatten()
-            .flat_map(|backends| &backends.members)
-            .all(|backend| backend.health.state() != State::Unknown && self.way_known(backend.address));
+        let judged =
+            self.services.iter().flatten().flat_map(|backends| &backends.members).all(|backend| {
+                backend.health.state() != State::Unknown && self.way_known(backend.address.ip())
+            });
         let elected = self.clusters.iter().all(|cluster| {
             cluster.election.writer().is_some()
-                && cluster.members.iter().all(|member| self.way_known(member.address))
+                && cluster.members.iter().all(|member| self.way_known(member.address.ip()))
         });
         judged && elected || self.now().since(Moment::START) >= LEARNING
-    }
-
-    fn way_known(&self, address: SocketAddrV4) -> bool {
-        self.ways.contains_key(address.ip()) || self.obstacles.contains_key(address.ip())
     }
 
     /// What the kernel's half is to do.
@@ -63,18 +61,45 @@ impl Controller {
                         (Target::Backends { .. }, Some(backends)) => backends
                             .members
                             .iter()
-                            .map(|backend| self.desired_backend(backend.address, backend.weight))
+                            .map(|backend| {
+                                let fate = self.fate(&config.name, &backend.name);
+                                self.desired_backend(
+                                    backend.address,
+                                    backend.weight,
+                                    fate,
+                                    backend.max_connections,
+                                )
+                            })
                             .collect(),
                         (Target::Backends { .. }, None) => Vec::new(),
                     };
                     desired_service(config, backends)
                 })
                 .collect(),
+            echo: self.echo(),
         }
     }
 
-    fn desired_backend(&self, address: SocketAddrV4, weight: u32) -> DesiredBackend {
-        DesiredBackend { address, weight, out: false, way: self.ways.get(address.ip()).copied() }
+    /// The addresses of services that answer echo requests, each once.
+    fn echo(&self) -> Vec<IpAddr> {
+        let services = self.fixed.config.services.iter().filter(|service| service.echo);
+        let addresses: BTreeSet<IpAddr> = services.map(|service| service.listen.address).collect();
+        addresses.into_iter().collect()
+    }
+
+    fn fate(&self, owner: &str, member: &str) -> Fate {
+        if self.is_cut(owner, member) { Fate::Cut } else { Fate::Keep }
+    }
+
+    fn desired_backend(
+        &self,
+        address: SocketAddr,
+        weight: u32,
+        fate: Fate,
+        limit: Option<u32>,
+    ) -> DesiredBackend {
+        let way = self.ways.get(&address.ip()).cloned();
+        DesiredBackend { address, weight, fate, max_connections: limit, way }
     }
 
     /// The writer of a cluster, and the one before it while its connections may finish. Every other node is out of this
@@ -88,8 +113,9 @@ impl Controller {
         members
             .map(|(index, member)| {
                 let weight = if writer == Some(index) { WRITER_WEIGHT } else { 0 };
-                let out = weight == 0 && leaving != Some(index);
-                DesiredBackend { out, ..self.desired_backend(member.address, weight) }
+                let stale = weight == 0 && leaving != Some(index);
+                let fate = if stale { Fate::Cut } else { self.fate(&cluster.name, &member.name) };
+                self.desired_backend(member.address, weight, fate, member.max_connections)
             })
             .collect()
     }
@@ -103,18 +129,31 @@ fn desired_service(config: &config::Service, backends: Vec<DesiredBackend>) -> D
     };
     let ticks = |duration: Duration| Ticks::from_millis(duration.as_millis() as u64);
     DesiredService {
-        address: config.address,
+        listen: config.listen,
+        mode: match config.mode {
+            Mode::Snat => abi::mode::SNAT,
+            Mode::Dnat => abi::mode::DNAT,
+            Mode::Dsr => abi::mode::DSR,
+            Mode::Ipip => abi::mode::IPIP,
+        },
         algorithm: match config.algorithm {
             Algorithm::RoundRobin => abi::algorithm::ROUND_ROBIN,
             Algorithm::LeastLoad => abi::algorithm::LEAST_LOAD,
+            Algorithm::LeastConn => abi::algorithm::LEAST_CONN,
+            Algorithm::Maglev => abi::algorithm::MAGLEV,
+            Algorithm::SourceHash => abi::algorithm::SOURCE_HASH,
         },
+        on_change: config.track == Track::OnChange,
         no_backend,
         hold,
         timeouts: Timeouts {
             established: ticks(config.timeouts.established),
             embryonic: ticks(config.timeouts.embryonic),
             closing: ticks(config.timeouts.closing),
+            udp: ticks(config.timeouts.udp),
         },
+        max_connections: config.max_connections,
+        rate: config.rate_limit.map(|limit| Rate { per_second: limit.per_second, burst: limit.burst }),
         backends,
     }
 }

@@ -2,13 +2,14 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddrV4,
+    net::SocketAddr,
     time::Duration,
 };
 
 use super::{
     clusters::{Galera, Member},
     controller::Controller,
+    machine::addresses,
     services::Backend,
 };
 use crate::{
@@ -17,9 +18,10 @@ use crate::{
         ServiceStatus, Status, Timestamp,
     },
     cluster::Readiness,
-    config::{self, Algorithm, NoBackend, Target},
+    config::{self, NoBackend, Target, Track},
     dataplane::{BackendCounts, Mode, task::Counts},
     health::{Admin, Moment, State},
+    listen::{self, Listen},
 };
 
 /// The span over which shares and rates are taken.
@@ -39,12 +41,12 @@ impl History {
     }
 
     /// The last counters of a backend.
-    pub fn last(&self, service: SocketAddrV4, backend: SocketAddrV4) -> Option<BackendCounts> {
+    pub fn last(&self, service: Listen, backend: SocketAddr) -> Option<BackendCounts> {
         find(&self.0.back()?.1, service, backend)
     }
 
     /// Connections that a backend was given over the span, and the span.
-    fn given(&self, service: SocketAddrV4, backend: SocketAddrV4) -> (u64, Duration) {
+    fn given(&self, service: Listen, backend: SocketAddr) -> (u64, Duration) {
         let (Some((from, first)), Some((to, last))) = (self.0.front(), self.0.back()) else {
             return (0, Duration::ZERO);
         };
@@ -53,8 +55,8 @@ impl History {
     }
 }
 
-fn find(counts: &Counts, service: SocketAddrV4, backend: SocketAddrV4) -> Option<BackendCounts> {
-    let service = counts.services.iter().find(|known| known.address == service)?;
+fn find(counts: &Counts, service: Listen, backend: SocketAddr) -> Option<BackendCounts> {
+    let service = counts.services.iter().find(|known| known.listen == service)?;
     service.backends.iter().find(|(address, _)| *address == backend).map(|(_, counts)| *counts)
 }
 
@@ -131,16 +133,17 @@ impl Controller {
         let per_second = |(given, span): (u64, Duration)| {
             if span.is_zero() { 0.0 } else { given as f64 / span.as_secs_f64() }
         };
-        let addresses = backends.iter().filter_map(|backend| backend.address.parse().ok());
+        let addresses = addresses(&self.fixed.config, &config.target).into_iter();
         let new_per_second =
-            addresses.map(|address| per_second(self.history.given(config.address, address))).sum();
+            addresses.map(|address| per_second(self.history.given(config.listen, address))).sum();
         ServiceStatus {
             name: config.name.clone(),
-            address: format!("{}/tcp", config.address),
-            mode: "snat".to_owned(),
-            algorithm: match config.algorithm {
-                Algorithm::RoundRobin => "round-robin".to_owned(),
-                Algorithm::LeastLoad => "least-load".to_owned(),
+            address: config.listen.to_string(),
+            mode: config.mode.to_string(),
+            algorithm: config.algorithm.to_string(),
+            track: match config.track {
+                Track::Always => "always".to_owned(),
+                Track::OnChange => "on-change".to_owned(),
             },
             no_backend: match config.no_backend {
                 NoBackend::Reset => "reset".to_owned(),
@@ -149,18 +152,18 @@ impl Controller {
             },
             cluster,
             role,
-            state: String::new(),
+            state: self.services[index].as_ref().map(|backends| backends.panic.clone()).unwrap_or_default(),
             live: backends.iter().map(|backend| backend.live).sum(),
             opened: backends.iter().map(|backend| backend.opened).sum(),
             new_per_second,
-            drops: self.drops(config.address),
+            drops: self.drops(config.listen),
             backends,
         }
     }
 
-    fn drops(&self, service: SocketAddrV4) -> BTreeMap<String, u64> {
+    fn drops(&self, service: Listen) -> BTreeMap<String, u64> {
         let counts = self.history.0.back().map(|(_, counts)| counts);
-        let service = counts.and_then(|counts| counts.services.iter().find(|known| known.address == service));
+        let service = counts.and_then(|counts| counts.services.iter().find(|known| known.listen == service));
         let reasons = service.map(|service| service.reasons.as_slice()).unwrap_or_default();
         reasons
             .iter()
@@ -173,31 +176,27 @@ impl Controller {
     fn connections(
         &self,
         service: &config::Service,
-        backend: SocketAddrV4,
-        peers: &[SocketAddrV4],
+        backend: SocketAddr,
+        peers: &[SocketAddr],
     ) -> (u64, u64, f64) {
-        let account = self.history.last(service.address, backend).unwrap_or_default().account;
-        let given = |address: SocketAddrV4| self.history.given(service.address, address).0;
+        let account = self.history.last(service.listen, backend).unwrap_or_default().account;
+        let given = |address: SocketAddr| self.history.given(service.listen, address).0;
         let all: u64 = peers.iter().map(|peer| given(*peer)).sum();
         let share = if all == 0 { 0.0 } else { given(backend) as f64 / all as f64 };
         (account.live(), account.opened, share)
     }
 
-    fn next_hop(&self, address: SocketAddrV4) -> String {
-        match (self.ways.get(address.ip()), self.obstacles.get(address.ip())) {
-            (Some(way), _) => {
-                let interface = self.fixed.attached.iter().find(|(known, ..)| known.index == way.interface);
-                let name = interface.map_or("?", |(known, ..)| known.name.as_str());
-                let mac: Vec<String> = way.mac.iter().map(|byte| format!("{byte:02x}")).collect();
-                format!("{} via {name}", mac.join(":"))
-            }
-            (None, Some(obstacle)) => obstacle.clone(),
-            (None, None) => "not looked up yet".to_owned(),
+    /// Why a backend is as it is; a cut comes before what its probes say.
+    fn reason(&self, owner: &str, member: &str, probes: &str) -> String {
+        if self.is_cut(owner, member) {
+            "its connections are being cut".to_owned()
+        } else {
+            probes.to_owned()
         }
     }
 
     fn backend(&self, service: &config::Service, backend: &Backend, peers: &[Backend]) -> BackendStatus {
-        let peers: Vec<SocketAddrV4> = peers.iter().map(|peer| peer.address).collect();
+        let peers: Vec<SocketAddr> = peers.iter().map(|peer| peer.address).collect();
         let (live, opened, share) = self.connections(service, backend.address, &peers);
         let state = match (backend.admin, backend.health.state()) {
             (Admin::Drain, _) => BackendState::Draining,
@@ -207,22 +206,23 @@ impl Controller {
         };
         BackendStatus {
             name: backend.name.clone(),
-            address: backend.address.to_string(),
+            address: listen::server(backend.address),
             state,
-            reason: backend.health.reason().to_owned(),
+            reason: self.reason(&service.name, &backend.name, backend.health.reason()),
             since: backend.since,
             weight_configured: u32::from(backend.configured),
             weight_effective: f64::from(backend.weight) / 1024.0,
             load: backend.load,
             live,
             opened,
+            max_connections: backend.max_connections,
             share,
-            next_hop: self.next_hop(backend.address),
+            next_hop: self.next_hop(backend.address.ip()),
         }
     }
 
     fn nodes(&self, service: &config::Service, cluster: &Galera) -> Vec<BackendStatus> {
-        let peers: Vec<SocketAddrV4> = cluster.members.iter().map(|member| member.address).collect();
+        let peers: Vec<SocketAddr> = cluster.members.iter().map(|member| member.address).collect();
         let writer = cluster.election.writer();
         let node = |(index, member): (usize, &Member)| {
             let (live, opened, share) = self.connections(service, member.address, &peers);
@@ -237,15 +237,16 @@ impl Controller {
                 name: member.name.clone(),
                 address: member.address.to_string(),
                 state,
-                reason: judgement.reason.to_string(),
+                reason: self.reason(&cluster.name, &member.name, &judgement.reason.to_string()),
                 since: member.since,
                 weight_configured: 100,
                 weight_effective: if writer == Some(index) { 100.0 } else { 0.0 },
                 load: None,
                 live,
                 opened,
+                max_connections: member.max_connections,
                 share,
-                next_hop: self.next_hop(member.address),
+                next_hop: self.next_hop(member.address.ip()),
             }
         };
         cluster.members.iter().enumerate().map(node).collect()

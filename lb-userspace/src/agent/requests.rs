@@ -1,53 +1,37 @@
 //! What operators ask for over the API, and what becomes of it.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use super::{
     controller::{Controller, Ended},
     probers::NodeAt,
 };
 use crate::{
-    api::{self, Refusal, RefusalKind, Reply},
-    config::Target,
-    health::{Admin, Moment},
+    api::{self, Refusal, RefusalKind, Reply, Then},
+    health::Admin,
 };
 
 impl Controller {
-    /// Say which drains have not ended in time.
-    pub(super) fn deadlines_passed(&mut self, now: Moment) {
-        let passed: Vec<String> =
-            self.deadlines.iter().filter(|(_, at)| now >= **at).map(|(name, _)| name.clone()).collect();
-        for name in passed {
-            self.deadlines.remove(&name);
-            let left = self.live(&name);
-            if left > 0 {
-                log::warn!(
-                    "{name}: the drain's deadline has passed with {left} connections left; they are kept"
-                );
-            }
-        }
-    }
-
-    /// Live connections of a backend, or of a node over all its services.
-    fn live(&self, name: &str) -> u64 {
-        let Some((owner, member)) = name.split_once('/') else { return 0 };
-        let address = self.address_of(owner, member);
-        let services = self.fixed.config.services.iter().filter(|service| match &service.target {
-            Target::Backends { .. } => service.name == owner,
-            Target::Cluster { cluster, .. } => cluster == owner,
-        });
-        services
-            .filter_map(|service| Some(self.history.last(service.address, address?)?.account.live()))
-            .sum()
-    }
-
-    fn address_of(&self, owner: &str, member: &str) -> Option<SocketAddrV4> {
+    /// The address of `SERVICE/BACKEND` or `CLUSTER/NODE`.
+    pub(super) fn address_of(&self, name: &str) -> Option<SocketAddr> {
+        let (owner, member) = name.split_once('/')?;
         if let Some(cluster) = self.clusters.iter().find(|cluster| cluster.name == owner) {
             return Some(cluster.members[cluster.find(member)?].address);
         }
         let index = self.fixed.config.services.iter().position(|service| service.name == owner)?;
         let backends = self.services[index].as_ref()?;
         Some(backends.members[backends.find(member)?].address)
+    }
+
+    /// Errors: `name` is no name, or nobody's.
+    pub(super) fn known(&self, name: &str) -> Result<(), Refusal> {
+        if !name.contains('/') {
+            let error = format!("`{name}` is no OWNER/NAME");
+            return Err(refusal(RefusalKind::BadInput, &error, "`lb status` shows them"));
+        }
+        let error = || format!("there is no {name} here");
+        let unknown = || refusal(RefusalKind::NotFound, &error(), "`lb status` shows what there is");
+        self.address_of(name).map(|_| ()).ok_or_else(unknown)
     }
 
     /// Do what an operator wants, and answer.
@@ -58,8 +42,19 @@ impl Controller {
                 Reply::Status(Box::new(self.report()))
             }
             api::Command::Drain(drain) => {
+                self.count().await;
                 let deadline = drain.deadline_ms.map(Duration::from_millis);
-                self.administer(&drain.name, Admin::Drain, deadline)
+                if deadline.is_none() && drain.then == Then::Cut {
+                    let hint = "add a deadline, or `lb cut` at once";
+                    refused(RefusalKind::BadInput, "a drain without a deadline never cuts", hint)
+                } else {
+                    let deadline = deadline.map(|within| (within, drain.then));
+                    self.administer(&drain.name, Admin::Drain, deadline)
+                }
+            }
+            api::Command::Cut(cut) => {
+                self.count().await;
+                self.cut(&cut.name)
             }
             api::Command::Ready(ready) => self.administer(&ready.name, Admin::Ready, None),
             api::Command::Confirm => match self.confirm.take() {
@@ -83,44 +78,22 @@ impl Controller {
         None
     }
 
-    fn administer(&mut self, name: &str, admin: Admin, deadline: Option<Duration>) -> Reply {
-        let now = self.now();
-        let Some((owner, member)) = name.split_once('/') else {
-            return refused(
-                RefusalKind::BadInput,
-                &format!("`{name}` is no OWNER/NAME"),
-                "`lb status` shows them",
-            );
-        };
-        let unknown = || {
-            refused(
-                RefusalKind::NotFound,
-                &format!("there is no {name} here"),
-                "`lb status` shows what there is",
-            )
-        };
-        if let Some(index) = self.clusters.iter().position(|cluster| cluster.name == owner) {
-            let Some(node) = self.clusters[index].find(member) else { return unknown() };
-            self.clusters[index].members[node].admin = admin;
-            if let Some(task) = self.nodes.get(&NodeAt { cluster: index, node }) {
-                task.after(Duration::ZERO);
-            }
-        } else {
-            let service = self.fixed.config.services.iter().position(|service| service.name == owner);
-            let backends = service.and_then(|service| self.services[service].as_mut());
-            let Some(backends) = backends else { return unknown() };
-            let Some(backend) = backends.find(member) else { return unknown() };
-            backends.administer(backend, admin, now);
-            backends.step(now);
+    fn administer(&mut self, name: &str, admin: Admin, deadline: Option<(Duration, Then)>) -> Reply {
+        if let Err(refusal) = self.known(name) {
+            return Reply::Refused(refusal);
+        }
+        let (owner, member) = name.split_once('/').unwrap_or((name, ""));
+        let cluster = self.clusters.iter().position(|cluster| cluster.name == owner);
+        match cluster {
+            Some(index) => self.administer_node(index, member, admin),
+            None => self.administer_backend(owner, member, admin),
         }
         let message = match admin {
             Admin::Drain => {
                 self.state.drained.insert(name.to_owned());
-                if let Some(deadline) = deadline {
-                    self.deadlines.insert(name.to_owned(), now + deadline);
-                }
+                self.set_deadline(name, deadline);
                 let left = self.live(name);
-                if self.clusters.iter().any(|cluster| cluster.name == owner) {
+                if cluster.is_some() {
                     format!(
                         "{name} hands its role over as soon as another node can take it; {left} connections are left"
                     )
@@ -130,7 +103,8 @@ impl Controller {
             }
             Admin::Ready => {
                 self.state.drained.remove(name);
-                self.deadlines.remove(name);
+                self.set_deadline(name, None);
+                self.cuts.remove(name);
                 format!("{name} takes new connections when it is healthy")
             }
         };
@@ -139,8 +113,29 @@ impl Controller {
         self.publish();
         Reply::Done { message }
     }
+
+    fn administer_node(&mut self, cluster: usize, member: &str, admin: Admin) {
+        let Some(node) = self.clusters[cluster].find(member) else { return };
+        self.clusters[cluster].members[node].admin = admin;
+        if let Some(task) = self.nodes.get(&NodeAt { cluster, node }) {
+            task.after(Duration::ZERO);
+        }
+    }
+
+    fn administer_backend(&mut self, service: &str, member: &str, admin: Admin) {
+        let now = self.now();
+        let service = self.fixed.config.services.iter().position(|known| known.name == service);
+        let Some(backends) = service.and_then(|service| self.services[service].as_mut()) else { return };
+        let Some(backend) = backends.find(member) else { return };
+        backends.administer(backend, admin, now);
+        backends.step(now);
+    }
+}
+
+fn refusal(kind: RefusalKind, error: &str, hint: &str) -> Refusal {
+    Refusal { kind, error: error.to_owned(), hint: hint.to_owned() }
 }
 
 fn refused(kind: RefusalKind, error: &str, hint: &str) -> Reply {
-    Reply::Refused(Refusal { kind, error: error.to_owned(), hint: hint.to_owned() })
+    Reply::Refused(refusal(kind, error, hint))
 }

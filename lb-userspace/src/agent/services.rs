@@ -1,23 +1,28 @@
 //! A service over backends of its own: their health, their load, their weights.
 
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use crate::{
     api::Timestamp,
     config::{self, LoadKind, Target},
-    health::{Admin, Health, Moment, NextProbe, Probe, State, Step, Tuning},
+    health::{Admin, Health, Judged, Moment, NextProbe, Probe, State, Step, Tuning, panic},
     probe::{Evidence, Failure, php_fpm},
     weights::{Controller, Member},
 };
+
+/// The share of backends that must work for probes to be trusted.
+const PANIC: f64 = 0.5;
 
 /// One backend.
 pub struct Backend {
     /// Its name.
     pub name: String,
     /// Where it listens.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// Its weight in the configuration.
     pub configured: u16,
+    /// Connections at most.
+    pub max_connections: Option<u32>,
     /// What its probes say.
     pub health: Health,
     /// What the operator says.
@@ -38,6 +43,9 @@ pub struct Backends {
     pub members: Vec<Backend>,
     controller: Controller<usize>,
     max_children: Option<u32>,
+    /// What is said of panic, and whether that is new.
+    pub panic: String,
+    panic_is_new: bool,
 }
 
 impl Backends {
@@ -46,7 +54,7 @@ impl Backends {
     pub fn new(
         service: &config::Service,
         drained: impl Fn(&str) -> bool,
-        served: impl Fn(SocketAddrV4) -> bool,
+        served: impl Fn(SocketAddr) -> bool,
         now: Moment,
     ) -> Option<Self> {
         let Target::Backends { backends, check, load } = &service.target else { return None };
@@ -57,6 +65,7 @@ impl Backends {
                 name: backend.name.clone(),
                 address: backend.address,
                 configured: backend.weight,
+                max_connections: backend.max_connections,
                 health: if served(backend.address) {
                     Health::restored(tuning, State::Up, "it served before the restart".to_owned(), now)
                 } else {
@@ -83,7 +92,7 @@ impl Backends {
         for (index, backend) in members.iter().enumerate() {
             controller.health(index, backend.takes_new && backend.admin.takes_new(), now, true);
         }
-        Some(Self { members, controller, max_children })
+        Some(Self { members, controller, max_children, panic: String::new(), panic_is_new: false })
     }
 
     /// A probe's result; what follows from it.
@@ -130,9 +139,45 @@ impl Backends {
         }
     }
 
+    /// Tell the weights who is used, after something has changed at `index`. What one backend's probes say may bring
+    /// others in or out, see [`panic`].
     fn tell(&mut self, index: usize, restored: bool, now: Moment) {
-        let backend = &self.members[index];
-        self.controller.health(index, backend.takes_new && backend.admin.takes_new(), now, restored);
+        // What takes no connections by the operator's will says nothing about probes.
+        let wanted = |backend: &Backend| backend.admin.takes_new() && backend.configured > 0;
+        let judged = self
+            .members
+            .iter()
+            .filter(|backend| wanted(backend))
+            .map(|backend| Judged::from(&backend.health));
+        let judged: Vec<Judged> = judged.collect();
+        let mut used = panic(&judged, PANIC).into_iter();
+        let mut overruled = 0;
+        for (at, backend) in self.members.iter().enumerate() {
+            let takes_new = backend.takes_new && backend.admin.takes_new();
+            let up = if wanted(backend) { used.next().unwrap_or(false) } else { takes_new };
+            overruled += usize::from(up && !takes_new);
+            // Those that panic brings in are no recoveries.
+            self.controller.health(at, up, now, restored || at != index);
+        }
+        let sentence = match overruled {
+            0 => String::new(),
+            some => format!(
+                "more than half of {} backends look dead; {some} of them only fail to answer well and are used all the same",
+                judged.len()
+            ),
+        };
+        self.panic_is_new |= sentence != self.panic;
+        self.panic = sentence;
+    }
+
+    /// What is to be said of panic, if that has changed since it was last asked.
+    pub fn panic_changed(&mut self) -> Option<&str> {
+        let over = "the probes are trusted again";
+        std::mem::take(&mut self.panic_is_new).then_some(if self.panic.is_empty() {
+            over
+        } else {
+            &self.panic
+        })
     }
 
     /// Let the controller step; whether any weight is to be published anew.
@@ -155,5 +200,92 @@ pub fn hastened(step: &Step) -> Option<std::time::Duration> {
     match step.next_probe {
         NextProbe::Normal => None,
         NextProbe::Quick(after) => Some(after),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{SystemSecrets, parse},
+        probe::FailureKind,
+    };
+
+    const TIMED_OUT: FailureKind = FailureKind::TimedOut;
+    const REFUSED: FailureKind = FailureKind::Refused;
+
+    /// A service of so many backends, all up.
+    fn service(backends: usize) -> Backends {
+        let list: Vec<String> = (1..=backends)
+            .map(|number| format!("{{ name = \"web{number}\", address = \"10.0.0.{number}:80\" }}"))
+            .collect();
+        let text = format!(
+            "interfaces = [\"eth0\"]\n[[service]]\nname = \"web\"\naddress = \"203.0.113.10:80/tcp\"\nbackends = [{}]",
+            list.join(", ")
+        );
+        let config = parse(&text, "lb.toml", &SystemSecrets { folder: "/".into() }).unwrap();
+        let mut service = Backends::new(&config.services[0], |_| false, |_| false, Moment::START).unwrap();
+        for index in 0..backends {
+            service.checked(index, Ok(()), Moment::START);
+        }
+        service.step(Moment::START);
+        service
+    }
+
+    /// Down by its probes: as many failures in a row as it takes.
+    fn down(service: &mut Backends, index: usize, kind: FailureKind, now: Moment) {
+        for _ in 0..3 {
+            let failure = Failure { kind, detail: String::new() };
+            service.checked(index, Err(failure), now);
+        }
+        assert_eq!(service.members[index].health.state(), State::Down);
+    }
+
+    /// Which backends have a weight, one letter each.
+    fn used(service: &Backends) -> String {
+        service.members.iter().map(|backend| if backend.weight > 0 { 'u' } else { '-' }).collect()
+    }
+
+    #[test]
+    fn when_most_of_five_or_more_backends_fail_doubtfully_they_are_used_all_the_same() {
+        let second = |seconds| Moment::at(std::time::Duration::from_secs(seconds));
+        for (backends, failing, drained, wanted) in [
+            (5, vec![TIMED_OUT; 2], 0, "--uuu"),
+            (5, vec![TIMED_OUT; 3], 0, "uuuuu"),
+            (5, vec![TIMED_OUT, TIMED_OUT, REFUSED], 0, "uu-uu"),
+            (5, vec![REFUSED; 3], 0, "---uu"),
+            (4, vec![TIMED_OUT; 3], 0, "---u"),
+            // What the operator drains is neither dead nor counted.
+            (6, vec![TIMED_OUT; 2], 2, "--uu--"),
+            (7, vec![TIMED_OUT; 3], 2, "uuuuu--"),
+        ] {
+            let mut service = service(backends);
+            for index in backends - drained..backends {
+                service.administer(index, Admin::Drain, second(1));
+            }
+            for (index, kind) in failing.iter().enumerate() {
+                down(&mut service, index, *kind, second(2));
+            }
+            service.step(second(5));
+            assert_eq!(used(&service), wanted, "{backends}, {failing:?}, {drained} drained");
+            assert_eq!(service.panic.is_empty(), !wanted.starts_with('u'), "{:?}", service.panic);
+        }
+    }
+
+    #[test]
+    fn panic_is_told_when_it_begins_and_when_it_ends() {
+        let second = |seconds| Moment::at(std::time::Duration::from_secs(seconds));
+        let mut service = service(5);
+        assert_eq!(service.panic_changed(), None);
+        (0..3).for_each(|index| down(&mut service, index, TIMED_OUT, second(2)));
+        let said = "more than half of 5 backends look dead; 3 of them only fail to answer well and are used all the same";
+        assert_eq!(service.panic_changed(), Some(said));
+        assert_eq!(service.panic_changed(), None);
+        for _ in 0..2 {
+            service.checked(0, Ok(()), second(3));
+        }
+        service.step(second(6));
+        assert_eq!(service.panic_changed(), Some("the probes are trusted again"));
+        assert_eq!(used(&service), "u--uu");
     }
 }

@@ -2,12 +2,16 @@
 
 use std::{
     collections::HashMap,
-    net::{IpAddr, SocketAddrV4},
+    net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
 };
 
-use lb_common::cell::PortCell;
+use lb_common::{
+    Be32, Be128,
+    cell::PortCell,
+    flow::{Bucket, SLOTS},
+};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -25,11 +29,9 @@ use crate::{
     api::{self, ApiError, Reply, Timestamp},
     config::{Config, Target, XdpMode},
     dataplane::{Attached, Dataplane, DataplaneError, Mode, Pins, task},
+    listen::Listen,
     netlink::{Interface, Netlink, NetlinkError, Watcher},
 };
-
-/// Bytes of kernel memory that a port cell costs.
-const CELL_BYTES: u64 = size_of::<PortCell>() as u64;
 
 /// Where one instance lives.
 #[derive(Clone, Debug)]
@@ -215,18 +217,26 @@ fn say_what_happened(
         }
     }
     let layout = dataplane.layout();
-    let megabytes = u64::from(layout.blocks) * u64::from(layout.ports.count()) * CELL_BYTES / 1_000_000;
+    let ports = u64::from(layout.ports.count());
+    let cells = [size_of::<PortCell<Be32>>(), size_of::<PortCell<Be128>>()];
+    let cells: u64 =
+        (0..2).map(|family| u64::from(layout.blocks[family]) * ports * cells[family] as u64).sum();
+    let tables = [size_of::<Bucket<Be32>>(), size_of::<Bucket<Be128>>()];
+    let tables: u64 = (0..2).map(|family| u64::from(layout.buckets[family]) * tables[family] as u64).sum();
+    let flows = layout.buckets.map(|buckets| u64::from(buckets) * SLOTS as u64);
     log::info!(
-        "{} flows at most, {megabytes} MB of port cells, {} source ports for each backend and address ({} new connections a second each, for good)",
-        layout.flows,
-        layout.ports.count(),
+        "{} IPv4 and {} IPv6 flows at most ({} MB), {} MB of port cells, {ports} source ports for each backend and address ({} new connections a second each, for good)",
+        flows[0],
+        flows[1],
+        tables / 1_000_000,
+        cells / 1_000_000,
         layout.ports.sustainable(),
     );
 }
 
 /// What the counters are wanted of.
-fn watched(config: &Config) -> Vec<(SocketAddrV4, Vec<SocketAddrV4>)> {
-    config.services.iter().map(|service| (service.address, addresses(config, &service.target))).collect()
+fn watched(config: &Config) -> Vec<(Listen, Vec<SocketAddr>)> {
+    config.services.iter().map(|service| (service.listen, addresses(config, &service.target))).collect()
 }
 
 /// A channel of another type that ends in the controller's.
@@ -295,13 +305,8 @@ fn watch(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Result<Watch
             }
         }
     });
-    let backends: Vec<IpAddr> = config
-        .services
-        .iter()
-        .flat_map(|service| addresses(config, &service.target))
-        .map(|address| IpAddr::V4(*address.ip()))
-        .collect();
-    watcher.watch(backends);
+    let backends = config.services.iter().flat_map(|service| addresses(config, &service.target));
+    watcher.watch(backends.map(|address| address.ip()));
     Ok(watcher)
 }
 

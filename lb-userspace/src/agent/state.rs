@@ -9,6 +9,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use super::cuts::Deadline;
 use crate::cluster::Incumbent;
 
 /// The state of one instance.
@@ -20,6 +21,9 @@ pub struct State {
     /// Backends and nodes that take no new connections: `SERVICE/BACKEND` or `CLUSTER/NODE`.
     #[serde(default)]
     pub drained: BTreeSet<String>,
+    /// When some of these drains give the rest of their connections up.
+    #[serde(default)]
+    pub deadlines: BTreeMap<String, Deadline>,
 }
 
 /// The file that it is kept in.
@@ -59,6 +63,7 @@ impl StateFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::Then;
 
     #[test]
     fn what_is_stored_is_loaded_and_nothing_is_there_before() {
@@ -68,6 +73,8 @@ mod tests {
         let mut state = State::default();
         state.writers.insert("db".into(), Incumbent { node: "db2".into(), epoch: 7, serving: true });
         state.drained.insert("web/web1".into());
+        let at = "2026-03-01T02:13:00Z".parse().unwrap();
+        state.deadlines.insert("web/web1".into(), Deadline { at, then: Then::Cut });
         for _ in 0..2 {
             file.store(&state).unwrap();
             assert_eq!(file.load().unwrap(), state);

@@ -58,6 +58,7 @@ fn request_of(command: &Command) -> Result<hyper::Request<Full<Bytes>>, String> 
     let (method, path, body) = match command {
         Command::Status => (Method::GET, "/status", Ok(Vec::new())),
         Command::Drain(drain) => (Method::POST, "/drain", serde_json::to_vec(drain)),
+        Command::Cut(cut) => (Method::POST, "/cut", serde_json::to_vec(cut)),
         Command::Ready(ready) => (Method::POST, "/ready", serde_json::to_vec(ready)),
         Command::Confirm => (Method::POST, "/confirm", Ok(Vec::new())),
         Command::Detach => (Method::POST, "/detach", Ok(Vec::new())),

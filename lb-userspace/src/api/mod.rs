@@ -7,7 +7,8 @@
 //! | request | body | answer |
 //! | --- | --- | --- |
 //! | `GET /status` | – | [`Status`] |
-//! | `POST /drain` | `{"name": "web/web1", "deadline_ms": 60000}` | `{"message": …}` |
+//! | `POST /drain` | `{"name": "web/web1", "deadline_ms": 60000, "then": "cut"}` | `{"message": …}` |
+//! | `POST /cut` | `{"name": "web/web1"}` | `{"message": …}` |
 //! | `POST /ready` | `{"name": "web/web1"}` | `{"message": …}` |
 //! | `POST /confirm` | – | `{"message": …}` |
 //! | `POST /detach` | – | `{"message": …}` |
@@ -56,6 +57,8 @@ pub enum Command {
     Status,
     /// Give the backend no new connections.
     Drain(Drain),
+    /// End the backend's connections.
+    Cut(Cut),
     /// Take a drained backend back.
     Ready(Ready),
     /// Stay attached: the operator still has access to the host.
@@ -73,6 +76,35 @@ pub struct Drain {
     /// After how many milliseconds the rest is given up; without it, existing connections may take forever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
+    /// What becomes of connections that are left then; needs a deadline.
+    #[serde(default, skip_serializing_if = "Then::is_keep")]
+    pub then: Then,
+}
+
+/// What becomes of connections that are left when a drain's deadline passes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Then {
+    /// They go on.
+    #[default]
+    Keep,
+    /// They end with a RST to both sides.
+    Cut,
+}
+
+impl Then {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+    const fn is_keep(&self) -> bool {
+        matches!(self, Self::Keep)
+    }
+}
+
+/// The backend whose connections end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cut {
+    /// SERVICE/BACKEND or CLUSTER/NODE.
+    pub name: String,
 }
 
 /// The backend to take back.

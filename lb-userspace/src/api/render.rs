@@ -101,7 +101,9 @@ fn backend_row(backend: &BackendStatus, now: Timestamp) -> [String; 12] {
         backend.weight_configured.to_string(),
         format!("{:.1}", backend.weight_effective),
         backend.load.map_or_else(|| "-".to_owned(), |load| format!("{load:.2}")),
-        backend.live.to_string(),
+        backend
+            .max_connections
+            .map_or_else(|| backend.live.to_string(), |most| format!("{}/{most}", backend.live)),
         backend.opened.to_string(),
         format!("{:.0} %", backend.share * 100.0),
         backend.next_hop.clone(),

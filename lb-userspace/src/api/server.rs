@@ -130,9 +130,10 @@ async fn handle(
     }
 }
 
-const ROUTES: [(&str, Method); 5] = [
+const ROUTES: [(&str, Method); 6] = [
     ("/status", Method::GET),
     ("/drain", Method::POST),
+    ("/cut", Method::POST),
     ("/ready", Method::POST),
     ("/confirm", Method::POST),
     ("/detach", Method::POST),
@@ -157,6 +158,7 @@ async fn command_of(request: hyper::Request<Incoming>) -> Result<Command, Reject
     match path.as_str() {
         "/status" => Ok(Command::Status),
         "/drain" => Ok(Command::Drain(parse(&body, r#"{"name": "web/web1", "deadline_ms": 60000}"#)?)),
+        "/cut" => Ok(Command::Cut(parse(&body, r#"{"name": "web/web1"}"#)?)),
         "/ready" => Ok(Command::Ready(parse(&body, r#"{"name": "web/web1"}"#)?)),
         "/confirm" => Ok(Command::Confirm),
         _ => Ok(Command::Detach),

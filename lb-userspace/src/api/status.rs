@@ -68,10 +68,13 @@ pub struct ServiceStatus {
     pub name: String,
     /// Address, port and protocol, as in the configuration.
     pub address: String,
-    /// `snat`, …
+    /// `snat`, `dnat`, `dsr` or `ipip`.
     pub mode: String,
     /// `round-robin`, `least-load`, …
     pub algorithm: String,
+    /// Which packets look up their connection: `always` or `on-change`.
+    #[serde(default)]
+    pub track: String,
     /// `reset`, `hold` or `drop`.
     pub no_backend: String,
     /// The cluster whose nodes are its backends.
@@ -144,6 +147,9 @@ pub struct BackendStatus {
     pub load: Option<f64>,
     /// Connections open now.
     pub live: u64,
+    /// Connections at most; `None`: no limit.
+    #[serde(default)]
+    pub max_connections: Option<u32>,
     /// Connections opened since the program was attached.
     pub opened: u64,
     /// Its share of the service's new connections over the last 5 s, 0 to 1.

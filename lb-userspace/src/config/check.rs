@@ -29,13 +29,14 @@ enum Type {
 
 const TYPES: [(&str, Type); 3] = [("tcp", Type::Tcp), ("http", Type::Http), ("php-fpm", Type::PhpFpm)];
 
-const TCP_KEYS: &[&str] = &["type", "port", "interval", "timeout", "rise", "fall"];
-const HTTP_KEYS: &[&str] = &["type", "path", "host", "status", "port", "interval", "timeout", "rise", "fall"];
-const FPM_KEYS: &[&str] = &["type", "url", "interval", "timeout", "rise", "fall"];
+pub(super) const TCP_KEYS: &[&str] = &["type", "port", "interval", "timeout", "rise", "fall"];
+pub(super) const HTTP_KEYS: &[&str] =
+    &["type", "path", "host", "status", "port", "interval", "timeout", "rise", "fall"];
+pub(super) const FPM_KEYS: &[&str] = &["type", "url", "interval", "timeout", "rise", "fall"];
 /// With an unreadable type any check's key may be right.
 const ANY_KEYS: &[&str] =
     &["type", "path", "host", "status", "port", "url", "interval", "timeout", "rise", "fall"];
-const LOAD_KEYS: &[&str] = &["type", "url", "max-children", "interval", "timeout"];
+pub(super) const LOAD_KEYS: &[&str] = &["type", "url", "max-children", "interval", "timeout"];
 
 impl Check {
     /// What a service gets that says nothing.

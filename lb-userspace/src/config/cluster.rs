@@ -1,27 +1,30 @@
 //! `[[cluster]]`: database nodes and how they are asked.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use toml::de::DeTable;
 
+use super::address::endpoint;
 use super::cross::{Seen, claim};
+use super::limits::max_connections;
 use super::model::{Cluster, ClusterKind, DonorPolicy, Monitor, Node};
 use super::report::Report;
 use super::secret::{Secret, SecretSource};
 use super::table::{Marked, Section};
-use super::value::{Fault, endpoint, parse_name, user};
+use super::value::{Fault, parse_name, user};
+use crate::listen::Protocol;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Nodes that name no priority come after those that name a small one.
 const PRIORITY: i32 = 100;
 
-const KEYS: &[&str] = &["name", "type", "monitor", "nodes", "donor"];
-const MONITOR_KEYS: &[&str] = &["user", "password-file", "password-env", "interval", "timeout"];
-const NODE_KEYS: &[&str] = &["name", "address", "priority"];
+pub(super) const KEYS: &[&str] = &["name", "type", "monitor", "nodes", "donor"];
+pub(super) const MONITOR_KEYS: &[&str] = &["user", "password-file", "password-env", "interval", "timeout"];
+pub(super) const NODE_KEYS: &[&str] = &["name", "address", "priority", "max-connections"];
 
 const MONITOR_EXAMPLE: &str = r#"{ user = "lb", password-file = "/etc/lb/db.pw" }"#;
 const NODES_EXAMPLE: &str = r#"[{ name = "db1", address = "10.0.1.1:3306" }]"#;
@@ -46,7 +49,8 @@ pub(super) fn read<'a>(
     let monitor = section.table("monitor", MONITOR_EXAMPLE).and_then(|table| monitor(report, table, secrets));
     let nodes = nodes(&section, seen);
     if let Some(name) = &name {
-        seen.nodes.insert(name.value.clone(), nodes.len());
+        let nodes = nodes.iter().map(|node| (node.name.clone(), node.address)).collect();
+        seen.nodes.insert(name.value.clone(), nodes);
     }
     Some(Cluster { name: name?.value, kind: kind?, monitor: monitor?, donor, nodes })
 }
@@ -67,7 +71,7 @@ fn node<'a>(
     report: &'a Report<'a>,
     table: Marked<&'a DeTable<'a>>,
     names: &mut BTreeMap<String, usize>,
-    addresses: &mut BTreeMap<SocketAddrV4, usize>,
+    addresses: &mut BTreeMap<SocketAddr, usize>,
     seen: &mut Seen,
 ) -> Option<Node> {
     let section = Section::new(report, "a node", table.at, table.value, NODE_KEYS);
@@ -79,9 +83,10 @@ fn node<'a>(
     }
     if let Some(address) = &address {
         claim(report, addresses, address, "node address", "a node stands in its cluster once");
-        seen.servers.push(*address);
+        seen.server(*address, Protocol::Tcp);
     }
-    Some(Node { name: name?.value, address: address?.value, priority })
+    let max_connections = max_connections(&section);
+    Some(Node { name: name?.value, address: address?.value, priority, max_connections })
 }
 
 fn monitor<'a>(

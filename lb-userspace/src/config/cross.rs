@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::SocketAddrV4;
+use std::net::SocketAddr;
 
 use lb_common::{MAX_BACKENDS, MAX_SERVICES};
 
 use super::report::Report;
-use super::table::{Marked, nearest};
+use super::table::{Marked, Section, nearest};
 use super::value::Fault;
+use crate::listen::{self, Listen, Ports, Protocol};
 
 // Id 0 of both is nobody's.
 const MOST_SERVICES: usize = MAX_SERVICES as usize - 1;
@@ -19,11 +20,13 @@ const MOST_BACKENDS: usize = MAX_BACKENDS as usize - 1;
 pub(super) struct Seen {
     /// Services and clusters share one name space: `lb drain NAME/MEMBER` must mean one thing.
     names: BTreeMap<String, usize>,
-    addresses: BTreeMap<SocketAddrV4, usize>,
-    /// Number of nodes by cluster.
-    pub(super) nodes: BTreeMap<String, usize>,
+    listens: Vec<Marked<Listen>>,
+    /// Nodes by cluster: names and addresses.
+    pub(super) nodes: BTreeMap<String, Vec<(String, SocketAddr)>>,
     /// Addresses of backends and nodes.
-    pub(super) servers: Vec<Marked<SocketAddrV4>>,
+    servers: Vec<(Marked<SocketAddr>, Protocol)>,
+    /// `max-connections` of servers that backends name.
+    limits: BTreeMap<(SocketAddr, Protocol), (Option<u32>, usize)>,
     services: usize,
     backends: usize,
 }
@@ -37,13 +40,60 @@ impl Seen {
         &mut self,
         report: &Report<'_>,
         name: Option<&Marked<String>>,
-        address: Option<&Marked<SocketAddrV4>>,
+        listen: Option<&Marked<Listen>>,
     ) {
         if let Some(name) = name {
             claim(report, &mut self.names, name, "name", "names of services and clusters differ");
         }
-        if let Some(address) = address {
-            claim(report, &mut self.addresses, address, "service address", "each service has its own");
+        if let Some(listen) = listen {
+            self.listens(report, listen);
+            self.listens.push(*listen);
+        }
+    }
+
+    /// One port may lie within a range, and a range within all ports, for the more exact one is meant; two ranges that
+    /// share a port would leave open who is.
+    fn listens(&self, report: &Report<'_>, Marked { value: new, at }: &Marked<Listen>) {
+        let rivals = self
+            .listens
+            .iter()
+            .filter(|Marked { value: old, .. }| (old.address, old.protocol) == (new.address, new.protocol));
+        for Marked { value: old, at: first } in rivals {
+            let line = report.line(*first);
+            if old.ports == new.ports {
+                let wrong = format!("service address `{new}` is taken already, at line {line}");
+                return report.add(*at, Fault::new(wrong, "each service has its own"));
+            }
+            if let (Ports::Range(one, two), Ports::Range(first, last)) = (old.ports, new.ports)
+                && one <= last
+                && first <= two
+            {
+                let wrong = format!("service address `{new}` shares ports with `{old}` at line {line}");
+                return report.add(*at, Fault::new(wrong, "write ranges that lie apart"));
+            }
+        }
+    }
+
+    /// A server that some service or cluster names.
+    pub(super) fn server(&mut self, address: Marked<SocketAddr>, protocol: Protocol) {
+        self.servers.push((address, protocol));
+    }
+
+    /// A server has one limit, whichever service it is reached by.
+    pub(super) fn limit(
+        &mut self,
+        section: &Section<'_>,
+        server: SocketAddr,
+        protocol: Protocol,
+        limit: Option<u32>,
+    ) {
+        let (first, at) = *self.limits.entry((server, protocol)).or_insert((limit, section.at));
+        if first != limit {
+            let is = first.map_or_else(|| "no limit".to_owned(), |limit| format!("a limit of {limit}"));
+            let line = section.report().line(at);
+            let wrong = format!("max-connections: {} has {is} at line {line}", listen::server(server));
+            section
+                .add("max-connections", Fault::new(wrong, "a server has one limit; write the same in both"));
         }
     }
 
@@ -51,7 +101,8 @@ impl Seen {
     pub(super) fn cluster_user(&mut self, report: &Report<'_>, cluster: &Marked<String>) {
         let Marked { value: name, at } = cluster;
         if let Some(nodes) = self.nodes.get(name) {
-            self.count_backends(report, *at, *nodes);
+            let nodes = nodes.len();
+            self.count_backends(report, *at, nodes);
             return;
         }
         let right = match nearest(name, self.nodes.keys().map(String::as_str)) {
@@ -86,9 +137,13 @@ impl Seen {
 
     /// Reports servers that are services of this very balancer: their packets would never leave it.
     pub(super) fn check_servers(&self, report: &Report<'_>) {
-        for Marked { value: address, at } in &self.servers {
-            if let Some(service) = self.addresses.get(address) {
-                let line = report.line(*service);
+        for (Marked { value: address, at }, protocol) in &self.servers {
+            let same = |listen: &Listen| (listen.address, listen.protocol) == (address.ip(), *protocol);
+            let hit = |listen: &Listen| address.port() == 0 || listen.contains(address.port());
+            if let Some(service) = self.listens.iter().find(|Marked { value, .. }| same(value) && hit(value))
+            {
+                let line = report.line(service.at);
+                let address = listen::server(*address);
                 let wrong = format!("address: {address} is the service of line {line} itself");
                 report.add(*at, Fault::new(wrong, "write the address of a server"));
             }

@@ -7,10 +7,14 @@
 //!
 //! A file with errors yields no configuration at all: whoever holds an older one keeps it.
 
+mod address;
+mod backends;
 mod check;
 mod cluster;
 mod cross;
 mod error;
+mod fit;
+mod limits;
 mod model;
 mod report;
 mod root;
@@ -28,7 +32,8 @@ use std::path::Path;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use model::{
     Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, Config, DonorPolicy, Load, LoadKind, Mode,
-    Monitor, NoBackend, Node, Role, Service, SourcePorts, StatusRange, Target, Timeouts, XdpMode,
+    Monitor, NoBackend, Node, RateLimit, Role, Service, SourcePorts, StatusRange, Target, Timeouts, Track,
+    XdpMode,
 };
 pub use secret::{Secret, SecretSource, SystemSecrets};
 pub use value::{Fault, FpmScheme, FpmUrl, parse_duration, parse_name};

@@ -1,10 +1,12 @@
 //! The typed configuration: what the rest of the agent sees of the file.
 
-use std::net::SocketAddrV4;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::secret::Secret;
 use super::value::FpmUrl;
+use crate::listen::Listen;
 
 /// A whole configuration, valid by construction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +19,9 @@ pub struct Config {
     pub max_flows: Option<u32>,
     /// The ports that `snat` takes source ports from, less the host's own; `None`: 1024 to 65535.
     pub source_ports: Option<SourcePorts>,
+    /// Addresses of this host that backends see in `snat` and as the outer source in `ipip`; empty, or none of a
+    /// backend's version of IP: the route's own.
+    pub sources: Vec<IpAddr>,
     /// Services in the order of the file.
     pub services: Vec<Service>,
     /// Clusters in the order of the file.
@@ -49,16 +54,24 @@ pub struct SourcePorts {
 pub struct Service {
     /// Unique among services and clusters.
     pub name: String,
-    /// Address and TCP port; unique.
-    pub address: SocketAddrV4,
+    /// Where clients connect to; unique.
+    pub listen: Listen,
     /// How packets are rewritten.
     pub mode: Mode,
     /// How a backend is chosen.
     pub algorithm: Algorithm,
+    /// Which packets look up their connection.
+    pub track: Track,
     /// What a new connection meets when nobody can serve it.
     pub no_backend: NoBackend,
     /// When connections are forgotten.
     pub timeouts: Timeouts,
+    /// Connections at most; `None`: no limit.
+    pub max_connections: Option<u32>,
+    /// New connections of one source address; `None`: no limit.
+    pub rate_limit: Option<RateLimit>,
+    /// Whether ICMP echo requests to its address are answered.
+    pub echo: bool,
     /// Who serves.
     pub target: Target,
 }
@@ -69,6 +82,30 @@ pub enum Mode {
     /// Source and destination: backends see the balancer's address.
     #[default]
     Snat,
+    /// The destination: backends see the client's address, and their answers pass the balancer.
+    Dnat,
+    /// The MAC addresses only: backends have the service's address, and answer clients themselves.
+    Dsr,
+    /// Nothing, in a tunnel of IP in IP to the backend, which answers clients itself.
+    Ipip,
+}
+
+impl Mode {
+    /// Whether a backend is reached on the port that the client connected to, whatever else is rewritten.
+    pub const fn keeps_port(self) -> bool {
+        matches!(self, Self::Dsr | Self::Ipip)
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Snat => "snat",
+            Self::Dnat => "dnat",
+            Self::Dsr => "dsr",
+            Self::Ipip => "ipip",
+        })
+    }
 }
 
 /// How a backend is chosen for a new connection.
@@ -79,6 +116,49 @@ pub enum Algorithm {
     /// The better of two random candidates by live connections over weight.
     #[default]
     LeastLoad,
+    /// The one with the fewest live connections over weight.
+    LeastConn,
+    /// By a hash of the connection, the same on every balancer with the same configuration.
+    Maglev,
+    /// By a hash of the client's address.
+    SourceHash,
+}
+
+impl Algorithm {
+    /// Whether a packet's own words decide, so that nothing needs to be remembered while no backend changes.
+    pub const fn is_ring(self) -> bool {
+        matches!(self, Self::Maglev | Self::SourceHash)
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RoundRobin => "round-robin",
+            Self::LeastLoad => "least-load",
+            Self::LeastConn => "least-conn",
+            Self::Maglev => "maglev",
+            Self::SourceHash => "source-hash",
+        })
+    }
+}
+
+/// Which packets look up their connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Track {
+    /// All of them.
+    Always,
+    /// Those whose place in the ring is changing hands; a ring algorithm without `snat`, limits or a cluster.
+    OnChange,
+}
+
+/// New connections of one source address: a bucket of `burst` tokens that fills by `per_second`; both at least 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RateLimit {
+    /// A second, for good.
+    pub per_second: u32,
+    /// At once, after a rest.
+    pub burst: u32,
 }
 
 /// What a new connection meets when no backend can serve it.
@@ -99,8 +179,10 @@ pub struct Timeouts {
     pub established: Duration,
     /// After a FIN or RST.
     pub closing: Duration,
-    /// Until the handshake is proven.
+    /// Until the handshake is proven, or UDP answered.
     pub embryonic: Duration,
+    /// UDP on which nothing is said.
+    pub udp: Duration,
 }
 
 /// Who serves.
@@ -136,10 +218,12 @@ pub enum Role {
 pub struct Backend {
     /// Unique within the service.
     pub name: String,
-    /// Where it listens.
-    pub address: SocketAddrV4,
+    /// Where it listens; port 0: on the port that the client connected to.
+    pub address: SocketAddr,
     /// 0 to 1000; 0 gets no new connections.
     pub weight: u16,
+    /// Connections at most, over all services that name this server; `None`: no limit.
+    pub max_connections: Option<u32>,
 }
 
 /// How the health of a service's backends is found out.
@@ -275,8 +359,10 @@ pub struct Node {
     /// Unique within the cluster.
     pub name: String,
     /// Where it listens for clients.
-    pub address: SocketAddrV4,
+    pub address: SocketAddr,
     /// -1000 to 1000. The lowest that is not negative is preferred as writer, then the order of the file;
     /// negative: never.
     pub priority: i32,
+    /// Connections at most, over all services; `None`: what the server itself has room for.
+    pub max_connections: Option<u32>,
 }

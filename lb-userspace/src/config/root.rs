@@ -1,9 +1,11 @@
 //! The top of the file.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use toml::de::DeTable;
 
+use super::address::any_host;
 use super::cross::{Seen, claim};
 use super::model::{Cluster, Config, Service, XdpMode};
 use super::report::Report;
@@ -12,8 +14,10 @@ use super::table::{Marked, Section};
 use super::value::{Fault, interface, source_ports};
 use super::{cluster, service};
 
-const KEYS: &[&str] = &["interfaces", "xdp-mode", "max-flows", "source-ports", "service", "cluster"];
+pub(super) const KEYS: &[&str] =
+    &["interfaces", "xdp-mode", "max-flows", "source-ports", "sources", "service", "cluster"];
 const INTERFACES_EXAMPLE: &str = r#"["eth0"]"#;
+const SOURCES_EXAMPLE: &str = r#"["10.0.0.2", "10.0.0.3"]"#;
 const XDP_MODES: [(&str, XdpMode); 3] =
     [("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
 
@@ -28,12 +32,13 @@ pub(super) fn read<'a>(
     let xdp_mode = section.choice("xdp-mode", &XDP_MODES).unwrap_or_default();
     let max_flows = section.integer("max-flows", 1_024..=16_777_216);
     let source_ports = section.parsed("source-ports", r#""1024-65535""#, source_ports);
+    let sources = sources(&section);
     let mut seen = Seen::default();
     let clusters = clusters(&section, secrets, &mut seen);
     let services = services(&section, &mut seen);
     seen.check_servers(report);
     let source_ports = source_ports.map(|ports| ports.value);
-    Config { interfaces, xdp_mode, max_flows, source_ports, services, clusters }
+    Config { interfaces, xdp_mode, max_flows, source_ports, sources, services, clusters }
 }
 
 fn interfaces(section: &Section<'_>) -> Vec<String> {
@@ -57,6 +62,28 @@ fn interfaces(section: &Section<'_>) -> Vec<String> {
         }
     }
     names
+}
+
+fn sources(section: &Section<'_>) -> Vec<IpAddr> {
+    if section.is_empty_list("sources") {
+        let wrong = "sources: at least one is needed";
+        section.add("sources", Fault::new(wrong, "name addresses of this host, or leave `sources` out"));
+    }
+    let mut taken = BTreeMap::new();
+    let mut sources = Vec::new();
+    for Marked { value, at } in section.texts("sources", SOURCES_EXAMPLE) {
+        match any_host(value) {
+            Ok(value) => {
+                let source = Marked { value, at };
+                claim(section.report(), &mut taken, &source, "source", "list it once");
+                sources.push(source.value);
+            }
+            Err(Fault { wrong, right }) => {
+                section.report().add(at, Fault::new(format!("sources: {wrong}"), right));
+            }
+        }
+    }
+    sources
 }
 
 fn clusters(section: &Section<'_>, secrets: &dyn SecretSource, seen: &mut Seen) -> Vec<Cluster> {

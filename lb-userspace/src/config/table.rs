@@ -167,6 +167,16 @@ impl<'a> Section<'a> {
         number
     }
 
+    /// `true` or `false`.
+    pub(super) fn switch(&self, key: &str) -> Option<bool> {
+        let value = self.table.get(key)?;
+        let switch = value.get_ref().as_bool();
+        if switch.is_none() {
+            self.refuse_type(key, value, "true or false", "true or false");
+        }
+        switch
+    }
+
     /// A time, or the default.
     pub(super) fn duration(&self, key: &str, default: Duration) -> Duration {
         let example = format!(r#"a number with its unit in quotes: {key} = "{}""#, spell(default));

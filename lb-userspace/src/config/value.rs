@@ -1,9 +1,10 @@
 //! The values that stand in quotes: each has one parser, which says what would be right.
 
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::address::any_host;
 use super::model::{SourcePorts, StatusRange};
 
 /// What is wrong with a value, and what would be right.
@@ -91,57 +92,7 @@ pub(super) fn interface(text: &str) -> Result<String, Fault> {
     Ok(text.to_owned())
 }
 
-/// `ADDRESS:PORT/tcp`.
-pub(super) fn service_address(text: &str) -> Result<SocketAddrV4, Fault> {
-    const FORM: &str = r#"write an IPv4 address, a port and the protocol: "203.0.113.10:80/tcp""#;
-    let Some((address, protocol)) = text.split_once('/') else {
-        let address = address_and_port(text, FORM)?;
-        return Err(Fault::new(
-            format!("`{}` names no protocol", text.escape_debug()),
-            format!(r#"write "{address}/tcp""#),
-        ));
-    };
-    let address = address_and_port(address, FORM)?;
-    if protocol != "tcp" {
-        let wrong = format!("protocol `{}` does not exist", protocol.escape_debug());
-        return Err(Fault::new(wrong, format!(r#"accepted is tcp: "{address}/tcp""#)));
-    }
-    Ok(address)
-}
-
-/// `ADDRESS:PORT` of a server.
-pub(super) fn endpoint(text: &str) -> Result<SocketAddrV4, Fault> {
-    if let Some((address, _)) = text.split_once('/') {
-        let right = format!(r#"write "{}", the protocol is the service's"#, address.escape_debug());
-        return Err(Fault::new(format!("`{}` names a protocol", text.escape_debug()), right));
-    }
-    address_and_port(text, r#"write an IPv4 address and a port: "10.0.0.11:80""#)
-}
-
-fn address_and_port(text: &str, form: &str) -> Result<SocketAddrV4, Fault> {
-    if text.starts_with('[') || text.matches(':').count() > 1 {
-        let wrong = format!("`{}` is no IPv4 address and port", text.escape_debug());
-        return Err(Fault::new(wrong, form));
-    }
-    let Some((host, port)) = text.split_once(':') else {
-        return Err(Fault::new(format!("`{}` names no port", text.escape_debug()), form));
-    };
-    let address = host_address(host)?;
-    Ok(SocketAddrV4::new(address, parse_port(port)?))
-}
-
-fn host_address(text: &str) -> Result<Ipv4Addr, Fault> {
-    let address: Ipv4Addr = text.parse().map_err(|_| {
-        let right = r#"write its number: "10.0.0.11" (names are not resolved)"#;
-        Fault::new(format!("`{}` is no IPv4 address", text.escape_debug()), right)
-    })?;
-    if address.is_unspecified() || address.is_broadcast() || address.is_multicast() {
-        return Err(Fault::new(format!("{address} is no host's address"), "write the address of one host"));
-    }
-    Ok(address)
-}
-
-fn parse_port(text: &str) -> Result<u16, Fault> {
+pub(super) fn parse_port(text: &str) -> Result<u16, Fault> {
     match text.parse::<u16>() {
         // `parse` would take a leading plus sign.
         Ok(port) if port > 0 && !text.starts_with('+') => Ok(port),
@@ -221,7 +172,7 @@ pub struct FpmUrl {
     /// How it is asked for.
     pub scheme: FpmScheme,
     /// `None`: the host of the backend in question.
-    pub host: Option<Ipv4Addr>,
+    pub host: Option<IpAddr>,
     /// 9000 for `fcgi` and 80 for `http` unless said.
     pub port: u16,
     /// Begins with `/`, without a query: whoever asks adds the format it wants.
@@ -230,8 +181,8 @@ pub struct FpmUrl {
 
 impl FpmUrl {
     /// Where to connect to for a backend at `backend`.
-    pub fn endpoint(&self, backend: Ipv4Addr) -> SocketAddrV4 {
-        SocketAddrV4::new(self.host.unwrap_or(backend), self.port)
+    pub fn endpoint(&self, backend: IpAddr) -> SocketAddr {
+        SocketAddr::new(self.host.unwrap_or(backend), self.port)
     }
 }
 
@@ -241,8 +192,10 @@ impl fmt::Display for FpmUrl {
             FpmScheme::Fcgi => "fcgi://",
             FpmScheme::Http => "http://",
         })?;
-        if let Some(host) = self.host {
-            write!(f, "{host}")?;
+        match self.host {
+            Some(IpAddr::V4(host)) => write!(f, "{host}")?,
+            Some(IpAddr::V6(host)) => write!(f, "[{host}]")?,
+            None => {}
         }
         write!(f, ":{}{}", self.port, self.path)
     }
@@ -267,10 +220,13 @@ pub(super) fn fpm_url(text: &str) -> Result<FpmUrl, Fault> {
         let right = "end it before `?` or `#`: the agent asks for the format that it wants";
         return Err(Fault::new(format!("`{}` has a query", text.escape_debug()), right));
     }
-    let (host, port) = authority.split_once(':').unwrap_or((authority, ""));
+    // A colon within brackets belongs to the address.
+    let colon = authority.rfind(':').filter(|at| authority.rfind(']').is_none_or(|end| end < *at));
+    let (host, port) = colon.map_or((authority, ""), |at| (&authority[..at], &authority[at + 1..]));
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     Ok(FpmUrl {
         scheme,
-        host: if host.is_empty() { None } else { Some(host_address(host)?) },
+        host: if host.is_empty() { None } else { Some(any_host(bare)?) },
         port: if port.is_empty() { default_port } else { parse_port(port)? },
         path: request_path(path)?,
     })

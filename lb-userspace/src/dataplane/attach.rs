@@ -1,27 +1,15 @@
-//! A program on an interface: loaded with the constants of that interface, held by a pinned link.
+//! A program on an interface, held by a pinned link.
 
-use aya::{
-    Ebpf, EbpfLoader,
-    programs::{
-        ProgramError, Xdp, XdpMode,
-        links::{FdLink, LinkError, PinnedLink},
-    },
+use aya::programs::{
+    ProgramError, Xdp, XdpMode,
+    links::{FdLink, LinkError, PinnedLink},
 };
 use lb_common::{
     Ticks,
-    abi::{Layout, ProgramConfig, checksums, exit},
+    abi::{Layout, checksums, exit, purpose},
 };
 
-use super::{
-    DataplaneError,
-    pins::{MAPS, Pins},
-};
-
-/// The kernel object, built by `build.rs`.
-pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-xdp"));
-
-/// Name of the program in the object.
-const PROGRAM: &str = "lb";
+use super::{DataplaneError, load::Loaded, pins::Pins};
 
 /// How the program sits on an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +42,8 @@ pub struct Port {
     pub id: u16,
     /// What it is.
     pub kind: Kind,
+    /// Its MTU: the largest IP packet that leaves by it; 0: not known.
+    pub mtu: u16,
     /// The only mode wanted; `None`: native, or generic where the driver cannot.
     pub mode: Option<Mode>,
     /// The program that it has now: id and mode.
@@ -92,38 +82,15 @@ impl Kind {
     }
 }
 
-/// Load the program for `port` over the pinned maps. The maps are created by the first call.
-pub fn load(pins: &Pins, layout: &Layout, port: &Port, mode: Mode) -> Result<Ebpf, DataplaneError> {
-    let config = ProgramConfig {
-        seed: layout.seed,
-        ports: layout.ports,
-        interface: port.id,
-        checksums: port.kind.checksums(mode),
-        pad: [0; 5],
-    };
-    let mut loader = EbpfLoader::new();
-    loader.override_global("CONFIG", &config, true);
-    loader.map_max_entries("FLOWS", layout.flows);
-    loader.map_max_entries("CELLS", layout.blocks * layout.ports.count());
-    for (name, ..) in MAPS {
-        loader.map_pin_path(name, pins.map(name));
-    }
-    let mut object = loader.load(OBJECT).map_err(DataplaneError::from_load)?;
-    program(&mut object)?.load().map_err(DataplaneError::from_program)?;
-    Ok(object)
-}
-
-fn program(object: &mut Ebpf) -> Result<&mut Xdp, DataplaneError> {
-    object
-        .program_mut(PROGRAM)
-        .and_then(|program| program.try_into().ok())
-        .ok_or(DataplaneError::Object { name: PROGRAM })
-}
-
 /// Put the program on `port`: in place of the one that an earlier agent left there, or anew.
-pub fn attach(pins: &Pins, layout: &Layout, port: &Port) -> Result<(Ebpf, Attached), DataplaneError> {
-    if let Some(link) = pinned_link(pins, port)? {
-        return replace(pins, layout, port, link);
+pub(super) fn attach(
+    pins: &Pins,
+    layout: &Layout,
+    port: &Port,
+) -> Result<(Loaded, Attached), DataplaneError> {
+    if let Some((link, mode)) = pinned_link(pins, port)? {
+        let (loaded, program) = replace(pins, layout, port, mode, purpose::SERVE, link)?;
+        return Ok((loaded, Attached { mode, program, fallback: None, adopted: true }));
     }
     match port.mode {
         Some(mode) => attach_in(pins, layout, port, mode, None),
@@ -134,6 +101,19 @@ pub fn attach(pins: &Pins, layout: &Layout, port: &Port) -> Result<(Ebpf, Attach
             other => other,
         },
     }
+}
+
+/// Have an attached interface's program replaced in place by one of another purpose; packets meet the one or the other.
+pub(super) fn swap(
+    pins: &Pins,
+    layout: &Layout,
+    port: &Port,
+    mode: Mode,
+    purpose: u8,
+) -> Result<(Loaded, u32), DataplaneError> {
+    let path = pins.link(&port.name);
+    let link = PinnedLink::from_pin(&path).map_err(|source| DataplaneError::Link { path, source })?;
+    replace(pins, layout, port, mode, purpose, FdLink::from(link))
 }
 
 /// A pinned link that still holds the interface, with its mode; one whose interface has gone is removed.
@@ -153,19 +133,29 @@ fn pinned_link(pins: &Pins, port: &Port) -> Result<Option<(FdLink, Mode)>, Datap
     Ok(None)
 }
 
+/// Put another program behind a link. Its array of further programs is pinned before it runs, and takes the place of the
+/// former one's only after: a running program never meets an empty array.
 fn replace(
     pins: &Pins,
     layout: &Layout,
     port: &Port,
-    (link, mode): (FdLink, Mode),
-) -> Result<(Ebpf, Attached), DataplaneError> {
-    let mut object = load(pins, layout, port, mode)?;
+    mode: Mode,
+    purpose: u8,
+    link: FdLink,
+) -> Result<(Loaded, u32), DataplaneError> {
+    let mut loaded = Loaded::new(pins, layout, port, mode, purpose)?;
+    let next = pins.next_programs(&port.name);
+    loaded.pin_programs(&next)?;
     let path = pins.link(&port.name);
-    let program = program(&mut object)?;
     let link = link.try_into().map_err(|source| DataplaneError::Link { path, source })?;
-    program.attach_to_link(link).map_err(DataplaneError::from_program)?;
+    let program = loaded.entry()?;
+    if let Err(error) = program.attach_to_link(link) {
+        let _ = std::fs::remove_file(&next);
+        return Err(DataplaneError::from_program(error));
+    }
     let id = program.info().map_err(DataplaneError::from_program)?.id();
-    Ok((object, Attached { mode, program: id, fallback: None, adopted: true }))
+    pins.settle_programs(&port.name, &next)?;
+    Ok((loaded, id))
 }
 
 fn attach_in(
@@ -174,9 +164,20 @@ fn attach_in(
     port: &Port,
     mode: Mode,
     fallback: Option<String>,
-) -> Result<(Ebpf, Attached), DataplaneError> {
-    let mut object = load(pins, layout, port, mode)?;
-    let program = program(&mut object)?;
+) -> Result<(Loaded, Attached), DataplaneError> {
+    let mut loaded = Loaded::new(pins, layout, port, mode, purpose::SERVE)?;
+    let next = pins.next_programs(&port.name);
+    loaded.pin_programs(&next)?;
+    let attached = attach_link(pins, loaded.entry()?, port, mode);
+    let program = attached.inspect_err(|_| {
+        let _ = std::fs::remove_file(&next);
+    })?;
+    pins.settle_programs(&port.name, &next)?;
+    Ok((loaded, Attached { mode, program, fallback, adopted: false }))
+}
+
+/// Attach a program and pin its link; the program's id.
+fn attach_link(pins: &Pins, program: &mut Xdp, port: &Port, mode: Mode) -> Result<u32, DataplaneError> {
     let flags = match mode {
         Mode::Native => XdpMode::Driver,
         Mode::Generic => XdpMode::Skb,
@@ -186,9 +187,8 @@ fn attach_in(
     let path = pins.link(&port.name);
     let link: FdLink =
         link.try_into().map_err(|source: LinkError| DataplaneError::Link { path: path.clone(), source })?;
-    link.pin(&path).map_err(|error| DataplaneError::Pin { path, source: std::io::Error::other(error) })?;
-    let id = program.info().map_err(DataplaneError::from_program)?.id();
-    Ok((object, Attached { mode, program: id, fallback, adopted: false }))
+    link.pin(&path).map_err(|error| DataplaneError::pin(&path, error))?;
+    Ok(program.info().map_err(DataplaneError::from_program)?.id())
 }
 
 /// Why the kernel would not attach, in an administrator's words.

@@ -1,12 +1,18 @@
 //! What can go wrong between the agent and the kernel.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+};
 
 use aya::{
     EbpfError,
     maps::MapError,
     programs::{ProgramError, links::LinkError},
 };
+
+use crate::listen::Listen;
 
 /// What can go wrong between the agent and the kernel, each with what to do.
 #[derive(Debug, thiserror::Error)]
@@ -118,6 +124,58 @@ pub enum DataplaneError {
         /// Why.
         source: io::Error,
     },
+    /// An address of another family than it must be.
+    #[error("{service}: {address} is of the other IP version, which no mode translates to")]
+    Family {
+        /// The service.
+        service: Listen,
+        /// The address.
+        address: IpAddr,
+    },
+    /// Two ranges of an address that begin at one port.
+    #[error(
+        "{service}: another range of the address begins at the same port; let one of them begin elsewhere"
+    )]
+    RangesCollide {
+        /// The service.
+        service: Listen,
+    },
+    /// Many ports of a service to one of a `dnat` backend: its answers do not say which.
+    #[error(
+        "{service}: a `dnat` backend of a range of ports must keep the port, for its answers do not say which one the client used"
+    )]
+    ManyToOne {
+        /// The service.
+        service: Listen,
+    },
+    /// No source address.
+    #[error("{backend}: no source address of its IP version is known")]
+    NoSource {
+        /// The backend.
+        backend: SocketAddr,
+    },
+    /// The sources of a backend cannot change under its connections.
+    #[error(
+        "{backend}: its connections hold ports of other source addresses, in another order; it gets the new ones once they have ended"
+    )]
+    SourcesHeld {
+        /// The backend.
+        backend: SocketAddr,
+    },
+    /// A trace through an interface that has no program.
+    #[error("{interface} is none of this instance's interfaces")]
+    NotAttached {
+        /// The interface.
+        interface: String,
+    },
+    /// A ring buffer cannot be waited for.
+    #[error("map {name} cannot be waited for: {source}")]
+    Wait {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// A limit of `lb-common`.
     #[error("too many {what} for one instance")]
     TooMany {
@@ -132,6 +190,10 @@ pub enum DataplaneError {
 impl DataplaneError {
     pub(super) fn write(name: &'static str) -> impl Fn(MapError) -> Self {
         move |source| Self::Map { name, source }
+    }
+
+    pub(super) fn pin(path: &Path, error: aya::pin::PinError) -> Self {
+        Self::Pin { path: path.to_owned(), source: io::Error::other(error) }
     }
 
     pub(super) fn from_load(error: EbpfError) -> Self {

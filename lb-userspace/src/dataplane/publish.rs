@@ -1,393 +1,117 @@
-//! From what is wanted to what stands in the maps: beside the old state, then one update.
-//!
-//! The order of writes is what makes a publication whole. A new backend and its endpoint are written before any ring
-//! names them; a ring is laid out in a free region before its service points there; the service's entry is replaced by
-//! one update; the old region is reused only after [`REST`], when no CPU can still be walking it.
+//! From what is wanted to what stands in the maps: beside the old state, then one update for each service.
 
-use std::{collections::BTreeSet, net::SocketAddrV4, time::Duration};
+use std::collections::{BTreeSet, HashMap};
 
-use lb_common::{
-    Be16, Be32, Ticks,
-    abi::{
-        Backend, Endpoint, EndpointKey, Hop, Interface, Service, ServiceKey, TCP, algorithm, backend_state,
-    },
+use lb_common::abi::{Service, ServiceKey};
+
+use super::{
+    Dataplane, DataplaneError,
+    common::{Common, Server},
+    desired::{Desired, DesiredService},
+    family::{BALANCED, Family, Ip},
 };
-
-use super::{Dataplane, DataplaneError, now};
-use crate::ring::{self, Member, Region};
-
-/// How long a ring's old region is left alone after a publication.
-const REST: Ticks = Ticks::from_millis(1_000);
-
-/// What the kernel's half is to do: everything, each time; the differences are found here.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Desired {
-    /// All services.
-    pub services: Vec<DesiredService>,
-}
-
-/// A service as it is to be.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DesiredService {
-    /// Where clients connect to.
-    pub address: SocketAddrV4,
-    /// One of `abi::algorithm`.
-    pub algorithm: u8,
-    /// One of `abi::no_backend`.
-    pub no_backend: u8,
-    /// How long SYNs are held back while nobody can serve.
-    pub hold: Duration,
-    /// Time-outs of its connections.
-    pub timeouts: Timeouts,
-    /// Its backends.
-    pub backends: Vec<DesiredBackend>,
-}
-
-/// How long a silent connection is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// After its handshake.
-    pub established: Ticks,
-    /// Before it.
-    pub embryonic: Ticks,
-    /// After one side's FIN.
-    pub closing: Ticks,
-}
-
-/// A backend as it is to be.
-#[derive(Clone, Debug, PartialEq)]
-pub struct DesiredBackend {
-    /// Where it listens.
-    pub address: SocketAddrV4,
-    /// Effective weight in steps of 1/1024 of a configured one; 0: no new connections.
-    pub weight: u32,
-    /// It has no part in the service now: its connections end. It stays known, with its id and counters.
-    pub out: bool,
-    /// Its next hop: MAC, index of the interface, that interface's own MAC, our source address. `None`: not known.
-    pub way: Option<Way>,
-}
-
-impl DesiredBackend {
-    /// Whether it takes new connections.
-    const fn is_open(&self) -> bool {
-        self.weight > 0 && self.way.is_some() && !self.out
-    }
-}
-
-/// How a backend is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
-    /// MAC of the next hop.
-    pub mac: [u8; 6],
-    /// Index of the interface.
-    pub interface: u32,
-    /// That interface's MAC.
-    pub interface_mac: [u8; 6],
-    /// One of `abi::exit`.
-    pub exit: u8,
-    /// The address that the backend sees.
-    pub source: std::net::Ipv4Addr,
-}
-
-/// What the agent knows of a service in the maps.
-#[derive(Clone, Debug)]
-pub(super) struct KnownService {
-    pub(super) entry: Service,
-    pub(super) timeouts: Timeouts,
-    ring: Vec<(u32, u32)>,
-}
-
-impl KnownService {
-    /// One that an earlier agent published; its ring is laid out anew at the first publication.
-    pub(super) fn adopted(entry: Service) -> Self {
-        let timeouts = Timeouts {
-            established: Ticks::from_millis(9 * 3_600_000),
-            embryonic: Ticks::from_millis(10_000),
-            closing: Ticks::from_millis(60_000),
-        };
-        Self { entry, timeouts, ring: Vec::new() }
-    }
-}
-
-/// A ring's region that is to be freed.
-pub(super) struct Resting {
-    region: Region,
-    since: Ticks,
-}
-
-impl Resting {
-    fn of(entry: &Service) -> Self {
-        Self { region: Region { offset: entry.ring_offset, length: entry.ring_length }, since: now() }
-    }
-}
-
-/// Key of a service in the maps.
-pub(super) fn service_key(address: SocketAddrV4) -> ServiceKey {
-    ServiceKey {
-        address: (*address.ip()).into(),
-        port: Be16::from_host(address.port()),
-        protocol: TCP,
-        pad: 0,
-    }
-}
+use crate::listen::Listen;
 
 impl Dataplane {
     /// Make the maps say what is wanted. What fails for one service does not hold up the others; all errors come back.
+    ///
+    /// A service of settled slots changes its ring once a second at most; what has to wait is published by
+    /// [`tick`](Self::tick).
     pub fn publish(&mut self, desired: &Desired) -> Vec<DataplaneError> {
-        self.free_rested();
-        let mut errors: Vec<DataplaneError> =
-            desired.services.iter().filter_map(|service| self.publish_service(service).err()).collect();
-        let wanted: Vec<ServiceKey> =
-            desired.services.iter().map(|service| service_key(service.address)).collect();
-        let gone: Vec<ServiceKey> =
-            self.services.keys().filter(|key| !wanted.contains(key)).copied().collect();
-        errors.extend(gone.into_iter().filter_map(|key| self.withdraw(key).err()));
+        self.common.free_rested();
+        self.common.limits = limits(desired);
+        self.common.taken_services = self.v4.service_ids().chain(self.v6.service_ids()).collect();
+        self.common.taken_backends =
+            self.v4.backends.keys().chain(self.v6.backends.keys()).copied().collect();
+        let mut errors = Vec::new();
+        let mut waits = false;
+        for service in &desired.services {
+            waits |= match service.listen.address {
+                std::net::IpAddr::V4(_) => self.v4.publish(&mut self.common, service, &mut errors),
+                std::net::IpAddr::V6(_) => self.v6.publish(&mut self.common, service, &mut errors),
+            };
+        }
+        let wanted: BTreeSet<Listen> = desired.services.iter().map(|service| service.listen).collect();
+        self.v4.withdraw_others(&mut self.common, &wanted, &mut errors);
+        self.v6.withdraw_others(&mut self.common, &wanted, &mut errors);
+        self.v4.publish_addresses(desired, &mut errors);
+        self.v6.publish_addresses(desired, &mut errors);
+        self.waiting = waits.then(|| desired.clone());
         errors
     }
 
-    /// What opens comes before the ring that names it, what closes after the ring that named it.
-    fn publish_service(&mut self, wanted: &DesiredService) -> Result<(), DataplaneError> {
-        let key = service_key(wanted.address);
-        let id = self.service_id(key)?;
-        let mut ring = Vec::with_capacity(wanted.backends.len());
-        for backend in wanted.backends.iter().filter(|backend| backend.is_open()) {
-            ring.push((self.publish_backend(key, id, wanted.no_backend, backend)?, backend.weight));
-        }
-        let mut present: BTreeSet<u32> = ring.iter().map(|(number, _)| *number).collect();
-        self.publish_ring(key, id, wanted, ring)?;
-        for backend in wanted.backends.iter().filter(|backend| !backend.is_open()) {
-            present.insert(self.publish_backend(key, id, wanted.no_backend, backend)?);
-        }
-        let gone: Vec<u32> = self
-            .backends
-            .iter()
-            .filter(|(number, known)| known.service == id && !present.contains(number))
-            .map(|(number, _)| *number)
-            .collect();
-        for number in gone {
-            self.set_state(number, backend_state::ABSENT)?;
-            self.wanted.remove(&number);
-        }
-        self.wanted.extend(present);
-        Ok(())
+    /// Publish what had to wait; call it once a second. `None`: nothing had to.
+    pub fn tick(&mut self) -> Option<Vec<DataplaneError>> {
+        let desired = self.waiting.take()?;
+        Some(self.publish(&desired))
     }
+}
 
-    fn publish_backend(
-        &mut self,
-        key: ServiceKey,
-        service: u32,
-        no_backend: u8,
-        wanted: &DesiredBackend,
-    ) -> Result<u32, DataplaneError> {
-        let address: Be32 = (*wanted.address.ip()).into();
-        let port = Be16::from_host(wanted.address.port());
-        let number = self.backend_id(service, address, port)?;
-        let before = self.backends.get(&number).copied().unwrap_or_default();
-        // While the way is unknown the last one stands: a next hop that is being resolved again is still the best guess.
-        let (hop, source, cells) = match wanted.way {
-            Some(way) => {
-                let interface = self.interface_id(&way)?;
-                let source: Be32 = way.source.into();
-                let cells = self.block(EndpointKey { address, source, port, protocol: TCP, pad: 0 })?;
-                (Hop { mac: way.mac, interface }, source, cells)
+/// The least of the limits that are stated for each server.
+fn limits(desired: &Desired) -> HashMap<Server, u32> {
+    let mut limits = HashMap::new();
+    for service in &desired.services {
+        for backend in &service.backends {
+            if let Some(limit) = backend.max_connections {
+                let server = (backend.address, service.listen.protocol.number());
+                let least = limits.entry(server).or_insert(limit);
+                *least = limit.min(*least);
             }
-            None => (before.hop, before.source, before.cells),
-        };
-        let entry = Backend {
-            address,
-            port,
-            state: match (wanted.out, wanted.is_open()) {
-                (true, _) => backend_state::ABSENT,
-                (false, true) => backend_state::ACTIVE,
-                (false, false) => backend_state::CLOSED_TO_NEW,
-            },
-            no_backend,
-            hop,
-            service_address: key.address,
-            service,
-            source,
-            cells,
-            weight: wanted.weight,
-            pad2: 0,
-        };
-        if entry != before {
-            self.maps.backends.set(number, entry, 0).map_err(DataplaneError::write("BACKENDS"))?;
-            self.backends.insert(number, entry);
         }
-        Ok(number)
+    }
+    limits
+}
+
+impl<A: Ip> Family<A> {
+    fn publish(
+        &mut self,
+        common: &mut Common,
+        service: &DesiredService,
+        errors: &mut Vec<DataplaneError>,
+    ) -> bool {
+        if self.collides(&service.listen) {
+            errors.push(DataplaneError::RangesCollide { service: service.listen });
+            return false;
+        }
+        self.publish_service(common, service, errors)
     }
 
-    fn publish_ring(
+    /// Ids of services that something means.
+    fn service_ids(&self) -> impl Iterator<Item = u16> + '_ {
+        let of_backends = self.backends.values().map(|backend| backend.service);
+        self.services.values().map(|known| known.entry.id).chain(of_backends)
+    }
+
+    fn withdraw_others(
         &mut self,
-        key: ServiceKey,
-        id: u32,
-        wanted: &DesiredService,
-        ring: Vec<(u32, u32)>,
-    ) -> Result<(), DataplaneError> {
-        let before = self.services.get(&key).cloned();
-        let old = before.as_ref().map_or_else(Service::default, |known| known.entry);
-        let same_ring = before.as_ref().is_some_and(|known| known.ring == ring);
-        let (ring_offset, ring_length) = if ring.is_empty() {
-            (0, 0)
-        } else if same_ring {
-            (old.ring_offset, old.ring_length)
-        } else {
-            let length = ring::length(ring.len(), before.as_ref().map(|_| old.ring_length));
-            let region = self.regions.allocate(length).map_err(|_| DataplaneError::RingsFull)?;
-            let members: Vec<Member> = ring.iter().map(|&(id, weight)| self.member(id, weight)).collect();
-            let slots = match wanted.algorithm {
-                algorithm::ROUND_ROBIN => ring::turns::build(&members, length),
-                _ => ring::hashed::build(&members, length),
+        common: &mut Common,
+        wanted: &BTreeSet<Listen>,
+        errors: &mut Vec<DataplaneError>,
+    ) {
+        let gone: Vec<Listen> =
+            self.services.keys().filter(|known| !wanted.contains(known)).copied().collect();
+        errors.extend(gone.iter().filter_map(|listen| self.withdraw(common, listen).err()));
+    }
+
+    /// The addresses that are known by themselves: whose echo requests are answered, and which are balanced at all.
+    fn publish_addresses(&mut self, desired: &Desired, errors: &mut Vec<DataplaneError>) {
+        let echo = desired.echo.iter().map(|address| (*address, A::ECHO));
+        let balanced = desired.services.iter().map(|service| (service.listen.address, BALANCED));
+        let wanted: BTreeSet<_> =
+            echo.chain(balanced).filter(|(address, _)| A::of(*address).is_some()).collect();
+        for entry in wanted.symmetric_difference(&self.addresses.clone()) {
+            let Some(address) = A::of(entry.0) else { continue };
+            let key = A::ServiceKey::from(ServiceKey { address, protocol: entry.1, ..ServiceKey::default() });
+            let written = if wanted.contains(entry) {
+                self.addresses.insert(*entry);
+                self.maps.services.insert(key, Service::default(), 0)
+            } else {
+                self.addresses.remove(entry);
+                self.maps.services.remove(&key)
             };
-            let words: Vec<u32> = slots.into_iter().map(u32::from).collect();
-            self.maps.slots.write(region.offset, &words);
-            (region.offset, region.length)
-        };
-        let empty_since = if ring_length > 0 {
-            0
-        } else if old.ring_length == 0 && before.is_some() {
-            old.empty_since
-        } else {
-            now().raw()
-        };
-        let entry = Service {
-            id,
-            ring_offset,
-            ring_length,
-            empty_since,
-            hold: Ticks::from_millis(wanted.hold.as_millis() as u64).raw(),
-            algorithm: wanted.algorithm,
-            no_backend: wanted.no_backend,
-            pad: [0; 2],
-        };
-        if (before.is_none() || entry != old)
-            && let Err(error) = self.maps.services.insert(key, entry, 0)
-        {
-            if (ring_offset, ring_length) != (old.ring_offset, old.ring_length) && ring_length > 0 {
-                self.resting.push(Resting::of(&entry));
-            }
-            return Err(DataplaneError::write("SERVICES")(error));
-        }
-        if old.ring_length > 0 && (old.ring_offset, old.ring_length) != (ring_offset, ring_length) {
-            self.resting.push(Resting::of(&old));
-        }
-        self.services.insert(key, KnownService { entry, timeouts: wanted.timeouts, ring });
-        Ok(())
-    }
-
-    /// A backend as its ring sees it.
-    fn member(&self, id: u32, weight: u32) -> Member {
-        let backend = self.backends.get(&id).copied().unwrap_or_default();
-        let endpoint = format!("{}:{}", std::net::Ipv4Addr::from(backend.address), backend.port.host());
-        Member { id: id as u16, key: ring::key(&[], endpoint.as_bytes()), weight }
-    }
-
-    /// Take a service off the wire; its connections end with the next sweep.
-    fn withdraw(&mut self, key: ServiceKey) -> Result<(), DataplaneError> {
-        self.maps.services.remove(&key).map_err(DataplaneError::write("SERVICES"))?;
-        if let Some(known) = self.services.remove(&key) {
-            if known.entry.ring_length > 0 {
-                self.resting.push(Resting::of(&known.entry));
-            }
-            let orphans: Vec<u32> = self
-                .backends
-                .iter()
-                .filter(|(_, backend)| backend.service == known.entry.id)
-                .map(|(number, _)| *number)
-                .collect();
-            for number in orphans {
-                self.set_state(number, backend_state::ABSENT)?;
-                self.wanted.remove(&number);
+            if let Err(error) = written {
+                errors.push(DataplaneError::write(A::NAMES.services)(error));
             }
         }
-        Ok(())
-    }
-
-    fn set_state(&mut self, number: u32, state: u8) -> Result<(), DataplaneError> {
-        let Some(known) = self.backends.get_mut(&number) else { return Ok(()) };
-        if known.state != state {
-            known.state = state;
-            self.maps.backends.set(number, *known, 0).map_err(DataplaneError::write("BACKENDS"))?;
-        }
-        Ok(())
-    }
-
-    fn free_rested(&mut self) {
-        let now = now();
-        let regions = &mut self.regions;
-        self.resting.retain(|region| {
-            let rested = now.since(region.since).at_least(REST);
-            if rested {
-                // It is held, for it was allocated or claimed before it came to rest.
-                let _ = regions.free(region.region);
-            }
-            !rested
-        });
-    }
-
-    fn service_id(&self, key: ServiceKey) -> Result<u32, DataplaneError> {
-        if let Some(known) = self.services.get(&key) {
-            return Ok(known.entry.id);
-        }
-        // An id whose backends still have connections to end is not free yet: flow keys name it.
-        let taken = |id: u32| {
-            self.services.values().any(|known| known.entry.id == id)
-                || self.backends.values().any(|backend| backend.service == id)
-        };
-        (1..lb_common::MAX_SERVICES)
-            .find(|id| !taken(*id))
-            .ok_or(DataplaneError::TooMany { what: "services" })
-    }
-
-    fn backend_id(&mut self, service: u32, address: Be32, port: Be16) -> Result<u32, DataplaneError> {
-        let known = self.backends.iter().find(|(_, backend)| {
-            backend.service == service && backend.address == address && backend.port == port
-        });
-        if let Some((number, _)) = known {
-            return Ok(*number);
-        }
-        // After the last one given away, so that a freed id rests as long as there are others: its counters go on.
-        let mut after = (self.last_backend + 1..lb_common::MAX_BACKENDS).chain(1..lb_common::MAX_BACKENDS);
-        let free = after.find(|number| !self.backends.contains_key(number));
-        self.last_backend = free.unwrap_or(self.last_backend);
-        free.ok_or(DataplaneError::TooMany { what: "backends" })
-    }
-
-    /// The id of the interface that a way leads out of, in the map of interfaces.
-    pub(super) fn interface_id(&mut self, way: &Way) -> Result<u16, DataplaneError> {
-        let entry = Interface { index: way.interface, mac: way.interface_mac, exit: way.exit, pad: [0; 5] };
-        let known = self.interfaces.iter().position(|known| known.index == way.interface);
-        let id = match known {
-            Some(id) if self.interfaces[id] == entry => return Ok(id as u16),
-            Some(id) => id,
-            None if self.interfaces.len() < lb_common::MAX_INTERFACES as usize => {
-                self.interfaces.push(entry);
-                self.interfaces.len() - 1
-            }
-            None => return Err(DataplaneError::TooMany { what: "interfaces" }),
-        };
-        self.interfaces[id] = entry;
-        self.maps.interfaces.set(id as u32, entry, 0).map_err(DataplaneError::write("INTERFACES"))?;
-        Ok(id as u16)
-    }
-
-    /// The first cell of an endpoint's block; a block is taken at the first use.
-    fn block(&mut self, key: EndpointKey) -> Result<u32, DataplaneError> {
-        if let Some(cells) = self.endpoints.get(&key) {
-            return Ok(*cells);
-        }
-        let ports = self.layout.ports.count();
-        let cells = (0..self.layout.blocks)
-            .map(|block| block * ports)
-            .find(|cells| !self.endpoints.values().any(|taken| taken == cells))
-            .ok_or(DataplaneError::TooMany {
-                what: "endpoints (restart with `lb detach` and `lb run` for more)",
-            })?;
-        self.maps
-            .endpoints
-            .insert(key, Endpoint { cells, pad: 0 }, 0)
-            .map_err(DataplaneError::write("ENDPOINTS"))?;
-        self.endpoints.insert(key, cells);
-        Ok(cells)
     }
 }

@@ -1,15 +1,20 @@
-//! The task that alone holds BPF descriptors: it publishes what it is told, sweeps, and answers with counts.
+//! The task that alone holds BPF descriptors: it publishes what it is told, sweeps, cuts, hears the kernel's events,
+//! and answers with counts.
 
-use std::{net::SocketAddrV4, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use lb_common::Reason;
+use lb_common::{Reason, abi::Account, event};
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
     time::{MissedTickBehavior, interval},
 };
 
-use super::{BackendCounts, Dataplane, DataplaneError, Desired, Swept};
+use super::{
+    BackendCounts, Captured, Dataplane, DataplaneError, Desired, Event, Fault, Swept, Trace,
+    capture::Packets, cuts::Cutting, events::Records,
+};
+use crate::listen::Listen;
 
 /// Time from one sweep over all connections to the next.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -18,6 +23,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 enum Command {
     Publish(Desired),
     Count(oneshot::Sender<Counts>),
+    Capture(mpsc::Sender<Captured>, oneshot::Sender<Result<(), DataplaneError>>),
+    Trace { packet: Vec<u8>, interface: String, reply: oneshot::Sender<Result<Trace, DataplaneError>> },
 }
 
 /// What happened in the data path that somebody should know of.
@@ -31,15 +38,12 @@ pub enum Notice {
     PublicationFailed(String),
     /// A sweep failed.
     SweepFailed(String),
+    /// Something runs with less than it should: cuts without a socket, events that cannot be read.
+    Degraded(String),
     /// An account does not agree with the connections it stands for: a defect of ours.
-    AccountFault {
-        /// The service.
-        service: SocketAddrV4,
-        /// The backend.
-        backend: SocketAddrV4,
-        /// By how many connections.
-        difference: i64,
-    },
+    AccountFault(Fault),
+    /// The kernel's half tells of a connection.
+    Event(Event),
 }
 
 /// Counters of everything at one moment.
@@ -55,11 +59,15 @@ pub struct Counts {
 #[derive(Clone, Debug)]
 pub struct ServiceCounts {
     /// Where clients connect to.
-    pub address: SocketAddrV4,
+    pub listen: Listen,
+    /// Its connections.
+    pub account: Account,
+    /// Slots of its ring that are changing hands.
+    pub unsettled: usize,
     /// By reason.
     pub reasons: Vec<(Reason, u64)>,
     /// By backend.
-    pub backends: Vec<(SocketAddrV4, BackendCounts)>,
+    pub backends: Vec<(SocketAddr, BackendCounts)>,
 }
 
 /// The way to the task.
@@ -79,94 +87,250 @@ impl Handle {
         self.0.send(Command::Count(reply)).ok()?;
         counts.await.ok()
     }
+
+    /// Have every packet shown to `packets` until its receiver is dropped; what it does not take in time is left out.
+    /// One capture at a time: a second one takes the place of the first. `None` if the task has ended.
+    pub async fn capture(&self, packets: mpsc::Sender<Captured>) -> Option<Result<(), DataplaneError>> {
+        let (reply, begun) = oneshot::channel();
+        self.0.send(Command::Capture(packets, reply)).ok()?;
+        begun.await.ok()
+    }
+
+    /// What would become of a packet (from its Ethernet header on) that came in by `interface`. `None` if the task has
+    /// ended.
+    pub async fn trace(&self, packet: Vec<u8>, interface: String) -> Option<Result<Trace, DataplaneError>> {
+        let (reply, trace) = oneshot::channel();
+        self.0.send(Command::Trace { packet, interface, reply }).ok()?;
+        trace.await.ok()
+    }
 }
 
 /// Give the data path to a task of its own. Every address whose counters are wanted must be in `watched`:
 /// (service, its backends). The task ends when every handle is gone.
 pub fn spawn(
     dataplane: Dataplane,
-    watched: Vec<(SocketAddrV4, Vec<SocketAddrV4>)>,
+    watched: Vec<(Listen, Vec<SocketAddr>)>,
     notices: mpsc::UnboundedSender<Notice>,
 ) -> (Handle, JoinHandle<()>) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let task = tokio::spawn(run(dataplane, watched, notices, receiver));
-    (Handle(sender), task)
+    let task = Task::new(dataplane, watched, notices);
+    (Handle(sender), tokio::spawn(task.run(receiver)))
 }
 
-async fn run(
-    mut dataplane: Dataplane,
-    watched: Vec<(SocketAddrV4, Vec<SocketAddrV4>)>,
+/// A capture that is going on.
+struct Capture {
+    packets: Packets,
+    to: mpsc::Sender<Captured>,
+}
+
+struct Task {
+    dataplane: Dataplane,
+    watched: Vec<(Listen, Vec<SocketAddr>)>,
     notices: mpsc::UnboundedSender<Notice>,
-    mut commands: mpsc::UnboundedReceiver<Command>,
-) {
-    let mut sweeps = interval(SWEEP);
-    sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut sweeping, mut unpublished, mut unswept) = (false, false, false);
-    loop {
-        tokio::select! {
-            biased;
-            command = commands.recv() => match command {
-                None => return,
-                Some(Command::Publish(desired)) => {
-                    let errors: Vec<String> =
-                        dataplane.publish(&desired).iter().map(ToString::to_string).collect();
-                    let failed = !errors.is_empty();
-                    if failed {
-                        let _ = notices.send(Notice::PublicationFailed(errors.join("; ")));
-                    } else if unpublished {
-                        let _ = notices.send(Notice::Published);
-                    }
-                    unpublished = failed;
-                }
-                Some(Command::Count(reply)) => match counts(&dataplane, &watched) {
-                    Ok(counts) => { let _ = reply.send(counts); }
-                    Err(error) => log::error!("the counters cannot be read: {error}"),
+    cutting: Cutting,
+    /// `None` where they cannot be read.
+    events: Option<Records<event::Event>>,
+    capture: Option<Capture>,
+    sweeping: bool,
+    unpublished: bool,
+    unswept: bool,
+}
+
+impl Task {
+    fn new(
+        dataplane: Dataplane,
+        watched: Vec<(Listen, Vec<SocketAddr>)>,
+        notices: mpsc::UnboundedSender<Notice>,
+    ) -> Self {
+        let (cutting, no_socket) = Cutting::new();
+        let (events, no_events) = match Records::open(&dataplane.pins, "EVENTS") {
+            Ok(events) => (Some(events), None),
+            Err(error) => (None, Some(error)),
+        };
+        let reasons = [no_socket.map(|error| error.to_string()), no_events.map(|error| error.to_string())];
+        for reason in reasons.into_iter().flatten() {
+            let _ = notices.send(Notice::Degraded(reason));
+        }
+        Self {
+            dataplane,
+            watched,
+            notices,
+            cutting,
+            events,
+            capture: None,
+            sweeping: false,
+            unpublished: false,
+            unswept: false,
+        }
+    }
+
+    async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let mut seconds = interval(SWEEP);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                command = commands.recv() => match command {
+                    None => break,
+                    Some(command) => self.command(command),
                 },
-            },
-            _ = sweeps.tick() => {
-                sweeping = true;
-                dataplane.relay_logs();
+                () = self.cutting.due() => self.cut(),
+                events = next(self.events.as_mut()) => self.heard(&events),
+                packets = captured(self.capture.as_mut()) => self.show(packets),
+                _ = seconds.tick() => self.second(),
+                // One slice a turn: what is to be published never waits for a whole sweep.
+                () = tokio::task::yield_now(), if self.sweeping => self.sweep(),
             }
-            // One slice a turn: what is to be published never waits for a whole sweep.
-            () = tokio::task::yield_now(), if sweeping => match dataplane.sweep() {
-                Ok(None) => {}
-                Ok(Some(swept)) => {
-                    sweeping = false;
-                    tell_faults(&dataplane, swept, &notices);
-                    if std::mem::take(&mut unswept) {
-                        let _ = notices.send(Notice::Swept);
-                    }
+        }
+        self.end_capture();
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Publish(desired) => {
+                let errors = self.dataplane.publish(&desired);
+                self.published(&errors);
+            }
+            Command::Count(reply) => match counts(&self.dataplane, &self.watched) {
+                Ok(counts) => {
+                    let _ = reply.send(counts);
                 }
-                Err(error) => {
-                    (sweeping, unswept) = (false, true);
-                    let _ = notices.send(Notice::SweepFailed(error.to_string()));
-                }
+                Err(error) => log::error!("the counters cannot be read: {error}"),
             },
+            Command::Capture(to, reply) => {
+                let begun = self.dataplane.load_capture().map(|packets| {
+                    self.capture = Some(Capture { packets, to });
+                });
+                let _ = reply.send(begun);
+            }
+            Command::Trace { packet, interface, reply } => {
+                let _ = reply.send(self.dataplane.trace(&packet, &interface));
+            }
+        }
+    }
+
+    fn published(&mut self, errors: &[DataplaneError]) {
+        let failed = !errors.is_empty();
+        if failed {
+            let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+            let _ = self.notices.send(Notice::PublicationFailed(errors.join("; ")));
+        } else if self.unpublished {
+            let _ = self.notices.send(Notice::Published);
+        }
+        self.unpublished = failed;
+    }
+
+    fn second(&mut self) {
+        self.sweeping = true;
+        self.dataplane.relay_logs();
+        if let Some(errors) = self.dataplane.tick() {
+            self.published(&errors);
+        }
+        // Nobody looks any more, and no packet has come to find that out.
+        if self.capture.as_ref().is_some_and(|capture| capture.to.is_closed()) {
+            self.end_capture();
+        }
+    }
+
+    fn sweep(&mut self) {
+        match self.dataplane.sweep() {
+            Ok(None) => {}
+            Ok(Some(swept)) => {
+                self.sweeping = false;
+                self.conclude(&swept);
+            }
+            Err(error) => {
+                (self.sweeping, self.unswept) = (false, true);
+                let _ = self.notices.send(Notice::SweepFailed(error.to_string()));
+            }
+        }
+    }
+
+    fn conclude(&mut self, swept: &Swept) {
+        for fault in &swept.faults {
+            let _ = self.notices.send(Notice::AccountFault(*fault));
+        }
+        self.cutting.swept(swept);
+        if std::mem::take(&mut self.unswept) {
+            let _ = self.notices.send(Notice::Swept);
+        }
+    }
+
+    fn cut(&mut self) {
+        if let Err(error) = self.cutting.send() {
+            let _ = self.notices.send(Notice::Degraded(error.to_string()));
+        }
+    }
+
+    fn heard(&mut self, events: &std::io::Result<Vec<event::Event>>) {
+        match events {
+            Ok(events) => {
+                for raw in events {
+                    let Some(event) = self.dataplane.name_event(raw) else { continue };
+                    if let Some(connection) = self.dataplane.connection_of(raw, &event) {
+                        self.cutting.event(&connection, event.what);
+                    }
+                    let _ = self.notices.send(Notice::Event(event));
+                }
+            }
+            Err(error) => {
+                self.events = None;
+                let _ = self.notices.send(Notice::Degraded(format!("events cannot be read: {error}")));
+            }
+        }
+    }
+
+    fn show(&mut self, packets: std::io::Result<Vec<event::Captured>>) {
+        let Some(capture) = self.capture.as_ref() else { return };
+        let Ok(packets) = packets else { return self.end_capture() };
+        for raw in packets {
+            let sent = capture.to.try_send(self.dataplane.name_captured(&raw));
+            if matches!(sent, Err(mpsc::error::TrySendError::Closed(_))) {
+                return self.end_capture();
+            }
+        }
+    }
+
+    fn end_capture(&mut self) {
+        if self.capture.take().is_some()
+            && let Err(error) = self.dataplane.unload_capture()
+        {
+            let _ = self.notices.send(Notice::Degraded(format!("the capture does not end: {error}")));
         }
     }
 }
 
-/// Accounts that do not agree with the connections they stand for.
-fn tell_faults(dataplane: &Dataplane, swept: Swept, notices: &mpsc::UnboundedSender<Notice>) {
-    for (number, difference) in swept.faults {
-        if let Some((service, backend)) = dataplane.name_of(number) {
-            let _ = notices.send(Notice::AccountFault { service, backend, difference });
-        }
+/// The next events; without end where they cannot be read.
+async fn next(events: Option<&mut Records<event::Event>>) -> std::io::Result<Vec<event::Event>> {
+    match events {
+        Some(events) => events.next().await,
+        None => std::future::pending().await,
     }
 }
 
-fn counts(
-    dataplane: &Dataplane,
-    watched: &[(SocketAddrV4, Vec<SocketAddrV4>)],
-) -> Result<Counts, DataplaneError> {
+/// The next packets; without end where nobody looks.
+async fn captured(capture: Option<&mut Capture>) -> std::io::Result<Vec<event::Captured>> {
+    match capture {
+        Some(capture) => capture.packets.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn counts(dataplane: &Dataplane, watched: &[(Listen, Vec<SocketAddr>)]) -> Result<Counts, DataplaneError> {
     let services = watched
         .iter()
-        .map(|(address, backends)| {
+        .map(|(listen, backends)| {
             let backends = backends
                 .iter()
-                .map(|backend| Ok((*backend, dataplane.backend_counts(*address, *backend)?)))
+                .map(|backend| Ok((*backend, dataplane.backend_counts(*listen, *backend)?)))
                 .collect::<Result<_, DataplaneError>>()?;
-            Ok(ServiceCounts { address: *address, reasons: dataplane.reasons(Some(*address))?, backends })
+            Ok(ServiceCounts {
+                listen: *listen,
+                account: dataplane.service_account(*listen),
+                unsettled: dataplane.unsettled(*listen),
+                reasons: dataplane.reasons(Some(*listen))?,
+                backends,
+            })
         })
         .collect::<Result<_, DataplaneError>>()?;
     Ok(Counts { services, nobody: dataplane.reasons(None)? })

@@ -20,6 +20,7 @@ fn backend(name: &str, address: &str, state: BackendState, reason: &str) -> Back
         weight_effective: 100.0,
         load: None,
         live: 0,
+        max_connections: None,
         opened: 0,
         share: 0.0,
         next_hop: "resolved".to_owned(),
@@ -32,6 +33,7 @@ fn service(name: &str, backends: Vec<BackendStatus>) -> ServiceStatus {
         address: "203.0.113.10:80/tcp".to_owned(),
         mode: "snat".to_owned(),
         algorithm: "least-load".to_owned(),
+        track: "always".to_owned(),
         no_backend: "reset".to_owned(),
         cluster: None,
         role: None,
@@ -130,6 +132,7 @@ fn full_status() -> Status {
         weight_effective: 87.46,
         load: Some(0.416),
         live: 12,
+        max_connections: Some(60),
         opened: 4000,
         share: 1.0,
         ..web.backends[0].clone()

@@ -69,8 +69,9 @@ async fn every_command_arrives_whole_and_its_reply_comes_back() {
     let reply = call(&agent.path(), Command::Status).await.expect("a reply");
     assert_eq!(reply, Reply::Status(Box::new(full_status())));
     let commands = [
-        Command::Drain(Drain { name: "web/web1".to_owned(), deadline_ms: Some(60_000) }),
-        Command::Drain(Drain { name: "web/web1".to_owned(), deadline_ms: None }),
+        Command::Drain(Drain { name: "web/web1".to_owned(), deadline_ms: Some(60_000), then: Then::Cut }),
+        Command::Drain(Drain { name: "web/web1".to_owned(), deadline_ms: None, then: Then::Keep }),
+        Command::Cut(Cut { name: "web/web1".to_owned() }),
         Command::Ready(Ready { name: "db/db1".to_owned() }),
         Command::Confirm,
         Command::Detach,
@@ -115,6 +116,8 @@ async fn requests_that_are_not_understood_get_an_error_and_a_hint() {
         ("GET /drain HTTP/1.1\r\nHost: lb\r\n\r\n".to_owned(), "405", "/drain does not take GET"),
         (post("/drain", "{"), "400", "EOF while parsing an object"),
         (post("/drain", r#"{"nam": "a"}"#), "400", "unknown field `nam`"),
+        (post("/drain", r#"{"name": "a/b", "then": "kill"}"#), "400", "unknown variant `kill`"),
+        (post("/cut", "{}"), "400", "missing field `name`"),
         (post("/ready", r#"{"name": 7}"#), "400", "invalid type: integer `7`"),
         (post("/ready", &"x".repeat(REQUEST_LIMIT + 1)), "413", "longer than 65536 bytes"),
         ("\0\u{1}garbage\r\n\r\n".to_owned(), "400", ""),

@@ -1,29 +1,30 @@
 //! What is right becomes exactly these types.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::*;
 use crate::config::{
     Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, DonorPolicy, FpmScheme, FpmUrl, Load,
-    LoadKind, Mode, Monitor, NoBackend, Node, Role, Secret, Service, SourcePorts, StatusRange, Target,
-    Timeouts, XdpMode, parse_duration, parse_name,
+    LoadKind, Mode, Monitor, NoBackend, Node, RateLimit, Role, Secret, Service, SourcePorts, StatusRange,
+    Target, Timeouts, Track, XdpMode, parse_duration, parse_name,
 };
+use crate::listen::{Listen, Ports, Protocol};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const SECOND: Duration = Duration::from_secs(1);
 const QUARTER: Duration = Duration::from_millis(250);
 
-fn address(text: &str) -> SocketAddrV4 {
+fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
 fn backend(name: &str, at: &str, weight: u16) -> Backend {
-    Backend { name: name.to_owned(), address: address(at), weight }
+    Backend { name: name.to_owned(), address: address(at), weight, max_connections: None }
 }
 
 fn node(name: &str, at: &str, priority: i32) -> Node {
-    Node { name: name.to_owned(), address: address(at), priority }
+    Node { name: name.to_owned(), address: address(at), priority, max_connections: None }
 }
 
 fn fpm(text: &str) -> FpmUrl {
@@ -36,7 +37,7 @@ fn fpm(text: &str) -> FpmUrl {
 }
 
 fn timeouts(established: Duration) -> Timeouts {
-    Timeouts { established, closing: MINUTE, embryonic: 10 * SECOND }
+    Timeouts { established, closing: MINUTE, embryonic: 10 * SECOND, udp: MINUTE }
 }
 
 /// The example of the documentation, spelt with inline tables.
@@ -113,9 +114,13 @@ fn example() -> Config {
     let kind = LoadKind::PhpFpm { url: fpm("fcgi://:9001/status"), max_children: Some(20) };
     let web = Service {
         name: "web".to_owned(),
-        address: address("203.0.113.10:80"),
+        listen: Listen::tcp(address("203.0.113.10:80")),
         mode: Mode::Snat,
         algorithm: Algorithm::LeastLoad,
+        track: Track::Always,
+        max_connections: None,
+        rate_limit: None,
+        echo: false,
         no_backend: NoBackend::Reset,
         timeouts: timeouts(60 * MINUTE),
         target: Target::Backends {
@@ -132,9 +137,13 @@ fn example() -> Config {
     };
     let write = Service {
         name: "db-write".to_owned(),
-        address: address("203.0.113.20:3306"),
+        listen: Listen::tcp(address("203.0.113.20:3306")),
         mode: Mode::Snat,
         algorithm: Algorithm::LeastLoad,
+        track: Track::Always,
+        max_connections: None,
+        rate_limit: None,
+        echo: false,
         no_backend: NoBackend::Hold(3 * SECOND),
         timeouts: timeouts(9 * 60 * MINUTE),
         target: Target::Cluster { cluster: "db".to_owned(), role: Role::Writer },
@@ -150,6 +159,7 @@ fn example() -> Config {
         xdp_mode: XdpMode::Auto,
         max_flows: None,
         source_ports: None,
+        sources: Vec::new(),
         services: vec![web, write],
         clusters: vec![Cluster {
             name: "db".to_owned(),
@@ -189,7 +199,7 @@ fn a_file_of_a_real_shop_is_read_whole() {
     assert_eq!((tls.algorithm, tls.no_backend), (Algorithm::RoundRobin, NoBackend::Drop));
     assert_eq!(api.no_backend, NoBackend::Hold(Duration::from_millis(1500)));
     let day = 24 * 60 * MINUTE;
-    let long = Timeouts { established: day, closing: 30 * SECOND, embryonic: 5 * SECOND };
+    let long = Timeouts { established: day, closing: 30 * SECOND, embryonic: 5 * SECOND, udp: MINUTE };
     assert_eq!((admin.timeouts, tls.timeouts), (long, timeouts(60 * MINUTE)));
     assert_eq!((shop_db.no_backend, reports_db.no_backend), (NoBackend::Hold(5 * SECOND), NoBackend::Reset));
     let clusters: Vec<_> =
@@ -244,12 +254,14 @@ fn a_service_without_check_is_probed_by_tcp_and_a_short_interval_shortens_the_ti
 
 #[test]
 fn a_status_page_is_where_its_url_says() {
-    let backend = Ipv4Addr::new(10, 0, 0, 11);
+    let backend = IpAddr::from([10, 0, 0, 11]);
     for (text, endpoint, spelt) in [
         ("fcgi://:9001/status", "10.0.0.11:9001", "fcgi://:9001/status"),
         ("fcgi:///status", "10.0.0.11:9000", "fcgi://:9000/status"),
         ("http:///fpm-status", "10.0.0.11:80", "http://:80/fpm-status"),
         ("http://10.9.9.9:8080/a/b", "10.9.9.9:8080", "http://10.9.9.9:8080/a/b"),
+        ("fcgi://[2001:db8::9]:9001/s", "[2001:db8::9]:9001", "fcgi://[2001:db8::9]:9001/s"),
+        ("http://[2001:db8::9]/s", "[2001:db8::9]:80", "http://[2001:db8::9]:80/s"),
     ] {
         let config = accepted(&EXAMPLE.replace("fcgi://:9001/status", text));
         let Target::Backends { load: Some(load), .. } = &config.services[0].target else { panic!("{text}") };
@@ -300,4 +312,110 @@ fn names_are_what_labels_and_paths_can_hold() {
     {
         assert!(parse_name(text).is_err(), "{text:?}");
     }
+}
+
+/// A service with these lines and one backend at `server`.
+fn service(lines: &str, server: &str) -> Service {
+    let text = format!(
+        "interfaces = [\"eth0\"]\n[[service]]\nname = \"x\"\n{lines}\nbackends = [{{ name = \"a\", address = \"{server}\" }}]"
+    );
+    accepted(&text).services.remove(0)
+}
+
+#[test]
+fn services_are_of_either_version_of_ip_either_protocol_and_one_or_many_ports() {
+    let check = r#"check = { type = "tcp", port = 8080 }"#;
+    let v4 = IpAddr::from([203, 0, 113, 10]);
+    let v6: IpAddr = "2001:db8::10".parse().unwrap();
+    for (typed, server, address, ports, protocol) in [
+        ("203.0.113.10:80/tcp", "10.0.0.11:8080", v4, Ports::One(80), Protocol::Tcp),
+        ("203.0.113.10:53/udp", "10.0.0.11:53", v4, Ports::One(53), Protocol::Udp),
+        ("203.0.113.10:8000-8099/tcp", "10.0.0.11", v4, Ports::Range(8000, 8099), Protocol::Tcp),
+        ("203.0.113.10:8000-8099/tcp", "10.0.0.11:80", v4, Ports::Range(8000, 8099), Protocol::Tcp),
+        ("203.0.113.10:*/udp", "10.0.0.11", v4, Ports::All, Protocol::Udp),
+        ("[2001:db8::10]:443/tcp", "[2001:db8::11]:8443", v6, Ports::One(443), Protocol::Tcp),
+        ("[2001:db8::10]:1-65535/udp", "2001:db8::11", v6, Ports::Range(1, 65_535), Protocol::Udp),
+        ("[2001:db8::10]:*/tcp", "[2001:db8::11]", v6, Ports::All, Protocol::Tcp),
+    ] {
+        let service = service(&format!("address = \"{typed}\"\n{check}"), server);
+        assert_eq!(service.listen, Listen { address, ports, protocol }, "{typed}");
+        assert_eq!(service.listen.to_string(), typed);
+        let Target::Backends { backends, .. } = service.target else { panic!("{typed}") };
+        let spelt = crate::listen::server(backends[0].address);
+        assert_eq!(
+            spelt,
+            server
+                .replace("[2001:db8::11]", "2001:db8::11")
+                .replace("2001:db8::11:8443", "[2001:db8::11]:8443")
+        );
+    }
+}
+
+#[test]
+fn what_needs_no_memory_of_connections_has_none_unless_asked_for() {
+    let limits = "max-connections = 9\n";
+    for (mode, algorithm, more, track) in [
+        ("snat", "maglev", "", Track::Always),
+        ("dnat", "least-load", "", Track::Always),
+        ("dnat", "least-conn", "", Track::Always),
+        ("dsr", "round-robin", "", Track::Always),
+        ("dnat", "maglev", "", Track::OnChange),
+        ("dsr", "source-hash", "", Track::OnChange),
+        ("ipip", "maglev", "track = \"on-change\"\n", Track::OnChange),
+        ("ipip", "maglev", "track = \"always\"\n", Track::Always),
+        ("ipip", "maglev", limits, Track::Always),
+        ("ipip", "maglev", "rate-limit = { per-second = 5 }\n", Track::Always),
+    ] {
+        let lines = format!(
+            "address = \"203.0.113.10:80/tcp\"\nmode = \"{mode}\"\nalgorithm = \"{algorithm}\"\n{more}"
+        );
+        let service = service(&lines, "10.0.0.11:80");
+        assert_eq!(service.track, track, "{lines}");
+        assert_eq!(
+            (service.mode.to_string(), service.algorithm.to_string()),
+            (mode.into(), algorithm.into())
+        );
+    }
+}
+
+#[test]
+fn limits_echo_and_sources_are_read() {
+    let text = EXAMPLE
+        .replace("interfaces = [\"eth0\"]", "interfaces = [\"eth0\"]\nsources = [\"10.0.0.2\", \"2001:db8::2\"]")
+        .replace("name = \"web\"", "name = \"web\"\necho = true\nmax-connections = 5000\nrate-limit = { per-second = 50, burst = 100 }")
+        .replace("weight = 100", "max-connections = 20")
+        .replace("priority = 2", "max-connections = 60");
+    let config = accepted(&text);
+    assert_eq!(config.sources, ["10.0.0.2", "2001:db8::2"].map(|text| text.parse::<IpAddr>().unwrap()));
+    let web = &config.services[0];
+    assert_eq!((web.echo, web.max_connections), (true, Some(5_000)));
+    assert_eq!(web.rate_limit, Some(RateLimit { per_second: 50, burst: 100 }));
+    let Target::Backends { backends, .. } = &web.target else { panic!("{web:?}") };
+    assert_eq!(backends.iter().map(|backend| backend.max_connections).collect::<Vec<_>>(), [Some(20), None]);
+    let limits: Vec<_> = config.clusters[0].nodes.iter().map(|node| node.max_connections).collect();
+    assert_eq!(limits, [None, Some(60)]);
+    let lazy = service("address = \"203.0.113.10:80/tcp\"\nrate-limit = { per-second = 7 }", "10.0.0.11:80");
+    assert_eq!(
+        lazy.rate_limit,
+        Some(RateLimit { per_second: 7, burst: 7 }),
+        "what a second allows may come at once"
+    );
+}
+
+#[test]
+fn udp_has_a_timeout_of_its_own_and_ranges_may_hold_other_services() {
+    let udp = service(
+        "address = \"203.0.113.10:53/udp\"\ntimeouts = { udp = \"5s\", embryonic = \"2s\" }\ncheck = { type = \"tcp\", port = 53 }",
+        "10.0.0.11:53",
+    );
+    assert_eq!((udp.timeouts.udp, udp.timeouts.embryonic), (5 * SECOND, 2 * SECOND));
+    let holds = [("a", "80/tcp"), ("b", "80/udp"), ("c", "8000-8099/tcp"), ("d", "8050/tcp"), ("e", "*/tcp")];
+    let services = holds.map(|(name, ports)| {
+        format!(
+            "[[service]]\nname = \"{name}\"\naddress = \"203.0.113.10:{ports}\"\n\
+             check = {{ type = \"tcp\", port = 1 }}\nbackends = [{{ name = \"x\", address = \"10.0.0.11:80\" }}]\n"
+        )
+    });
+    let text = format!("interfaces = [\"eth0\"]\n{}", services.concat());
+    assert_eq!(accepted(&text).services.len(), 5);
 }

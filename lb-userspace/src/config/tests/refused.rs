@@ -161,3 +161,34 @@ fn a_password_file_is_looked_for_beside_the_configuration() {
     fs::write(folder.path().join("db.pw"), "sesame\r\n").unwrap();
     assert_eq!(load(&path).unwrap().clusters[0].monitor.password.expose(), "sesame");
 }
+
+#[test]
+fn ranges_of_ports_lie_apart_unless_address_or_protocol_differ() {
+    let file = |first: &str, second: &str| {
+        let service = |name: &str, address: &str| {
+            let check = r#"check = { type = "tcp", port = 1 }"#;
+            let backends = r#"backends = [{ name = "x", address = "10.0.0.11:80" }]"#;
+            format!("[[service]]\nname = \"{name}\"\naddress = \"{address}\"\n{check}\n{backends}\n")
+        };
+        format!("interfaces = [\"eth0\"]\n{}{}", service("a", first), service("b", second))
+    };
+    let first = "203.0.113.10:8000-8099/tcp";
+    for second in ["203.0.113.10:8099-8200/tcp", "203.0.113.10:7000-8000/tcp", "203.0.113.10:8001-8002/tcp"] {
+        let wrong =
+            format!("9:11: error: service address `{second}` shares ports with `{first}` at line 4; ");
+        assert_eq!(refused(&file(first, second)), [wrong + "write ranges that lie apart"]);
+    }
+    for second in ["203.0.113.10:8100-8200/tcp", "203.0.113.10:8000-8099/udp", "203.0.113.11:8000-8099/tcp"] {
+        assert_eq!(accepted(&file(first, second)).services.len(), 2, "{second}");
+    }
+    // A backend is no service of this balancer, on none of its ports.
+    let itself = file("203.0.113.10:*/tcp", "203.0.113.11:80/tcp")
+        .replace("10.0.0.11:80\" }]\n[[", "203.0.113.11:80\" }]\n[[");
+    let message = "6:37: error: address: 203.0.113.11:80 is the service of line 9 itself; write the address of a server";
+    assert_eq!(refused(&itself), [message]);
+    let itself = file("203.0.113.10:*/tcp", "203.0.113.11:80/tcp")
+        .replace("10.0.0.11:80\" }]\n[[", "203.0.113.10\" }]\n[[");
+    let message =
+        "6:37: error: address: 203.0.113.10 is the service of line 4 itself; write the address of a server";
+    assert_eq!(refused(&itself), [message]);
+}

@@ -11,7 +11,7 @@ use lb_common::{
 use crate::{
     Tables,
     family::Family,
-    flows::{Found, end, find, free},
+    flows::{Found, end, find, free, unlink},
     parse::{Packet, flag},
     request::{Refusal, alive, follow, refused, straight},
     seat::{Full, Seat, reserve, settle},
@@ -196,7 +196,7 @@ fn judge_afresh<A: Family, T: Tables<A>>(
         return Ok(Some(Step::send(key.service, found.record.backend, found.record.way)));
     }
     let gone = match (seat, held) {
-        (Seat::Cell(index), Some(owner)) => rest(index, owner, found, tables),
+        (Seat::Cell(index), Some(owner)) => rest(index, owner, key, found.record.backend, tables),
         (Seat::Cell(_), None) => {
             free(found.slot, found.owner, tables);
             true
@@ -235,16 +235,22 @@ fn repeated<A: Family, T: Tables<A>>(
 
 /// End the connection that holds a port cell, and free its flow; whether nobody else was at it.
 #[inline(always)]
-fn rest<A: Family, T: Tables<A>>(index: u32, owner: Owner, found: &Found<A>, tables: &T) -> bool {
+fn rest<A: Family, T: Tables<A>>(
+    index: u32,
+    owner: Owner,
+    key: &FlowKey<A>,
+    backend: u16,
+    tables: &T,
+) -> bool {
     let busy = owner.with_phase(Phase::Busy);
     if owner.phase() == Phase::Busy || !tables.swap_owner(index, owner, busy) {
         return false;
     }
-    settle(owner, busy, found.record.backend, tables);
+    settle(owner, busy, backend, tables);
     if owner.is_live() {
         tables.touch_cell(index, tables.now());
     }
-    free(found.slot, found.owner, tables);
+    unlink(key, index, tables);
     // Nobody else moves a busy cell.
     tables.swap_owner(index, busy, busy.with_phase(Phase::Resting));
     true

@@ -170,6 +170,13 @@ impl Owner {
         self.0 & (PHASE | PROVEN | CUT) == Phase::Linked as u64 | PROVEN
     }
 
+    /// A linked flow that a client's packet may follow without a look at its port cell: proven, and no FIN or RST since.
+    /// After one, data must restore the connection in its cell.
+    #[inline(always)]
+    pub const fn is_steady_link(self) -> bool {
+        self.0 & (PHASE | PROVEN | CLOSING | CUT) == Phase::Linked as u64 | PROVEN
+    }
+
     /// Whether the connection is cut: each packet of it is answered with a RST.
     #[inline(always)]
     pub const fn is_cut(self) -> bool {

@@ -25,6 +25,9 @@ use crate::{
 /// How long a SYN may go unanswered before its repetition says something about the backend, in microseconds.
 const UNANSWERED: u32 = 900_000;
 
+/// The same in ticks.
+const UNANSWERED_TICKS: Ticks = Ticks::from_millis(UNANSWERED as u64 / 1_000);
+
 /// The way of a client's packet to its backend.
 #[inline(always)]
 pub fn begin<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service, tables: &T) -> Step {
@@ -91,13 +94,15 @@ fn unsettled<A: Family, T: Tables<A>>(
     if settled {
         return directly(current, key, tables);
     }
-    let found = find(key, tables);
-    if let Some(found) = found {
+    if let Some(found) = find(key, tables) {
         if !packet.begins() || alive(&found, tables) {
             return followed(packet, key, &found, tables);
         }
-        // Left standing, it would keep its successor from being recorded, and lead what follows astray.
-        end(&found, tables);
+        // Its record would stand in the way of the new one's, and what follows the SYN would follow it.
+        if !end(&found, tables) {
+            return Err(Refusal::Drop(Reason::PortBusy));
+        }
+        tables.count(service.id, Reason::SynOnOldFlow);
     }
     // A datagram may belong to a conversation as old as the slot, so it is no beginning.
     let begins = packet.begins() && !packet.is_udp();
@@ -185,7 +190,8 @@ fn judge_afresh<A: Family, T: Tables<A>>(
         if packet.is_udp() {
             return followed(packet, key, found, tables).map(Some);
         }
-        repeated(key, found, held, tables);
+        let one_sided = backend.is_some_and(|backend| mode::is_one_sided(backend.mode));
+        repeated(key, found, held, one_sided, tables);
         tables.touch_flow(found.slot, tables.now());
         return Ok(Some(Step::send(key.service, found.record.backend, found.record.way)));
     }
@@ -202,14 +208,27 @@ fn judge_afresh<A: Family, T: Tables<A>>(
 
 /// A SYN that comes again says that its backend has not answered, if it has not.
 #[inline(always)]
-fn repeated<A: Family, T: Tables<A>>(key: &FlowKey<A>, found: &Found<A>, held: Option<Owner>, tables: &T) {
+fn repeated<A: Family, T: Tables<A>>(
+    key: &FlowKey<A>,
+    found: &Found<A>,
+    held: Option<Owner>,
+    one_sided: bool,
+    tables: &T,
+) {
+    if held.is_none_or(|owner| owner.phase() != Phase::Embryonic) {
+        return;
+    }
     let since = match found.seat() {
         Seat::Cell(index) => tables.cell(index).map_or(0, |cell| cell.word),
         Seat::Slot(_) => found.record.word,
     };
-    if held.is_some_and(|owner| owner.phase() == Phase::Embryonic)
-        && tables.micros().wrapping_sub(since) >= UNANSWERED
-    {
+    // Where answers are not seen, a record says in ticks when it began.
+    let late = if one_sided {
+        tables.now().since(Ticks::from_raw(since)).at_least(UNANSWERED_TICKS)
+    } else {
+        tables.micros().wrapping_sub(since) >= UNANSWERED
+    };
+    if late {
         tell(kind::UNANSWERED, key, found.record.backend, 0, tables);
     }
 }

@@ -127,7 +127,7 @@ pub fn follow<A: Family, T: Tables<A>>(
         return if passed { Ok((Candidate { id, backend }, found.record.way)) } else { Err(refusal) };
     }
     // A port cell, another cache line, is looked at only where the connection's phase may change.
-    let owner = if packet.ends() || !found.owner.is_proven_link() {
+    let owner = if packet.ends() || !found.owner.is_steady_link() {
         advance(packet, found, &backend, tables)
     } else {
         found.owner

@@ -92,7 +92,8 @@ fn answer_route<A: Family, T: Tables<A>>(
     tables: &T,
 ) -> Option<Route<A>> {
     let backend = tables.backend(found.record.backend)?;
-    if !goes_on(found.owner) || backend.state == backend_state::CUT {
+    let its_own = backend.address == packet.source();
+    if !its_own || !goes_on(found.owner) || backend.state == backend_state::CUT {
         return None;
     }
     touch(found, tables);
@@ -114,7 +115,7 @@ fn request_route<A: Family, T: Tables<A>>(
         return route(packet, &candidate, way, tables);
     }
     let found = find(&key, tables)?;
-    if !found.owner.is_proven_link() && !goes_on(found.owner) {
+    if !found.owner.is_steady_link() && !goes_on(found.owner) {
         return None;
     }
     let id = found.record.backend;

@@ -9,7 +9,9 @@ mod clusters;
 mod controller;
 mod cuts;
 mod evidence;
+mod handshakes;
 pub mod machine;
+mod pressure;
 mod probers;
 mod publication;
 mod report;
@@ -18,6 +20,8 @@ mod services;
 pub mod start;
 mod state;
 mod ways;
+
+use std::time::Instant;
 
 use crate::{
     api,
@@ -36,6 +40,8 @@ pub enum Event {
     Checked {
         /// Which.
         at: probers::BackendAt,
+        /// When it was asked.
+        begun: Instant,
         /// What came of it.
         result: Result<(), Failure>,
     },

@@ -143,7 +143,7 @@ fn narrow_ranges_come_first_and_a_withdrawn_one_is_named_no_more() {
         };
         let (wide, narrow) = (ranged(Ports::All), ranged(Ports::Range(8000, 8099)));
         publish(&mut dataplane, &[wide.clone(), narrow.clone(), ranged(Ports::One(8001))]);
-        let of = RangesKey { address: ip("10.0.0.1"), protocol: TCP, pad: [0; 3] };
+        let of = RangesKey { address: ip("10.0.0.1"), protocol: TCP.into() };
         let ranges = dataplane.v4.maps.ranges.get(&of, 0).unwrap().ranges;
         assert_eq!(ranges[..3], [[8000, 8099], [1, 65535], [1, 0]]);
         assert_eq!(dataplane.v4.maps.services.get(&key("10.0.0.1", 8000, 1), 0).unwrap().id, 2);

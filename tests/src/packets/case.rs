@@ -1,23 +1,22 @@
 //! A case: tables, packets, and what becomes of each; and how it is run.
 
-use std::net::SocketAddrV4;
-
-use lb_common::{abi::checksums, cell::Phase, ports::PortRanges};
+use lb_common::{Be32, Be128, abi, abi::mode, cell::Phase, ports::PortRanges};
 
 use super::{
-    check::{check, flow_of},
+    check::check,
+    ends::Packet,
     expect::{Expect, to_backend, to_client},
     fact::Fact,
-    scene::{self, SOURCE},
-    segment::{self, Ends, Segment},
-    world::World,
+    kind::Kind,
+    scene::{self, Setting},
+    segment,
+    world::{Store, World},
 };
 
 #[derive(Clone, Debug)]
 enum Step {
     Fact(Fact),
-    Segment(Box<Segment>, Expect, Vec<Phase>),
-    Frame(Vec<u8>, Expect, Vec<Phase>),
+    Packet(Box<Packet>, Expect, Vec<Phase>),
 }
 
 /// A case.
@@ -25,37 +24,69 @@ enum Step {
 pub struct Case {
     /// What it shows, as a sentence.
     pub what: String,
-    /// The program's source ports.
-    pub ports: PortRanges,
-    /// How much checksums are worth, one of `abi::checksums`.
-    pub trust: u8,
-    /// Room in the flow table.
-    pub flows: u32,
+    /// What the scene is set up for.
+    pub setting: Setting,
+    /// The only family that it is about, if it is about one.
+    only: Option<u8>,
     /// How often it may be tried, where chance decides.
     tries: u32,
     steps: Vec<Step>,
 }
 
 impl Case {
-    /// A case over the scene, with one source port.
+    /// A case over the scene, with one source port, in both families.
     pub fn new(what: impl Into<String>) -> Self {
-        let ports = scene::ONE_PORT;
-        Self { what: what.into(), ports, trust: checksums::COMPLETE, flows: 16, tries: 1, steps: Vec::new() }
+        Self { what: what.into(), setting: Setting::DEFAULT, only: None, tries: 1, steps: Vec::new() }
+    }
+
+    /// About one family only.
+    pub fn only(self, version: u8) -> Self {
+        Self { only: Some(version), ..self }
+    }
+
+    /// The case in each of its families.
+    pub fn in_its_families(self) -> Vec<Self> {
+        let versions = self.only.map_or(vec![4, 6], |version| vec![version]);
+        let named = |version| {
+            let setting = Setting { version, ..self.setting };
+            Self { what: format!("{} (IPv{version})", self.what), setting, ..self.clone() }
+        };
+        versions.into_iter().map(named).collect()
+    }
+
+    /// With services of another mode.
+    pub fn mode(mut self, mode: u8) -> Self {
+        self.setting.mode = mode;
+        self
+    }
+
+    /// With services of UDP.
+    pub fn udp(mut self) -> Self {
+        self.setting.protocol = abi::UDP;
+        self
     }
 
     /// With other source ports.
     pub fn ports(self, ports: PortRanges) -> Self {
-        Self { ports, ..self }
+        Self { setting: self.setting.with_ports(ports), ..self }
     }
 
     /// With checksums that are worth less.
-    pub fn trust(self, trust: u8) -> Self {
-        Self { trust, ..self }
+    pub fn trust(mut self, trust: u8) -> Self {
+        self.setting.trust = trust;
+        self
     }
 
-    /// With room for so many flows.
-    pub fn flows(self, flows: u32) -> Self {
-        Self { flows, ..self }
+    /// With so many buckets in the flow table.
+    pub fn buckets(mut self, buckets: u32) -> Self {
+        self.setting.buckets = buckets;
+        self
+    }
+
+    /// With packets that may have been joined before they came here.
+    pub fn joined(mut self) -> Self {
+        self.setting.joined = true;
+        self
     }
 
     /// With a result that chance may spoil: one try of so many must succeed.
@@ -69,52 +100,68 @@ impl Case {
         self
     }
 
-    /// A packet comes in. Afterwards the port cells that are not free are in `phases`, in any order.
-    pub fn send(mut self, segment: Segment, expect: Expect, phases: &[Phase]) -> Self {
-        self.steps.push(Step::Segment(Box::new(segment), expect, phases.to_vec()));
+    /// A packet comes in. Afterwards the port cells and the flows without one that are not free are in `phases`, in any
+    /// order.
+    pub fn send(mut self, packet: impl Into<Packet>, expect: Expect, phases: &[Phase]) -> Self {
+        self.steps.push(Step::Packet(Box::new(packet.into()), expect, phases.to_vec()));
         self
     }
 
-    /// Any bytes come in.
-    pub fn send_frame(mut self, frame: Vec<u8>, expect: Expect, phases: &[Phase]) -> Self {
-        self.steps.push(Step::Frame(frame, expect, phases.to_vec()));
-        self
+    /// Any bytes come in; they are of one family.
+    pub fn send_frame(self, frame: Vec<u8>, expect: Expect, phases: &[Phase]) -> Self {
+        let version = self.only.unwrap_or(4);
+        self.only(version).send(Packet::Bytes(frame), expect, phases)
     }
 
-    /// A whole handshake of [`scene::CLIENT`] with backend [`scene::A`] through [`scene::WEB`].
+    /// A whole handshake of [`scene::CLIENT`] with backend [`scene::A`] through [`scene::WEB`], as far as it is seen.
     pub fn handshake(self) -> Self {
         use segment::{ACK, SYN, client, server};
         let a = scene::A;
-        self.send(client(SYN), to_backend(a).opens(a), &[Phase::Embryonic])
-            .send(server(a, SYN | ACK), to_client(a), &[Phase::Answered])
-            .send(client(ACK), to_backend(a), &[Phase::Established])
+        let begun = self.send(client(SYN), to_backend(a).opens(a), &[Phase::Embryonic]);
+        if mode::is_one_sided(begun.setting.mode) {
+            return begun
+                .send(client(ACK), to_backend(a), &[Phase::Answered])
+                .given(Fact::Pass(1_100))
+                .send(client(ACK), to_backend(a), &[Phase::Established]);
+        }
+        begun.send(server(a, SYN | ACK), to_client(a), &[Phase::Answered]).send(
+            client(ACK),
+            to_backend(a),
+            &[Phase::Established],
+        )
     }
 
     /// Run it; what went wrong, in words.
-    pub fn run(&self, world: &mut dyn World) -> Result<(), String> {
-        let mut outcome = self.run_once(world);
+    pub fn run<W: World + Store<Be32> + Store<Be128>>(&self, world: &mut W) -> Result<(), String> {
+        let once = |world: &mut W| match self.setting.version {
+            4 => self.run_once::<Be32>(world),
+            _ => self.run_once::<Be128>(world),
+        };
+        let mut outcome = once(world);
         for _ in 1..self.tries {
             if outcome.is_ok() {
                 break;
             }
-            outcome = self.run_once(world);
+            outcome = once(world);
         }
         outcome
     }
 
-    fn run_once(&self, world: &mut dyn World) -> Result<(), String> {
+    fn run_once<A: Kind>(&self, world: &mut impl Store<A>) -> Result<(), String> {
         world.clear();
-        scene::set(world, self.ports);
+        scene::set(world, &self.setting);
         for (number, step) in self.steps.iter().enumerate() {
             let outcome = match step {
                 Step::Fact(fact) => {
                     fact.apply(world);
                     Ok(())
                 }
-                Step::Segment(segment, expect, phases) => ends(world, segment)
-                    .and_then(|(from, to)| check(world, &segment.frame_between(from, to), expect, phases)),
-                Step::Frame(frame, ..) if frame.len() < world.shortest() => Ok(()),
-                Step::Frame(frame, expect, phases) => check(world, frame, expect, phases),
+                Step::Packet(packet, expect, phases) => {
+                    packet.frame(world, &self.setting).and_then(|frame| match frame.len() {
+                        length if length < world.shortest() => Ok(()),
+                        _ => check(world, &self.setting, &frame, expect, phases),
+                    })
+                }
             };
             outcome.map_err(|why| format!("{}: step {}: {why}", self.what, number + 1))?;
         }
@@ -122,23 +169,9 @@ impl Case {
     }
 }
 
-/// Run cases, each in the world that `world` has for its constants, and panic with all that went wrong.
-pub fn run_all(cases: &[Case], mut world: impl FnMut(&Case, &mut dyn FnMut(&mut dyn World))) {
-    let mut failed = Vec::new();
-    for case in cases {
-        world(case, &mut |world| failed.extend(case.run(world).err()));
-    }
+/// Run cases and panic with all that went wrong.
+pub fn run_all(cases: &[Case], mut run: impl FnMut(&Case) -> Result<(), String>) {
+    let failed: Vec<String> = cases.iter().filter_map(|case| run(case).err()).collect();
     let (bad, all) = (failed.len(), cases.len());
     assert!(failed.is_empty(), "{bad} of {all} cases failed:\n{}", failed.join("\n"));
-}
-
-fn ends(world: &dyn World, segment: &Segment) -> Result<(SocketAddrV4, SocketAddrV4), String> {
-    match segment.ends {
-        Ends::Fixed(from, to) => Ok((from, to)),
-        Ends::ToPortOf { backend, client } => {
-            let (service, _) = scene::service_of(backend);
-            let flow = flow_of(world, client, service).ok_or(format!("{client} has no flow"))?;
-            Ok((scene::server_of(backend).0, SocketAddrV4::new(SOURCE, flow.source_port.host())))
-        }
-    }
 }

@@ -1,32 +1,42 @@
-//! One packet run, and everything compared: action, bytes, counters, port cells, and that the tables agree.
-
-use std::net::SocketAddrV4;
+//! One packet run, and everything compared: action, bytes, counters, events, flows, and that the tables agree.
 
 use lb_common::{
-    Be16, Be32,
-    abi::{self, Flow, FlowKey, Traffic},
+    abi::{self, Traffic, mode},
     cell::Phase,
+    event::Event,
 };
 
 use super::{
-    checksum,
+    agree::{phases_of, slack},
+    ends::{end, slot_of, towards_backend, tunnel},
     expect::{Expect, Outcome},
-    scene::{self, BACK, BACK_MAC, FRONT, FRONT_MAC, LAST_ID, ROUTER_MAC},
-    segment,
-    world::{Action, Counters, World},
+    expected,
+    fact::rows_of,
+    kind::Kind,
+    layout::Layout,
+    scene::{self, BACK, BACK_MAC, FRONT, FRONT_MAC, ROUTER_MAC, Setting},
+    world::{Action, Counters, Store},
 };
 
+type Moved = (u16, Traffic);
+
+/// What a packet should have become: action, bytes and traffic.
+type Wanted = (Action, Vec<u8>, Option<Moved>);
+
 /// Run one packet and compare everything.
-pub(super) fn check(
-    world: &mut dyn World,
+pub(super) fn check<A: Kind>(
+    world: &mut impl Store<A>,
+    setting: &Setting,
     packet: &[u8],
     expect: &Expect,
     phases: &[Phase],
 ) -> Result<(), String> {
     let before = Counters::of(world);
+    let owed = slack(world)?;
+    world.events();
     let (action, bytes) = world.run(packet);
     let after = Counters::of(world);
-    let (wanted_action, wanted_bytes, traffic) = outcome(world, packet, &expect.outcome)?;
+    let (wanted_action, wanted_bytes, traffic) = outcome(world, setting, packet, expect.outcome)?;
     if action != wanted_action {
         let counts = difference(&before, &after);
         return Err(format!(
@@ -35,7 +45,7 @@ pub(super) fn check(
         ));
     }
     if bytes != wanted_bytes {
-        return Err(format!("the packet is\n  {bytes:02x?}, wanted\n  {wanted_bytes:02x?}"));
+        return Err(unlike(&bytes, &wanted_bytes, packet));
     }
     let wanted = wanted_counters(&before, expect, traffic);
     if after != wanted {
@@ -45,68 +55,148 @@ pub(super) fn check(
             difference(&before, &wanted)
         ));
     }
-    let mut found: Vec<Phase> =
-        (0..world.cell_count()).map(|index| world.cell_at(index).owner.phase()).collect();
-    found.retain(|phase| *phase != Phase::Free);
-    let mut wanted = phases.to_vec();
-    found.sort_by_key(|phase| *phase as u8);
+    let (found, mut wanted) = (phases_of(world), phases.to_vec());
     wanted.sort_by_key(|phase| *phase as u8);
     if found != wanted {
-        return Err(format!("the cells are {found:?}, wanted {wanted:?}"));
+        return Err(format!("the flows are {found:?}, wanted {wanted:?}"));
     }
-    consistent(world)
+    let owes = slack(world)?;
+    if owes != owed {
+        return Err(format!("accounts and flows disagree by {owes:?}, and by {owed:?} before"));
+    }
+    told(expect, &world.events(), setting)
 }
 
-type Moved = (u32, Traffic);
+/// Where two packets begin to differ, in words.
+fn unlike(bytes: &[u8], wanted: &[u8], packet: &[u8]) -> String {
+    let same = bytes.iter().zip(wanted).take_while(|(one, other)| one == other).count();
+    let part = |bytes: &[u8]| format!("{:02x?}", &bytes[same.min(bytes.len())..(same + 24).min(bytes.len())]);
+    format!(
+        "of {} bytes, wanted {}, from byte {same} on the packet is\n  {}, wanted\n  {}; it was\n  {:02x?}",
+        bytes.len(),
+        wanted.len(),
+        part(bytes),
+        part(wanted),
+        &packet[..packet.len().min(80)],
+    )
+}
 
-/// What an outcome means: action, bytes and traffic.
-fn outcome(
-    world: &dyn World,
+fn told(expect: &Expect, events: &[Event], setting: &Setting) -> Result<(), String> {
+    let Some(wanted) = &expect.told else { return Ok(()) };
+    let agree = wanted.len() == events.len()
+        && wanted.iter().zip(events).all(|(told, event)| told.is(event, setting.version));
+    if agree { Ok(()) } else { Err(format!("{events:?} was told, wanted {wanted:?}")) }
+}
+
+/// What an outcome means.
+fn outcome<A: Kind>(
+    world: &impl Store<A>,
+    setting: &Setting,
     packet: &[u8],
-    outcome: &Outcome,
-) -> Result<(Action, Vec<u8>, Option<Moved>), String> {
-    let trust = world.config().checksums;
+    outcome: Outcome,
+) -> Result<Wanted, String> {
+    let trust = setting.trust;
     let leave = |interface: u16| {
         let transmits = interface == FRONT && world.interface_at(FRONT).exit == abi::exit::TX;
         if transmits { Action::Transmit } else { Action::Redirect }
     };
-    let bytes = || u64::from(u16::from_be_bytes([packet[16], packet[17]]));
-    Ok(match *outcome {
-        Outcome::Untouched => (Action::Pass, packet.to_vec(), None),
-        Outcome::Dropped => (Action::Drop, packet.to_vec(), None),
-        Outcome::Reset(seq, ack) => (leave(FRONT), segment::reset(packet, seq, ack, trust), None),
+    let answer = |bytes| Ok((leave(FRONT), bytes, None));
+    let inwards = |backend, bytes| {
+        let moved = Traffic { packets_in: 1, bytes_in: length(packet), ..Traffic::default() };
+        Ok((leave(BACK), bytes, Some((backend, moved))))
+    };
+    let outwards = |backend, bytes| {
+        let moved = Traffic { packets_out: 1, bytes_out: length(packet), ..Traffic::default() };
+        Ok((leave(FRONT), bytes, Some((backend, moved))))
+    };
+    let front = [ROUTER_MAC, FRONT_MAC];
+    let back = |backend| [scene::server_of(backend).1, BACK_MAC];
+    match outcome {
+        Outcome::Untouched => Ok((Action::Pass, packet.to_vec(), None)),
+        Outcome::Dropped => Ok((Action::Drop, packet.to_vec(), None)),
+        Outcome::Reset(seq, ack) => answer(expected::reset(packet, seq, ack, trust)),
+        Outcome::Echoed => answer(expected::echoed(packet)),
+        Outcome::Complained(trouble) => answer(expected::complained(packet, trouble)),
         Outcome::ToOneOf(backends) => {
-            let (client, service) = ends_of(packet);
-            let id = world
-                .services()
-                .iter()
-                .find(|(key, _)| *key == scene::service_key(service))
-                .map(|(_, s)| s.id);
-            let flow = flow_of(world, client, id.unwrap_or_default()).ok_or("the client has no flow")?;
-            if !backends.contains(&flow.backend) {
-                return Err(format!("the flow is on backend {}, wanted one of {backends:?}", flow.backend));
-            }
-            let (server, mac) = scene::server_of(flow.backend);
-            let source = SocketAddrV4::new(flow.source.into(), flow.source_port.host());
-            let out = segment::forwarded(packet, [mac, BACK_MAC], (source, server), trust);
-            let traffic = Traffic { packets_in: 1, bytes_in: bytes(), ..Traffic::default() };
-            (leave(BACK), out, Some((flow.backend, traffic)))
+            let (backend, bytes) = forwarded(world, setting, packet, backends)?;
+            inwards(backend, bytes)
         }
         Outcome::ToClient(backend, client) => {
-            let (_, service) = scene::service_of(backend);
-            let out = segment::forwarded(packet, [ROUTER_MAC, FRONT_MAC], (service, client), trust);
-            let traffic = Traffic { packets_out: 1, bytes_out: bytes(), ..Traffic::default() };
-            (leave(FRONT), out, Some((backend, traffic)))
+            let (service, mut address) = scene::service_of(backend);
+            if let Some(slot) = slot_of(world, end::<A>(client), service) {
+                address.set_port(slot.record.service_port.host());
+            }
+            let ends = (end::<A>(address), end::<A>(client));
+            outwards(backend, expected::translated(packet, front, ends, trust))
         }
-    })
+        Outcome::ErrorToClient(backend, client) => {
+            let service = end::<A>(scene::service_of(backend).1);
+            let client = end::<A>(client);
+            let outer = (service.ip(), client.ip());
+            outwards(backend, expected::carried(packet, front, outer, (client, service)))
+        }
+        Outcome::ErrorToBackend(backend, client) => {
+            let macs = back(backend);
+            let bytes = match setting.mode {
+                mode::DSR => expected::redirected(packet, macs, trust),
+                mode::IPIP => expected::tunnelled(packet, macs, tunnel(world, backend), trust),
+                _ => {
+                    let (at_us, server) = towards_backend(world, setting, backend, end::<A>(client))?;
+                    let layout = Layout::of(packet);
+                    let speaker = layout.address(packet, layout.source());
+                    let from = if setting.mode == mode::SNAT { at_us.ip() } else { speaker };
+                    expected::carried(packet, macs, (from, server.ip()), (server, at_us))
+                }
+            };
+            inwards(backend, bytes)
+        }
+        Outcome::Untunnelled(backend, mtu) => {
+            outwards(backend, expected::untunnelled(packet, front, mtu))
+        }
+    }
 }
 
-/// Sender and receiver of a TCP packet.
-fn ends_of(packet: &[u8]) -> (SocketAddrV4, SocketAddrV4) {
-    let tcp = 14 + usize::from(packet[14] & 0x0f) * 4;
-    let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
-    let address = |at| checksum::address(packet, at);
-    (SocketAddrV4::new(address(26), port(tcp)), SocketAddrV4::new(address(30), port(tcp + 2)))
+/// Bytes of IP.
+fn length(packet: &[u8]) -> u64 {
+    Layout::of(packet).length() as u64
+}
+
+/// A client's packet as it should be on its way to the backend that its flow names, or to the only one that it may be.
+fn forwarded<A: Kind>(
+    world: &impl Store<A>,
+    setting: &Setting,
+    packet: &[u8],
+    backends: &'static [u16],
+) -> Result<(u16, Vec<u8>), String> {
+    let layout = Layout::of(packet);
+    let later = layout.part.is_some_and(|(offset, _)| offset != 0);
+    let mut client = layout.ends(packet).0;
+    if later {
+        client.set_port(0);
+    }
+    let (service, _) = scene::service_of(backends[0]);
+    let slot = slot_of(world, client, service);
+    let backend = match (backends, slot) {
+        ([only], None) => *only,
+        (_, None) => return Err("the client has no flow".into()),
+        (_, Some(slot)) => slot.record.backend,
+    };
+    if !backends.contains(&backend) {
+        return Err(format!("the flow is on backend {backend}, wanted one of {backends:?}"));
+    }
+    let macs = [scene::server_of(backend).1, BACK_MAC];
+    let bytes = match setting.mode {
+        mode::DSR => expected::redirected(packet, macs, setting.trust),
+        mode::IPIP => expected::tunnelled(packet, macs, tunnel(world, backend), setting.trust),
+        _ => {
+            let mut ends = towards_backend(world, setting, backend, client)?;
+            if world.backend_at(backend).port.host() == 0 && !later {
+                ends.1.set_port(layout.ends(packet).1.port());
+            }
+            expected::translated(packet, macs, ends, setting.trust)
+        }
+    };
+    Ok((backend, bytes))
 }
 
 fn wanted_counters(before: &Counters, expect: &Expect, traffic: Option<Moved>) -> Counters {
@@ -118,19 +208,21 @@ fn wanted_counters(before: &Counters, expect: &Expect, traffic: Option<Moved>) -
         }
     }
     wanted.reasons.sort_by_key(|(service, reason, _)| (*service, *reason as u32));
-    for id in &expect.opened {
-        wanted.accounts[*id as usize].opened += 1;
-    }
-    for id in &expect.closed {
-        wanted.accounts[*id as usize].closed += 1;
-    }
+    let mut opened = expect.opened.clone();
     if let Some((backend, moved)) = traffic {
-        let traffic = &mut wanted.traffic[backend as usize];
+        let traffic = &mut wanted.traffic[usize::from(backend)];
         traffic.packets_in += moved.packets_in;
         traffic.bytes_in += moved.bytes_in;
         traffic.packets_out += moved.packets_out;
         traffic.bytes_out += moved.bytes_out;
-        wanted.accounts[backend as usize].opened += u64::from(expect.opens_it);
+        opened.extend(expect.opens_it.then_some(backend));
+    }
+    for (row, account) in &mut wanted.accounts {
+        let of_row = |backends: &[u16]| {
+            backends.iter().flat_map(|backend| rows_of(*backend)).filter(|moved| moved == row).count() as u64
+        };
+        account.opened += of_row(&opened);
+        account.closed += of_row(&expect.closed);
     }
     wanted
 }
@@ -140,54 +232,10 @@ fn difference(before: &Counters, after: &Counters) -> Vec<String> {
     let reasons = after.reasons.iter().filter(|entry| !before.reasons.contains(entry));
     let reasons =
         reasons.map(|(service, reason, count)| format!("{} of {service}: now {count}", reason.name()));
-    let ids = 0..=LAST_ID as usize;
-    let accounts = ids.clone().filter(|id| before.accounts[*id] != after.accounts[*id]);
-    let accounts = accounts.map(|id| format!("account {id}: {:?}", after.accounts[id]));
-    let traffic = ids.filter(|id| before.traffic[*id] != after.traffic[*id]);
-    let traffic = traffic.map(|id| format!("traffic {id}: {:?}", after.traffic[id]));
+    let accounts = before.accounts.iter().zip(&after.accounts).filter(|(before, after)| before != after);
+    let accounts = accounts.map(|(_, (row, account))| format!("account {row}: {account:?}"));
+    let traffic = before.traffic.iter().zip(&after.traffic).enumerate();
+    let traffic = traffic.filter(|(_, (before, after))| before != after);
+    let traffic = traffic.map(|(id, (_, traffic))| format!("traffic {id}: {traffic:?}"));
     reasons.chain(accounts).chain(traffic).collect()
-}
-
-/// The rules that hold at every moment at which no packet is on its way (see `lb_common::cell`).
-pub fn consistent(world: &dyn World) -> Result<(), String> {
-    let ranges = world.config().ports;
-    let flows = world.flows();
-    for (key, flow) in &flows {
-        let cell = world.cell_at(flow.cell);
-        if !cell.owner.belongs_to(key.client, key.client_port) || cell.service_port != key.service_port {
-            return Err(format!("{key:?} points at a cell of somebody else: {cell:?}"));
-        }
-        let backend = world.backend_at(flow.backend);
-        let place = ranges.index(flow.source_port.host());
-        if place.map(|place| backend.cells + place) != Some(flow.cell) || cell.backend != flow.backend {
-            return Err(format!("port, backend and cell of {flow:?} do not fit each other: {cell:?}"));
-        }
-    }
-    let mut live = [0; LAST_ID as usize + 1];
-    for index in 0..world.cell_count() {
-        let cell = world.cell_at(index);
-        let held = cell.owner.is_live() || cell.owner.phase() == Phase::Closed;
-        if held != flows.iter().any(|(_, flow)| flow.cell == index) {
-            return Err(format!("cell {index} and the flow table disagree: {cell:?}"));
-        }
-        live[cell.backend as usize] += u64::from(cell.owner.is_live());
-    }
-    for id in 0..=LAST_ID {
-        let account = world.account_at(id);
-        // `pad` is where `Fact::Live` keeps the connections that stand on the account alone.
-        if account.live() != live[id as usize] + account.pad {
-            return Err(format!("account {id} is {account:?}, and {} cells live", live[id as usize]));
-        }
-    }
-    Ok(())
-}
-
-/// The flow of a client to a service.
-pub(super) fn flow_of(world: &dyn World, client: SocketAddrV4, service: u32) -> Option<Flow> {
-    let held = |key: &FlowKey| {
-        key.client == Be32::from(*client.ip())
-            && key.client_port == Be16::from_host(client.port())
-            && key.service == service
-    };
-    world.flows().into_iter().find(|(key, _)| held(key)).map(|(_, flow)| flow)
 }

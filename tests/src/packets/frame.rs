@@ -5,7 +5,7 @@
 )]
 
 use lb_common::plain::Plain;
-use lb_ebpf::Frame;
+use lb_ebpf::{Frame, family::walk};
 
 /// The bytes of one packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +47,28 @@ impl Frame for Bytes {
             return None;
         }
         self.0.truncate(length);
+        Some(())
+    }
+
+    fn walk(&self, offset: usize, protocol: u8) -> u64 {
+        walk(self, offset, protocol)
+    }
+
+    fn prepend(&mut self, length: usize) -> Option<()> {
+        // The kernel leaves 256 bytes in front of a packet (include/uapi/linux/bpf.h, `XDP_PACKET_HEADROOM`).
+        if length > 256 {
+            return None;
+        }
+        self.0.splice(0..0, std::iter::repeat_n(0, length));
+        Some(())
+    }
+
+    fn strip(&mut self, length: usize) -> Option<()> {
+        // At least an Ethernet header must be left (net/core/filter.c, `bpf_xdp_adjust_head`).
+        if length + 14 > self.0.len() {
+            return None;
+        }
+        self.0.drain(..length);
         Some(())
     }
 }

@@ -1,73 +1,97 @@
-//! The loaded program over real maps, run packet by packet by the kernel's own test-run.
+//! The loaded programs over real maps, run packet by packet by the kernel's own test-run.
 //!
 //! Nothing is attached and nothing is pinned: programs and maps end with the value that holds them. The clock is the
 //! kernel's; cases make things old by their time stamps.
 
 use aya::{
     Ebpf, EbpfError, EbpfLoader, Pod, VerifierLogLevel,
-    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues},
-    programs::{TestRun as _, TestRunOptions, Xdp},
+    maps::{Array, HashMap, MapData, PerCpuArray, PerCpuValues, ProgramArray, RingBuf},
+    programs::{ProgramError, TestRun as _, TestRunOptions, Xdp},
 };
 use lb_common::{
-    Reason, Ticks,
-    abi::{
-        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, ProgramConfig, Service,
-        ServiceKey, Traffic,
-    },
-    cell::PortCell,
+    Be16, Be32, Be128, Reason, Ticks,
+    abi::{Account, Interface, ProgramConfig, Traffic},
+    event::{Event, kind},
+    program::{ENTRY, Stage},
 };
 use lb_userspace::dataplane::attach::OBJECT;
 use nix::time::{ClockId, clock_gettime};
 
 use super::{
     scene::{BLOCKS, LAST_ID},
-    world::{Action, World},
+    world::{Action, World, rows},
 };
 
-/// Name of the program in the object.
-const PROGRAM: &str = "lb";
+/// Room for what a packet may become: the longest jumbo frame, and a tunnel's header.
+const LONGEST: usize = 10_240;
 
-/// Room for what a packet may become; nothing here makes one longer.
-const LONGEST: usize = 4096;
-
-/// One loaded program with maps of its own.
+/// The loaded programs with maps of their own.
 pub struct Kernel {
     config: ProgramConfig,
     object: Ebpf,
+    /// Programs that nothing holds are freed, so this map must live as long as the entry runs.
+    _stages: ProgramArray<MapData>,
 }
 
-/// The object as the loader prepares it, with these constants; its program is not yet in the kernel.
-pub fn prepared(config: &ProgramConfig, flows: u32, log: VerifierLogLevel) -> Result<Ebpf, EbpfError> {
+/// The object as the loader prepares it, with these constants; its programs are not yet in the kernel.
+pub fn prepared(config: &ProgramConfig, log: VerifierLogLevel) -> Result<Ebpf, EbpfError> {
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(log);
     loader.override_global("CONFIG", config, true);
-    loader.map_max_entries("FLOWS", flows);
-    loader.map_max_entries("CELLS", (BLOCKS * config.ports.count()).max(1));
+    let cells = (BLOCKS * config.ports.count()).max(1);
+    let [ipv4, ipv6] = config.bucket_masks;
+    loader.map_max_entries("FLOWS4", ipv4 + 1).map_max_entries("FLOWS6", ipv6 + 1);
+    loader.map_max_entries("CELLS4", cells).map_max_entries("CELLS6", cells);
     loader.load(OBJECT)
 }
 
-/// The one program of an object.
-pub fn program(object: &mut Ebpf) -> &mut Xdp {
-    let program = object.program_mut(PROGRAM).expect("the object has no program");
+/// The names of all programs of an object.
+pub fn programs() -> impl Iterator<Item = &'static str> {
+    std::iter::once(ENTRY).chain(Stage::ALL.map(Stage::name))
+}
+
+/// A program of an object.
+pub fn program<'a>(object: &'a mut Ebpf, name: &str) -> &'a mut Xdp {
+    let program = object.program_mut(name).unwrap_or_else(|| panic!("the object has no program {name}"));
     program.try_into().expect("the program is not for XDP")
 }
 
+fn loaded(object: &mut Ebpf) -> Result<ProgramArray<MapData>, ProgramError> {
+    let map = object.take_map("PROGRAMS").expect("the object has no map of programs");
+    let mut stages = ProgramArray::try_from(map)?;
+    for stage in Stage::ALL {
+        let program = program(object, stage.name());
+        program.load()?;
+        stages.set(stage as u32, program.fd()?, 0)?;
+    }
+    program(object, ENTRY).load()?;
+    Ok(stages)
+}
+
 impl Kernel {
-    /// Load the program with these constants, and maps with room for `flows` flows.
-    pub fn new(config: ProgramConfig, flows: u32) -> Self {
-        let mut object = prepared(&config, flows, VerifierLogLevel::DISABLE).expect("the maps were refused");
-        program(&mut object).load().expect("the verifier refused the program");
-        Self { config, object }
+    /// Load the programs with these constants.
+    pub fn new(config: ProgramConfig) -> Self {
+        let mut object = prepared(&config, VerifierLogLevel::DISABLE).expect("the maps were refused");
+        let stages = loaded(&mut object).expect("the verifier refused a program");
+        Self { config, object, _stages: stages }
     }
 
-    fn array<T: Pod>(&self, name: &str) -> Array<&MapData, T> {
+    pub(super) fn array<T: Pod>(&self, name: &str) -> Array<&MapData, T> {
         let map = self.object.map(name).expect("no such map");
         map.try_into().expect("not an array of that")
     }
 
-    fn array_mut<T: Pod>(&mut self, name: &str) -> Array<&mut MapData, T> {
+    pub(super) fn array_mut<T: Pod>(&mut self, name: &str) -> Array<&mut MapData, T> {
         let map = self.object.map_mut(name).expect("no such map");
         map.try_into().expect("not an array of that")
+    }
+
+    pub(super) fn get<T: Pod>(&self, name: &str, index: u32) -> T {
+        self.array(name).get(&index, 0).expect("the element cannot be read")
+    }
+
+    pub(super) fn set<T: Pod>(&mut self, name: &str, index: u32, value: T) {
+        self.array_mut(name).set(index, value, 0).expect("the element cannot be written");
     }
 
     fn per_cpu<T: Pod>(&self, name: &str, index: u32) -> Vec<T> {
@@ -86,17 +110,25 @@ impl Kernel {
         }
     }
 
-    fn hash<K: Pod, V: Pod>(&self, name: &str) -> HashMap<&MapData, K, V> {
+    pub(super) fn hash<K: Pod, V: Pod>(&self, name: &str) -> HashMap<&MapData, K, V> {
         let map = self.object.map(name).expect("no such map");
         map.try_into().expect("not a hash of that")
     }
 
-    fn hash_mut<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
+    pub(super) fn hash_mut<K: Pod, V: Pod>(&mut self, name: &str) -> HashMap<&mut MapData, K, V> {
         let map = self.object.map_mut(name).expect("no such map");
         map.try_into().expect("not a hash of that")
     }
 
-    fn empty<K: Pod, V: Pod>(&mut self, name: &str) {
+    pub(super) fn entries<K: Pod, V: Pod>(&self, name: &str) -> Vec<(K, V)> {
+        self.hash(name).iter().collect::<Result<_, _>>().expect("the elements cannot be read")
+    }
+
+    pub(super) fn insert<K: Pod, V: Pod>(&mut self, name: &str, key: K, value: V) {
+        self.hash_mut(name).insert(key, value, 0).expect("the element cannot be written");
+    }
+
+    pub(super) fn empty<K: Pod, V: Pod>(&mut self, name: &str) {
         let mut map = self.hash_mut::<K, V>(name);
         let keys: Vec<K> = map.keys().collect::<Result<_, _>>().expect("the keys cannot be read");
         for key in keys {
@@ -110,26 +142,27 @@ impl World for Kernel {
         self.config
     }
 
-    /// The clock that the program reads (`bpf_ktime_get_coarse_ns`), which lags behind the precise one.
+    /// The clock that the programs read (`bpf_ktime_get_coarse_ns`), which lags behind the precise one.
     fn now(&self) -> Ticks {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("every kernel has this clock");
         Ticks::from_nanos(now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64)
     }
 
     fn clear(&mut self) {
-        self.empty::<ServiceKey, Service>("SERVICES");
-        self.empty::<EndpointKey, Endpoint>("ENDPOINTS");
-        self.empty::<FlowKey, Flow>("FLOWS");
-        for index in 0..self.cell_count() {
-            self.set_cell(index, PortCell::default());
-        }
+        self.clear_family::<Be32>();
+        self.clear_family::<Be128>();
         for id in 0..=LAST_ID {
-            self.set_backend(id, Backend::default());
-            self.set_account(id, Account::default());
-            self.set_interface(id as u16, Interface::default());
-            self.array_mut::<u64>("TICKETS").set(id, 0, 0).expect("the ticket cannot be written");
+            self.set("INTERFACES", id.into(), Interface::default());
+            self.set("TICKETS", id.into(), 0_u64);
+            self.set("FULL_SINCE", id.into(), 0_u32);
         }
-        self.per_cpu_zero::<Traffic>("TRAFFIC", 0..=LAST_ID);
+        for row in rows() {
+            self.set("ACCOUNTS", row, Account::default());
+        }
+        self.set("ERRORS", 0, 0_u64);
+        self.open_gates();
+        self.events();
+        self.per_cpu_zero::<Traffic>("TRAFFIC", 0..=u32::from(LAST_ID));
         let reasons = (0..=LAST_ID).flat_map(|service| Reason::ALL.map(|reason| reason.counter(service)));
         self.per_cpu_zero::<u64>("REASONS", reasons);
     }
@@ -138,7 +171,7 @@ impl World for Kernel {
         let mut out = vec![0; LONGEST];
         let options =
             TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::new() };
-        let result = program(&mut self.object).test_run(options).expect("the test-run was refused");
+        let result = program(&mut self.object, ENTRY).test_run(options).expect("the test-run was refused");
         out.truncate(result.data_size_out as usize);
         // Numbers of `enum xdp_action` (include/uapi/linux/bpf.h).
         let action = match result.return_value {
@@ -155,67 +188,31 @@ impl World for Kernel {
         14
     }
 
-    fn set_service(&mut self, key: ServiceKey, service: Service) {
-        self.hash_mut("SERVICES").insert(key, service, 0).expect("the service cannot be written");
-    }
-
-    fn services(&self) -> Vec<(ServiceKey, Service)> {
-        self.hash("SERVICES").iter().collect::<Result<_, _>>().expect("the services cannot be read")
-    }
-
-    fn set_ring(&mut self, offset: u32, ring: &[u32]) {
-        let mut slots = self.array_mut::<u32>("RING");
-        for (index, backend) in (offset..).zip(ring) {
-            slots.set(index, backend, 0).expect("the slot cannot be written");
+    fn set_ring(&mut self, offset: u32, slots: &[u32]) {
+        let mut ring = self.array_mut::<u32>("RING");
+        for (index, slot) in (offset..).zip(slots) {
+            ring.set(index, slot, 0).expect("the slot cannot be written");
         }
     }
 
-    fn set_backend(&mut self, id: u32, backend: Backend) {
-        self.array_mut("BACKENDS").set(id, backend, 0).expect("the backend cannot be written");
-    }
-
-    fn backend_at(&self, id: u32) -> Backend {
-        self.array("BACKENDS").get(&id, 0).expect("the backend cannot be read")
-    }
-
     fn set_interface(&mut self, id: u16, interface: Interface) {
-        self.array_mut("INTERFACES").set(id.into(), interface, 0).expect("the interface cannot be written");
+        self.set("INTERFACES", id.into(), interface);
     }
 
     fn interface_at(&self, id: u16) -> Interface {
-        self.array("INTERFACES").get(&id.into(), 0).expect("the interface cannot be read")
+        self.get("INTERFACES", id.into())
     }
 
-    fn set_endpoint(&mut self, key: EndpointKey, endpoint: Endpoint) {
-        self.hash_mut("ENDPOINTS").insert(key, endpoint, 0).expect("the endpoint cannot be written");
+    fn set_account(&mut self, row: u32, account: Account) {
+        self.set("ACCOUNTS", row, account);
     }
 
-    fn set_cell(&mut self, index: u32, cell: PortCell) {
-        self.array_mut("CELLS").set(index, cell, 0).expect("the cell cannot be written");
+    fn account_at(&self, row: u32) -> Account {
+        self.get("ACCOUNTS", row)
     }
 
-    fn cell_at(&self, index: u32) -> PortCell {
-        self.array("CELLS").get(&index, 0).expect("the cell cannot be read")
-    }
-
-    fn set_flow(&mut self, key: FlowKey, flow: Flow) {
-        self.hash_mut("FLOWS").insert(key, flow, 0).expect("the flow cannot be written");
-    }
-
-    fn flows(&self) -> Vec<(FlowKey, Flow)> {
-        self.hash("FLOWS").iter().collect::<Result<_, _>>().expect("the flows cannot be read")
-    }
-
-    fn set_account(&mut self, id: u32, account: Account) {
-        self.array_mut("ACCOUNTS").set(id, account, 0).expect("the account cannot be written");
-    }
-
-    fn account_at(&self, id: u32) -> Account {
-        self.array("ACCOUNTS").get(&id, 0).expect("the account cannot be read")
-    }
-
-    fn traffic_of(&self, id: u32) -> Traffic {
-        let cpus: Vec<Traffic> = self.per_cpu("TRAFFIC", id);
+    fn traffic_of(&self, id: u16) -> Traffic {
+        let cpus: Vec<Traffic> = self.per_cpu("TRAFFIC", id.into());
         cpus.iter().fold(Traffic::default(), |sum, cpu| Traffic {
             packets_in: sum.packets_in + cpu.packets_in,
             bytes_in: sum.bytes_in + cpu.bytes_in,
@@ -224,7 +221,60 @@ impl World for Kernel {
         })
     }
 
-    fn reason(&self, service: u32, reason: Reason) -> u64 {
+    fn reason(&self, service: u16, reason: Reason) -> u64 {
         self.per_cpu::<u64>("REASONS", reason.counter(service)).iter().sum()
+    }
+
+    fn full_at(&self, service: u16) -> u32 {
+        self.get("FULL_SINCE", service.into())
+    }
+
+    fn set_full_at(&mut self, service: u16, since: u32) {
+        self.set("FULL_SINCE", service.into(), since);
+    }
+
+    fn errors(&self) -> u64 {
+        self.get("ERRORS", 0)
+    }
+
+    fn set_errors(&mut self, word: u64) {
+        self.set("ERRORS", 0, word);
+    }
+
+    fn open_gates(&mut self) {
+        for index in 0..(u32::from(LAST_ID) + 1) * kind::COUNT {
+            self.set("GATES", index, 0_u32);
+        }
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        let map = self.object.map_mut("EVENTS").expect("no such map");
+        let mut ring: RingBuf<&mut MapData> = map.try_into().expect("not a ring buffer");
+        let mut events = Vec::new();
+        while let Some(entry) = ring.next() {
+            events.push(event(&entry));
+        }
+        events
+    }
+}
+
+/// An event as it stands in the ring buffer.
+fn event(bytes: &[u8]) -> Event {
+    assert_eq!(bytes.len(), size_of::<Event>(), "an event of another length");
+    let half = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
+    let word = |at: usize| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    Event {
+        client: [word(0), word(4), word(8), word(12)],
+        sequence: word(16),
+        acknowledgement: word(20),
+        value: word(24),
+        backend: half(28),
+        service: half(30),
+        client_port: Be16::from_wire(half(32)),
+        service_port: Be16::from_wire(half(34)),
+        kind: bytes[36],
+        version: bytes[37],
+        side: bytes[38],
+        pad: bytes[39],
     }
 }

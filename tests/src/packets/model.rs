@@ -1,4 +1,4 @@
-//! The data path's library over collections of `std`: what the kernel's program is compared with.
+//! The data path's library over collections of `std`: what the kernel's programs are compared with.
 
 use std::{
     cell::{Cell, RefCell},
@@ -6,74 +6,80 @@ use std::{
 };
 
 use lb_common::{
-    Reason, Ticks,
-    abi::{
-        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, ProgramConfig, Service,
-        ServiceKey, Traffic, exit,
-    },
-    cell::{Owner, PortCell, Worth},
+    Be32, Be128, Reason, Ticks,
+    abi::{Account, Interface, ProgramConfig, Traffic, exit},
+    cell::{Owner, Side, Signs},
+    event::Event,
 };
 use lb_ebpf::{
-    Found, Tables, Verdict, balance,
-    claim::{search, worth},
-    select::draw,
-    tables::{Block, Inserted, Ring},
-    verdict::Way,
+    Parcel, Verdict, World as _, enter, proceed,
+    source_rate::taken,
+    verdict::{Kind, Way},
 };
 
 use super::{
     frame::Bytes,
+    model_family::Family,
     world::{Action, World},
 };
 
 /// Index of the interface that packets come in by, as in the kernel's test-run: the loopback's.
 const INGRESS: u32 = 1;
 
+/// Tail calls that the kernel allows on one packet's way (include/linux/bpf.h, `MAX_TAIL_CALL_CNT`).
+const STAGES: usize = 33;
+
+/// ICMP errors a second, and at once after a rest, as the kernel's shell has them.
+pub const ERRORS: (u32, u32) = (1_000, 50);
+
 /// The tables.
 #[derive(Default)]
 pub struct Model {
-    config: ProgramConfig,
-    capacity: usize,
+    pub(super) config: ProgramConfig,
     now: Ticks,
     chance: Cell<u64>,
-    services: HashMap<ServiceKey, Service>,
+    parcel: Cell<Option<Parcel>>,
+    errors: Cell<u64>,
     ring: HashMap<u32, u32>,
-    tickets: RefCell<HashMap<u32, u32>>,
-    backends: HashMap<u32, Backend>,
+    tickets: RefCell<HashMap<u16, u32>>,
+    full: RefCell<HashMap<u16, u32>>,
     interfaces: HashMap<u16, Interface>,
-    endpoints: HashMap<EndpointKey, Endpoint>,
-    cells: RefCell<Vec<PortCell>>,
-    flows: RefCell<HashMap<FlowKey, Flow>>,
     accounts: RefCell<HashMap<u32, Account>>,
-    traffic: RefCell<HashMap<u32, Traffic>>,
-    reasons: RefCell<HashMap<(u32, Reason), u64>>,
+    traffic: RefCell<HashMap<u16, Traffic>>,
+    reasons: RefCell<HashMap<(u16, Reason), u64>>,
+    gates: RefCell<HashMap<(u16, u8), u32>>,
+    events: RefCell<Vec<Event>>,
+    pub(super) ipv4: Family<Be32>,
+    pub(super) ipv6: Family<Be128>,
 }
 
 impl Model {
-    /// Empty tables for a program with these constants, and room for `capacity` flows.
-    pub fn new(config: ProgramConfig, capacity: u32) -> Self {
-        let mut model = Self { config, capacity: capacity as usize, ..Self::default() };
+    /// Empty tables for a program with these constants.
+    pub fn new(config: ProgramConfig) -> Self {
+        let mut model = Self { config, ..Self::default() };
         model.clear();
         model
     }
 
     /// What the program's shell does with a verdict: count it and turn it into an action.
     fn act(&self, verdict: Verdict) -> Action {
-        match verdict {
-            Verdict::Pass => Action::Pass,
-            Verdict::Note(service, reason) => {
+        let Verdict { kind, reason, service, backend, interface, bytes, way, .. } = verdict;
+        match kind {
+            Kind::Continue => panic!("a packet's way has no end"),
+            Kind::Pass => Action::Pass,
+            Kind::Note => {
                 self.count(service, reason);
                 Action::Pass
             }
-            Verdict::Drop(service, reason) => {
+            Kind::Drop => {
                 self.count(service, reason);
                 Action::Drop
             }
-            Verdict::Answer(service, reason) => {
+            Kind::Answer => {
                 self.count(service, reason);
                 self.leave(self.config.interface)
             }
-            Verdict::Forward { backend, interface, bytes, way } => {
+            Kind::Forward => {
                 let mut traffic = self.traffic.borrow_mut();
                 let traffic = traffic.entry(backend).or_default();
                 let (packets, total) = match way {
@@ -109,43 +115,35 @@ impl World for Model {
     }
 
     fn clear(&mut self) {
-        let (config, capacity) = (self.config, self.capacity);
-        *self = Self { config, capacity, ..Self::default() };
+        *self = Self { config: self.config, ..Self::default() };
         // Any moment will do, but not zero: what was never stamped must look old, not fresh.
         self.now = Ticks::from_raw(1 << 20);
-        self.chance = Cell::new(config.seed);
-        let cells = self.cell_count() as usize;
-        self.cells = RefCell::new(vec![PortCell::default(); cells]);
+        self.chance = Cell::new(self.config.seed);
+        let [ipv4, ipv6] = self.config.bucket_masks;
+        let cells = self.cell_count();
+        self.ipv4 = Family::new(cells, ipv4 + 1);
+        self.ipv6 = Family::new(cells, ipv6 + 1);
     }
 
     fn run(&mut self, packet: &[u8]) -> (Action, Vec<u8>) {
         let mut bytes = Bytes(packet.to_vec());
-        let verdict = balance(&mut bytes, self);
-        (self.act(verdict), bytes.0)
+        let mut verdict = enter(&mut bytes, self);
+        for _ in 0..STAGES {
+            if verdict.kind != Kind::Continue {
+                return (self.act(verdict), bytes.0);
+            }
+            assert_eq!(bytes.0, packet, "a packet went on to another stage after it had been changed");
+            verdict = proceed(verdict.stage, &mut bytes, self);
+        }
+        panic!("a packet's way has no end: {packet:02x?}");
     }
 
     fn shortest(&self) -> usize {
         0
     }
 
-    fn set_service(&mut self, key: ServiceKey, service: Service) {
-        self.services.insert(key, service);
-    }
-
-    fn services(&self) -> Vec<(ServiceKey, Service)> {
-        self.services.iter().map(|(key, service)| (*key, *service)).collect()
-    }
-
-    fn set_ring(&mut self, offset: u32, ring: &[u32]) {
-        self.ring.extend((offset..).zip(ring.iter().copied()));
-    }
-
-    fn set_backend(&mut self, id: u32, backend: Backend) {
-        self.backends.insert(id, backend);
-    }
-
-    fn backend_at(&self, id: u32) -> Backend {
-        self.backends.get(&id).copied().unwrap_or_default()
+    fn set_ring(&mut self, offset: u32, slots: &[u32]) {
+        self.ring.extend((offset..).zip(slots.iter().copied()));
     }
 
     fn set_interface(&mut self, id: u16, interface: Interface) {
@@ -156,52 +154,59 @@ impl World for Model {
         self.interfaces.get(&id).copied().unwrap_or_default()
     }
 
-    fn set_endpoint(&mut self, key: EndpointKey, endpoint: Endpoint) {
-        self.endpoints.insert(key, endpoint);
+    fn set_account(&mut self, row: u32, account: Account) {
+        self.accounts.get_mut().insert(row, account);
     }
 
-    fn set_cell(&mut self, index: u32, cell: PortCell) {
-        self.cells.get_mut()[index as usize] = cell;
+    fn account_at(&self, row: u32) -> Account {
+        self.accounts.borrow().get(&row).copied().unwrap_or_default()
     }
 
-    fn cell_at(&self, index: u32) -> PortCell {
-        self.cells.borrow()[index as usize]
-    }
-
-    fn set_flow(&mut self, key: FlowKey, flow: Flow) {
-        self.flows.get_mut().insert(key, flow);
-    }
-
-    fn flows(&self) -> Vec<(FlowKey, Flow)> {
-        self.flows.borrow().iter().map(|(key, flow)| (*key, *flow)).collect()
-    }
-
-    fn set_account(&mut self, id: u32, account: Account) {
-        self.accounts.get_mut().insert(id, account);
-    }
-
-    fn account_at(&self, id: u32) -> Account {
-        self.accounts.borrow().get(&id).copied().unwrap_or_default()
-    }
-
-    fn traffic_of(&self, id: u32) -> Traffic {
+    fn traffic_of(&self, id: u16) -> Traffic {
         self.traffic.borrow().get(&id).copied().unwrap_or_default()
     }
 
-    fn reason(&self, service: u32, reason: Reason) -> u64 {
+    fn reason(&self, service: u16, reason: Reason) -> u64 {
         self.reasons.borrow().get(&(service, reason)).copied().unwrap_or_default()
+    }
+
+    fn full_at(&self, service: u16) -> u32 {
+        self.full.borrow().get(&service).copied().unwrap_or_default()
+    }
+
+    fn set_full_at(&mut self, service: u16, since: u32) {
+        self.full.get_mut().insert(service, since);
+    }
+
+    fn errors(&self) -> u64 {
+        self.errors.get()
+    }
+
+    fn set_errors(&mut self, word: u64) {
+        self.errors.set(word);
+    }
+
+    fn open_gates(&mut self) {
+        self.gates.get_mut().clear();
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        std::mem::take(self.events.get_mut())
     }
 }
 
-impl Tables for Model {
-    type Entry = FlowKey;
-
+impl lb_ebpf::World for Model {
     fn config(&self) -> ProgramConfig {
         self.config
     }
 
     fn now(&self) -> Ticks {
         self.now
+    }
+
+    /// The model's clock stands still; cases make things old by their stamps.
+    fn micros(&self) -> u32 {
+        3_000_000_000
     }
 
     /// A linear congruential generator (D. Knuth, MMIX), so that every run is the same.
@@ -212,11 +217,12 @@ impl Tables for Model {
         (next >> 32) as u32
     }
 
-    fn service(&self, key: &ServiceKey) -> Option<Service> {
-        self.services.get(key).copied()
+    fn vague(&self, offset: usize) -> usize {
+        assert!(offset < 32, "the kernel keeps five bits of {offset}");
+        offset
     }
 
-    fn ticket(&self, service: u32) -> u32 {
+    fn ticket(&self, service: u16) -> u32 {
         let mut tickets = self.tickets.borrow_mut();
         let ticket = tickets.entry(service).or_default();
         *ticket += 1;
@@ -227,106 +233,67 @@ impl Tables for Model {
         (index < lb_common::RING_SLOTS).then(|| self.ring.get(&index).copied().unwrap_or_default())
     }
 
-    fn backend(&self, id: u32) -> Option<Backend> {
-        (id < lb_common::MAX_BACKENDS).then(|| self.backend_at(id))
-    }
-
     fn interface(&self, id: u16) -> Option<Interface> {
         self.interfaces.get(&id).copied().filter(|interface| interface.index != 0)
     }
 
-    fn endpoint(&self, key: &EndpointKey) -> Option<Endpoint> {
-        self.endpoints.get(key).copied()
+    fn account(&self, row: u32) -> Option<Account> {
+        (row < lb_common::abi::ACCOUNTS).then(|| self.account_at(row))
     }
 
-    fn holder(&self, index: u32) -> Option<(Owner, Ticks)> {
-        self.cell(index).map(|cell| (cell.owner, cell.seen()))
+    fn open_account(&self, row: u32) {
+        self.accounts.borrow_mut().entry(row).or_default().opened += 1;
     }
 
-    fn draw(&self, ring: Ring) -> u32 {
-        draw(ring, self)
-    }
-
-    fn worth(&self, index: u32, now: Ticks) -> Worth {
-        worth(index, now, self)
-    }
-
-    fn search(&self, block: Block, now: Ticks) -> Option<u32> {
-        search(block, now, self)
-    }
-
-    fn cell(&self, index: u32) -> Option<PortCell> {
-        self.cells.borrow().get(index as usize).copied()
-    }
-
-    fn swap_owner(&self, index: u32, before: Owner, after: Owner) -> bool {
-        let mut cells = self.cells.borrow_mut();
-        let Some(cell) = cells.get_mut(index as usize).filter(|cell| cell.owner == before) else {
-            return false;
-        };
-        cell.owner = after;
-        true
-    }
-
-    fn fill_cell(&self, index: u32, busy: Owner, body: &PortCell) {
-        let mut cells = self.cells.borrow_mut();
-        if let Some(cell) = cells.get_mut(index as usize).filter(|cell| cell.owner == busy) {
-            *cell = *body;
+    fn try_open_account(&self, row: u32) -> bool {
+        let room = !self.account_at(row).is_full();
+        if room {
+            self.open_account(row);
         }
+        room
     }
 
-    fn touch_cell(&self, index: u32, now: Ticks) {
-        if let Some(cell) = self.cells.borrow_mut().get_mut(index as usize) {
-            cell.seen = now.raw();
+    fn close_account(&self, row: u32) {
+        self.accounts.borrow_mut().entry(row).or_default().closed += 1;
+    }
+
+    fn full_since(&self, service: u16) -> Ticks {
+        Ticks::from_raw(self.full_at(service))
+    }
+
+    fn set_full_since(&self, service: u16, since: Ticks) {
+        self.full.borrow_mut().insert(service, since.raw());
+    }
+
+    fn spend_error(&self) -> bool {
+        let after = taken(self.errors.get(), self.now, ERRORS.0, ERRORS.1);
+        if let Some(after) = after {
+            self.errors.set(after);
         }
+        after.is_some()
     }
 
-    fn answer_cell(&self, index: u32, server_isn: u32) {
-        if let Some(cell) = self.cells.borrow_mut().get_mut(index as usize) {
-            cell.server_isn = server_isn;
-        }
+    fn after(&self, owner: Owner, side: Side, signs: Signs) -> Owner {
+        owner.after(side, Signs::from_bits(signs.bits()))
     }
 
-    fn flow(&self, key: &FlowKey) -> Option<Found<FlowKey>> {
-        self.flows.borrow().get(key).map(|flow| Found { flow: *flow, entry: *key })
+    fn hand_over(&self, parcel: &Parcel) {
+        self.parcel.set(Some(*parcel));
     }
 
-    fn insert_flow(&self, key: &FlowKey, flow: &Flow) -> Inserted {
-        let mut flows = self.flows.borrow_mut();
-        if flows.contains_key(key) {
-            return Inserted::Exists;
-        }
-        if flows.len() >= self.capacity {
-            return Inserted::Full;
-        }
-        flows.insert(*key, *flow);
-        Inserted::Done
+    fn handed_over(&self) -> Parcel {
+        self.parcel.get().expect("nothing was handed over")
     }
 
-    fn remove_flow(&self, key: &FlowKey) {
-        self.flows.borrow_mut().remove(key);
-    }
-
-    fn touch_flow(&self, entry: FlowKey, now: Ticks, marks: u16) {
-        if let Some(flow) = self.flows.borrow_mut().get_mut(&entry) {
-            flow.seen = now.raw();
-            flow.marks = marks;
-        }
-    }
-
-    fn account(&self, backend: u32) -> Option<Account> {
-        (backend < lb_common::MAX_BACKENDS).then(|| self.account_at(backend))
-    }
-
-    fn open_account(&self, backend: u32) {
-        self.accounts.borrow_mut().entry(backend).or_default().opened += 1;
-    }
-
-    fn close_account(&self, backend: u32) {
-        self.accounts.borrow_mut().entry(backend).or_default().closed += 1;
-    }
-
-    fn count(&self, service: u32, reason: Reason) {
+    fn count(&self, service: u16, reason: Reason) {
         *self.reasons.borrow_mut().entry((service, reason)).or_default() += 1;
+    }
+
+    fn gate(&self, backend: u16, kind: u8) -> bool {
+        self.gates.borrow_mut().insert((backend, kind), self.now.raw()) != Some(self.now.raw())
+    }
+
+    fn report(&self, event: &Event) {
+        self.events.borrow_mut().push(*event);
     }
 }

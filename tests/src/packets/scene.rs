@@ -3,15 +3,15 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use lb_common::{
-    Be16, Be32,
+    Be16,
     abi::{
         Backend, Endpoint, EndpointKey, Hop, Interface, ProgramConfig, Service, ServiceKey, TCP, algorithm,
-        backend_state, checksums, exit, no_backend,
+        backend_state, checksums, exit, mode, no_backend,
     },
     ports::PortRanges,
 };
 
-use super::world::World;
+use super::{kind::Kind, world::Store};
 
 /// A client.
 pub const CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 7), 40_000);
@@ -19,6 +19,8 @@ pub const CLIENT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 7
 pub const OTHER: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(198, 51, 100, 8), 40_001);
 /// A third one.
 pub const THIRD: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(192, 0, 2, 200), 1_024);
+/// A router somewhere, that has something to say about a packet.
+pub const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The address that two services share.
 pub const WEB: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 10), 80);
 /// The second service: its one backend, [`A2`], is the same server as [`A`].
@@ -31,17 +33,23 @@ pub const SERVER_A: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 11)
 pub const SERVER_B: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 0, 12), 9000);
 
 /// Id of the service at [`WEB`].
-pub const WEB_ID: u32 = 1;
+pub const WEB_ID: u16 = 1;
 /// Id of the service at [`ADMIN`].
-pub const ADMIN_ID: u32 = 2;
+pub const ADMIN_ID: u16 = 2;
 /// Backend of [`WEB`].
-pub const A: u32 = 1;
+pub const A: u16 = 1;
 /// Another backend of [`WEB`]; not in its ring unless a case puts it there.
-pub const B: u32 = 2;
+pub const B: u16 = 2;
 /// Backend of [`ADMIN`], on the server of [`A`].
-pub const A2: u32 = 3;
+pub const A2: u16 = 3;
 /// Ids above this one are never used.
-pub const LAST_ID: u32 = 3;
+pub const LAST_ID: u16 = 3;
+/// Numbers of servers above this one are never used.
+pub const LAST_SERVER: u16 = 2;
+/// Numbers of sources above this one are never used.
+pub const SOURCES: u16 = 3;
+/// Slots between the rings of two services.
+pub const RING: u32 = 64;
 
 /// MAC address of the router that clients come in by.
 pub const ROUTER_MAC: [u8; 6] = [0x02, 0xc1, 0, 0, 0, 1];
@@ -60,21 +68,22 @@ pub const FRONT: u16 = 1;
 /// Id of the interface towards the backends.
 pub const BACK: u16 = 2;
 
-/// Blocks of port cells: one for each server.
-pub const BLOCKS: u32 = 2;
+/// Blocks of port cells: one for each server, and one for a second source address of [`SERVER_B`].
+pub const BLOCKS: u32 = 3;
 
 /// One source port, so that every packet is known to the last bit.
 pub const ONE_PORT: PortRanges = PortRanges { low_first: 2000, low_count: 1, high_first: 0, high_count: 0 };
 /// Four, in both ranges.
 pub const FOUR_PORTS: PortRanges =
     PortRanges { low_first: 2000, low_count: 3, high_first: 61_000, high_count: 1 };
+/// Eight, as many as a bucket has slots.
+pub const EIGHT_PORTS: PortRanges =
+    PortRanges { low_first: 2000, low_count: 8, high_first: 0, high_count: 0 };
+/// Eleven, more than a bucket has slots.
+pub const ELEVEN_PORTS: PortRanges =
+    PortRanges { low_first: 2000, low_count: 11, high_first: 0, high_count: 0 };
 /// None at all.
 pub const NO_PORTS: PortRanges = PortRanges { low_first: 0, low_count: 0, high_first: 0, high_count: 0 };
-
-/// The constants of the program.
-pub const fn config(ports: PortRanges, trust: u8) -> ProgramConfig {
-    ProgramConfig { seed: 0x5eed_0000_c0ff_ee11, ports, interface: FRONT, checksums: trust, pad: [0; 5] }
-}
 
 /// The three kinds of trust with their names.
 pub const TRUSTS: [(&str, u8); 3] = [
@@ -83,84 +92,178 @@ pub const TRUSTS: [(&str, u8); 3] = [
     ("keep partial", checksums::KEEP_PARTIAL),
 ];
 
-/// The key of a service.
-pub fn service_key(service: SocketAddrV4) -> ServiceKey {
-    ServiceKey {
-        address: (*service.ip()).into(),
-        port: Be16::from_host(service.port()),
+/// The four modes with their names.
+pub const MODES: [(&str, u8); 4] =
+    [("snat", mode::SNAT), ("dnat", mode::DNAT), ("dsr", mode::DSR), ("ipip", mode::IPIP)];
+
+/// What a scene is set up for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Setting {
+    /// 4 or 6.
+    pub version: u8,
+    /// The services' mode, one of `abi::mode`.
+    pub mode: u8,
+    /// Their protocol.
+    pub protocol: u8,
+    /// The program's source ports.
+    pub ports: (u16, u16, u16, u16),
+    /// How much checksums are worth, one of `abi::checksums`.
+    pub trust: u8,
+    /// Buckets of the flow table; a power of two.
+    pub buckets: u32,
+    /// Packets may be longer than any MTU.
+    pub joined: bool,
+}
+
+impl Setting {
+    /// IPv4, TCP, `snat`, one source port, four buckets.
+    pub const DEFAULT: Self = Self {
+        version: 4,
+        mode: mode::SNAT,
         protocol: TCP,
-        pad: 0,
+        ports: (2000, 1, 0, 0),
+        trust: checksums::COMPLETE,
+        buckets: 4,
+        joined: false,
+    };
+
+    /// The source ports.
+    pub const fn ports(&self) -> PortRanges {
+        let (low_first, low_count, high_first, high_count) = self.ports;
+        PortRanges { low_first, low_count, high_first, high_count }
+    }
+
+    /// With other source ports.
+    pub const fn with_ports(self, ports: PortRanges) -> Self {
+        let ports = (ports.low_first, ports.low_count, ports.high_first, ports.high_count);
+        Self { ports, ..self }
+    }
+
+    /// The constants of the program.
+    pub fn config(&self) -> ProgramConfig {
+        ProgramConfig {
+            seed: 0x5eed_0000_c0ff_ee11,
+            ports: self.ports(),
+            bucket_masks: [self.buckets - 1; 2],
+            interface: FRONT,
+            checksums: self.trust,
+            joined: self.joined.into(),
+            ..ProgramConfig::default()
+        }
     }
 }
 
+/// The key of a service.
+pub fn service_key<A: Kind>(service: SocketAddrV4, protocol: u8) -> ServiceKey<A> {
+    ServiceKey {
+        address: A::of(*service.ip()),
+        port: Be16::from_host(service.port()),
+        protocol,
+        range: 0,
+    }
+}
+
+/// The key that marks an address as balanced, for parts of packets that name no port.
+pub fn balanced_key<A: Kind>(address: Ipv4Addr) -> ServiceKey<A> {
+    ServiceKey { address: A::of(address), port: Be16::default(), protocol: 0, range: 0 }
+}
+
 /// A service as the scene has it.
-pub const fn service(id: u32) -> Service {
+pub fn service(id: u16, setting: &Setting) -> Service {
     Service {
-        id,
-        ring_offset: id * 16,
+        ring_seed: 0x0123_4567_89ab_cdef,
+        ring_offset: u32::from(id) * RING,
         ring_length: 1,
-        empty_since: 0,
         hold: 45,
+        id,
         algorithm: algorithm::LEAST_LOAD,
         no_backend: no_backend::RESET,
-        pad: [0; 2],
+        mode: setting.mode,
+        ..Service::default()
     }
 }
 
 /// The service that a backend belongs to.
-pub const fn service_of(backend: u32) -> (u32, SocketAddrV4) {
+pub const fn service_of(backend: u16) -> (u16, SocketAddrV4) {
     if backend == A2 { (ADMIN_ID, ADMIN) } else { (WEB_ID, WEB) }
 }
 
 /// The server of a backend, with its MAC address.
-pub const fn server_of(backend: u32) -> (SocketAddrV4, [u8; 6]) {
+pub const fn server_of(backend: u16) -> (SocketAddrV4, [u8; 6]) {
     if backend == B { (SERVER_B, SERVER_B_MAC) } else { (SERVER_A, SERVER_A_MAC) }
 }
 
+/// The number of a backend's server, over all services.
+pub const fn server_number(backend: u16) -> u16 {
+    if backend == B { 2 } else { 1 }
+}
+
 /// A backend as the scene has it.
-pub fn backend(id: u32, ports: PortRanges) -> Backend {
+pub fn backend<K: Kind>(id: u16, setting: &Setting) -> Backend<K> {
     let (server, mac) = server_of(id);
     let (service, address) = service_of(id);
+    let port = if mode::is_one_sided(setting.mode) { 0 } else { server.port() };
     Backend {
-        address: (*server.ip()).into(),
-        port: Be16::from_host(server.port()),
-        state: backend_state::ACTIVE,
-        no_backend: no_backend::RESET,
         hop: Hop { mac, interface: BACK },
-        service_address: (*address.ip()).into(),
-        service,
-        source: SOURCE.into(),
-        cells: first_cell(id, ports),
+        address: K::of(*server.ip()),
+        service_address: K::of(*address.ip()),
         weight: 100 * 1024,
-        pad2: 0,
+        cells: first_cell(id, setting.ports()),
+        port: Be16::from_host(port),
+        service,
+        source: 1,
+        sources: 1,
+        server: server_number(id),
+        mtu: 0,
+        state: backend_state::ACTIVE,
+        mode: setting.mode,
+        no_backend: no_backend::RESET,
+        protocol: setting.protocol,
     }
 }
 
 /// The first port cell of a backend's endpoint.
-pub const fn first_cell(backend: u32, ports: PortRanges) -> u32 {
+pub const fn first_cell(backend: u16, ports: PortRanges) -> u32 {
     if backend == B { ports.count() } else { 0 }
 }
 
-/// Fill the tables of a world: two services, three backends on two servers, no connections.
-pub fn set(world: &mut dyn World, ports: PortRanges) {
+/// Fill the tables of a family: two services, three backends on two servers, no connections.
+pub fn set<K: Kind>(world: &mut impl Store<K>, setting: &Setting) {
     for (address, id, backend) in [(WEB, WEB_ID, A), (ADMIN, ADMIN_ID, A2)] {
-        world.set_service(service_key(address), service(id));
-        world.set_ring(service(id).ring_offset, &[backend]);
+        world.set_service(service_key(address, setting.protocol), service(id, setting));
+        world.set_ring(service(id, setting).ring_offset, &[backend.into()]);
     }
+    let balanced = Service { ring_length: 0, id: 0, ..service(0, setting) };
+    world.set_service(balanced_key(*WEB.ip()), balanced);
     for id in [A, B, A2] {
-        world.set_backend(id, backend(id, ports));
+        world.set_backend(id, backend(id, setting));
     }
+    world.set_source(1, K::of(SOURCE));
     for id in [A, B] {
         let (server, _) = server_of(id);
-        let key = EndpointKey {
-            address: (*server.ip()).into(),
-            source: Be32::from(SOURCE),
-            port: Be16::from_host(server.port()),
-            protocol: TCP,
-            pad: 0,
+        let (source, endpoint) = match setting.mode {
+            mode::SNAT => {
+                (K::of(SOURCE), Endpoint { cells: first_cell(id, setting.ports()), ..Endpoint::default() })
+            }
+            mode::DNAT if id == A => (K::default(), answers(&[(WEB_ID, WEB), (ADMIN_ID, ADMIN)])),
+            mode::DNAT => (K::default(), answers(&[(WEB_ID, WEB)])),
+            _ => continue,
         };
-        world.set_endpoint(key, Endpoint { cells: first_cell(id, ports), pad: 0 });
+        let port = Be16::from_host(server.port());
+        let key = EndpointKey::of(K::of(*server.ip()), source, port, setting.protocol);
+        world.set_endpoint(key, endpoint);
     }
-    world.set_interface(FRONT, Interface { index: 1, mac: FRONT_MAC, exit: exit::TX, pad: [0; 5] });
-    world.set_interface(BACK, Interface { index: 7, mac: BACK_MAC, exit: exit::TX, pad: [0; 5] });
+    let interface = |index, mac| Interface { index, mac, exit: exit::TX, ..Interface::default() };
+    world.set_interface(FRONT, interface(1, FRONT_MAC));
+    world.set_interface(BACK, interface(7, BACK_MAC));
+}
+
+/// The services that a server's answers may belong to.
+pub fn answers(services: &[(u16, SocketAddrV4)]) -> Endpoint {
+    let mut endpoint = Endpoint::default();
+    for (place, (id, address)) in services.iter().enumerate() {
+        endpoint.services[place] = *id;
+        endpoint.ports[place] = Be16::from_host(address.port());
+    }
+    endpoint
 }

@@ -1,8 +1,10 @@
-//! A TCP segment in the making: what it says, whom it is from, and how its checksums stand.
+//! A TCP segment or a datagram in the making: what it says, whom it is from, and how its checksums stand.
 
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::{SocketAddr, SocketAddrV4};
 
-use super::{checksum, scene};
+use lb_common::abi::{TCP, UDP};
+
+use super::{checksum, kind, scene};
 
 /// FIN.
 pub const FIN: u8 = 0x01;
@@ -29,6 +31,10 @@ pub enum Sum {
     Partial,
     /// Complete, and the first two bytes of the data are such that it equals the pseudo-header's sum.
     LooksPartial,
+    /// Complete, and the first two bytes of the data are such that it is this value.
+    Exactly(u16),
+    /// Complete, and the first two bytes of the data are such that it is zero, written as 0xffff.
+    OtherZero,
     /// This value.
     Raw(u16),
 }
@@ -38,13 +44,24 @@ pub enum Sum {
 pub enum Ends {
     /// Known from the start.
     Fixed(SocketAddrV4, SocketAddrV4),
-    /// From a backend to whatever port the client's flow to that backend's service has.
-    ToPortOf {
+    /// From a backend to the client, as that backend knows it: by whatever port its flow has, or by its own.
+    Answer {
         /// The backend.
-        backend: u32,
+        backend: u16,
         /// The client.
         client: SocketAddrV4,
     },
+}
+
+/// Which part of its packet a frame carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Bytes of the whole before it; a multiple of eight.
+    pub offset: usize,
+    /// Bytes of it; what is beyond the whole is not there.
+    pub length: usize,
+    /// More follow.
+    pub more: bool,
 }
 
 /// A segment, and the frame around it.
@@ -56,23 +73,33 @@ pub struct Segment {
     pub sender: [u8; 6],
     /// Our MAC address on that side.
     pub receiver: [u8; 6],
-    /// Flags.
+    /// TCP or UDP.
+    pub protocol: u8,
+    /// Flags (TCP).
     pub flags: u8,
-    /// Sequence number.
+    /// Sequence number (TCP).
     pub seq: u32,
-    /// Acknowledgement number.
+    /// Acknowledgement number (TCP).
     pub ack: u32,
     /// The data.
     pub data: Vec<u8>,
-    /// Time to live.
+    /// Hops that are left.
     pub ttl: u8,
-    /// Options of the IPv4 header, a multiple of four bytes.
+    /// Tags: type and TCI, the outermost first.
+    pub tags: Vec<[u16; 2]>,
+    /// Options of the IPv4 header, a multiple of four bytes; in IPv6 nothing.
     pub ip_options: Vec<u8>,
+    /// Extension headers of IPv6: type, and units of eight bytes beyond the first; in IPv4 nothing.
+    pub extensions: Vec<(u8, u8)>,
     /// Options of the TCP header, a multiple of four bytes.
     pub tcp_options: Vec<u8>,
+    /// The packet's identification.
+    pub id: u32,
+    /// Which part of the packet it is; `None`: all of it.
+    pub part: Option<Part>,
     /// Bytes after the end of the IP packet.
     pub padding: usize,
-    /// Bytes that the IPv4 header claims to be there and that are not.
+    /// Bytes that the IP header claims to be there and that are not.
     pub claimed: u16,
     /// How the checksum field is filled.
     pub sum: Sum,
@@ -86,13 +113,18 @@ pub fn client(flags: u8) -> Segment {
         ends: Ends::Fixed(scene::CLIENT, scene::WEB),
         sender: scene::ROUTER_MAC,
         receiver: scene::FRONT_MAC,
+        protocol: TCP,
         flags,
         seq: if flags & SYN == 0 { CLIENT_ISN.wrapping_add(1) } else { CLIENT_ISN },
         ack: if flags & ACK == 0 { 0 } else { SERVER_ISN.wrapping_add(1) },
         data: Vec::new(),
         ttl: 57,
+        tags: Vec::new(),
         ip_options: Vec::new(),
+        extensions: Vec::new(),
         tcp_options: Vec::new(),
+        id: 0xbeef,
+        part: None,
         padding: 0,
         claimed: 0,
         sum: Sum::Whole,
@@ -100,10 +132,10 @@ pub fn client(flags: u8) -> Segment {
     }
 }
 
-/// A segment of a backend to the port that [`scene::CLIENT`] has there.
-pub fn server(backend: u32, flags: u8) -> Segment {
+/// A segment of a backend to the client, as that backend knows it.
+pub fn server(backend: u16, flags: u8) -> Segment {
     Segment {
-        ends: Ends::ToPortOf { backend, client: scene::CLIENT },
+        ends: Ends::Answer { backend, client: scene::CLIENT },
         sender: scene::server_of(backend).1,
         receiver: scene::BACK_MAC,
         seq: if flags & SYN == 0 { SERVER_ISN.wrapping_add(1) } else { SERVER_ISN },
@@ -113,12 +145,22 @@ pub fn server(backend: u32, flags: u8) -> Segment {
     }
 }
 
+/// A datagram of [`scene::CLIENT`] to [`scene::WEB`].
+pub fn datagram(length: usize) -> Segment {
+    Segment { protocol: UDP, ..client(0).data(length) }
+}
+
+/// A datagram of a backend to the client, as that backend knows it.
+pub fn answer(backend: u16, length: usize) -> Segment {
+    Segment { protocol: UDP, ..server(backend, 0).data(length) }
+}
+
 impl Segment {
     /// From another client; for a server's segment: to it.
     pub fn of(mut self, client: SocketAddrV4) -> Self {
         self.ends = match self.ends {
             Ends::Fixed(_, to) => Ends::Fixed(client, to),
-            Ends::ToPortOf { backend, .. } => Ends::ToPortOf { backend, client },
+            Ends::Answer { backend, .. } => Ends::Answer { backend, client },
         };
         self
     }
@@ -127,7 +169,7 @@ impl Segment {
     pub fn to(mut self, receiver: SocketAddrV4) -> Self {
         self.ends = match self.ends {
             Ends::Fixed(from, _) => Ends::Fixed(from, receiver),
-            Ends::ToPortOf { backend, .. } => Ends::Fixed(scene::server_of(backend).0, receiver),
+            Ends::Answer { backend, .. } => Ends::Fixed(scene::server_of(backend).0, receiver),
         };
         self
     }
@@ -152,9 +194,20 @@ impl Segment {
         Self { ttl, ..self }
     }
 
+    /// Behind a tag (type, TCI), inside of those that it has.
+    pub fn tag(mut self, kind: u16, tci: u16) -> Self {
+        self.tags.push([kind, tci]);
+        self
+    }
+
     /// With options in the IPv4 header.
     pub fn ip_options(self, options: &[u8]) -> Self {
         Self { ip_options: options.to_vec(), ..self }
+    }
+
+    /// With extension headers in front, where it is IPv6.
+    pub fn extensions(self, extensions: &[(u8, u8)]) -> Self {
+        Self { extensions: extensions.to_vec(), ..self }
     }
 
     /// With options in the TCP header.
@@ -162,12 +215,22 @@ impl Segment {
         Self { tcp_options: options.to_vec(), ..self }
     }
 
+    /// Only a part of it.
+    pub fn part(self, offset: usize, length: usize, more: bool) -> Self {
+        Self { part: Some(Part { offset, length, more }), ..self }
+    }
+
+    /// With another identification.
+    pub fn id(self, id: u32) -> Self {
+        Self { id, ..self }
+    }
+
     /// With bytes after the end of the IP packet.
     pub fn padding(self, padding: usize) -> Self {
         Self { padding, ..self }
     }
 
-    /// With an IPv4 header that claims more bytes than there are.
+    /// With an IP header that claims more bytes than there are.
     pub fn claiming(self, claimed: u16) -> Self {
         Self { claimed, ..self }
     }
@@ -183,34 +246,34 @@ impl Segment {
         self
     }
 
-    /// The frame, where the ends are known; panics where they are not.
+    /// The IPv4 frame, where the ends are known; panics where they are not.
     pub fn frame(&self) -> Vec<u8> {
+        self.frame_of(4)
+    }
+
+    /// The frame in a family, where the ends are known; panics where they are not.
+    pub fn frame_of(&self, version: u8) -> Vec<u8> {
         let Ends::Fixed(from, to) = self.ends else { panic!("the ends of {self:?} are found out by a case") };
-        self.frame_between(from, to)
+        let end = |of: SocketAddrV4| SocketAddr::new(kind::address(version, *of.ip()), of.port());
+        self.frame_between(end(from), end(to))
     }
 
     /// The frame.
-    pub fn frame_between(&self, from: SocketAddrV4, to: SocketAddrV4) -> Vec<u8> {
-        let mut frame = [&self.receiver[..], &self.sender, &[0x08, 0x00]].concat();
-        let ip_header = 20 + self.ip_options.len();
-        let tcp_header = 20 + self.tcp_options.len();
-        let length = (ip_header + tcp_header + self.data.len()) as u16 + self.claimed;
-        frame.extend([0x40 | (ip_header / 4) as u8, 0x10]);
-        frame.extend(length.to_be_bytes());
-        frame.extend([0xbe, 0xef, 0x40, 0x00, self.ttl, 6, 0, 0]);
-        frame.extend(from.ip().octets());
-        frame.extend(to.ip().octets());
-        frame.extend(&self.ip_options);
-        checksum::fill_ip(&mut frame);
-        frame.extend(from.port().to_be_bytes());
-        frame.extend(to.port().to_be_bytes());
-        frame.extend(self.seq.to_be_bytes());
-        frame.extend(self.ack.to_be_bytes());
-        frame.extend([((tcp_header / 4) << 4) as u8, self.flags, 0xfa, 0xf0, 0, 0, 0, 0]);
-        frame.extend(&self.tcp_options);
-        let data = frame.len();
-        frame.extend(&self.data);
-        self.fill_sum(&mut frame, data);
+    pub fn frame_between(&self, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+        let mut frame = [self.receiver, self.sender].concat();
+        for [kind, tci] in &self.tags {
+            frame.extend(kind.to_be_bytes());
+            frame.extend(tci.to_be_bytes());
+        }
+        let transport = self.transport(from, to);
+        let body = match self.part {
+            Some(Part { offset, length, .. }) => &transport[offset..(offset + length).min(transport.len())],
+            None => &transport,
+        };
+        let ip = frame.len() + 2;
+        frame.extend(self.headers(from, to, body.len()));
+        frame.extend(body);
+        checksum::fill_ip(&mut frame, ip);
         // Not zeros: a sum that ran over the packet's end would notice.
         frame.extend(std::iter::repeat_n(0xdb, self.padding));
         for (at, bytes) in &self.edits {
@@ -219,89 +282,94 @@ impl Segment {
         frame
     }
 
-    fn fill_sum(&self, frame: &mut [u8], data: usize) {
-        let field = match self.sum {
-            Sum::Whole => checksum::whole_tcp(frame),
-            Sum::Partial => checksum::partial_tcp(frame),
-            Sum::Raw(field) => field,
-            Sum::LooksPartial => {
-                let partial = checksum::partial_tcp(frame);
-                let mut fits = |word: u16| {
-                    frame[data..data + 2].copy_from_slice(&word.to_be_bytes());
-                    checksum::whole_tcp(frame) == partial
-                };
-                assert!((0..=u16::MAX).any(&mut fits), "no two bytes make the sum look partial");
-                partial
-            }
+    /// Transport header and data, with the checksum.
+    fn transport(&self, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+        let mut bytes = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+        if self.protocol == UDP {
+            bytes.extend(((8 + self.data.len()) as u16).to_be_bytes());
+            bytes.extend([0, 0]);
+        } else {
+            bytes.extend(self.seq.to_be_bytes());
+            bytes.extend(self.ack.to_be_bytes());
+            let header = 20 + self.tcp_options.len();
+            bytes.extend([((header / 4) << 4) as u8, self.flags, 0xfa, 0xf0, 0, 0, 0, 0]);
+            bytes.extend(&self.tcp_options);
+        }
+        let data = bytes.len();
+        bytes.extend(&self.data);
+        let length = bytes.len() + usize::from(self.claimed);
+        let partial = checksum::pseudo_header(from.ip(), to.ip(), self.protocol, length);
+        let at = if self.protocol == UDP { 6 } else { 16 };
+        let whole = |bytes: &[u8]| {
+            let sum = !checksum::sum(&[checksum::sum(bytes), partial].map(u16::to_be_bytes).concat());
+            if self.protocol == UDP && sum == 0 { 0xffff } else { sum }
         };
-        checksum::set_tcp(frame, field);
+        let mut searched = |wanted: u16| {
+            let mut fits = |word: u16| {
+                bytes[data..data + 2].copy_from_slice(&word.to_be_bytes());
+                whole(&bytes) == wanted
+            };
+            assert!((0..=u16::MAX).any(&mut fits), "no two bytes make the sum {wanted:#x}");
+            wanted
+        };
+        let field = match self.sum {
+            Sum::Whole => whole(&bytes),
+            Sum::Partial => partial,
+            Sum::Raw(field) => field,
+            Sum::LooksPartial => searched(partial),
+            Sum::Exactly(field) => searched(field),
+            Sum::OtherZero => !searched(0),
+        };
+        bytes[at..at + 2].copy_from_slice(&field.to_be_bytes());
+        bytes
     }
-}
 
-/// What a forwarded packet should look like: the packet that came in with new ends and MAC addresses, one hop less to
-/// live and both checksums from scratch.
-pub fn forwarded(
-    packet: &[u8],
-    macs: [[u8; 6]; 2],
-    (from, to): (SocketAddrV4, SocketAddrV4),
-    trust: u8,
-) -> Vec<u8> {
-    use lb_common::abi::checksums::{COMPLETE, KEEP_PARTIAL};
+    /// From the type of the packet on: the IP header and what stands between it and the transport's.
+    fn headers(&self, from: SocketAddr, to: SocketAddr, body: usize) -> Vec<u8> {
+        if from.is_ipv4() { self.ipv4(from, to, body) } else { self.ipv6(from, to, body) }
+    }
 
-    let field = checksum::tcp_field(packet);
-    let (whole, partial) = (checksum::whole_tcp(packet), checksum::partial_tcp(packet));
-    let mut out = packet.to_vec();
-    let tcp = 14 + usize::from(out[14] & 0x0f) * 4;
-    out[0..12].copy_from_slice(&macs.concat());
-    out[22] -= 1;
-    out[26..30].copy_from_slice(&from.ip().octets());
-    out[30..34].copy_from_slice(&to.ip().octets());
-    out[tcp..tcp + 2].copy_from_slice(&from.port().to_be_bytes());
-    out[tcp + 2..tcp + 4].copy_from_slice(&to.port().to_be_bytes());
-    checksum::fill_ip(&mut out);
-    let right = checksum::whole_tcp(&out);
-    let field = if field == partial && trust != COMPLETE {
-        if trust == KEEP_PARTIAL { checksum::partial_tcp(&out) } else { right }
-    } else if field == whole {
-        right
-    } else {
-        // A wrong sum stays wrong by as much: damage on the wire must not be repaired here.
-        checksum::sum(&[field, !whole, right].map(u16::to_be_bytes).concat())
-    };
-    checksum::set_tcp(&mut out, field);
-    out
-}
+    fn ipv4(&self, from: SocketAddr, to: SocketAddr, body: usize) -> Vec<u8> {
+        let header = 20 + self.ip_options.len();
+        let length = (header + body) as u16 + self.claimed;
+        let mut bytes = vec![0x08, 0x00, 0x40 | (header / 4) as u8, 0x10];
+        bytes.extend(length.to_be_bytes());
+        bytes.extend((self.id as u16).to_be_bytes());
+        let place = match self.part {
+            Some(Part { offset, more, .. }) => (offset / 8) as u16 | u16::from(more) << 13,
+            None => 0x4000,
+        };
+        bytes.extend(place.to_be_bytes());
+        bytes.extend([self.ttl, self.protocol, 0, 0]);
+        bytes.extend(kind::octets(from.ip()));
+        bytes.extend(kind::octets(to.ip()));
+        bytes.extend(&self.ip_options);
+        bytes
+    }
 
-/// The RST that a packet's sender should get.
-pub fn reset(packet: &[u8], seq: u32, ack: Option<u32>, trust: u8) -> Vec<u8> {
-    let tcp = 14 + usize::from(packet[14] & 0x0f) * 4;
-    let port = |at: usize| u16::from_be_bytes([packet[at], packet[at + 1]]);
-    let end = |address: Ipv4Addr, port: u16| SocketAddrV4::new(address, port);
-    let sender = end(checksum::address(packet, 26), port(tcp));
-    let receiver = end(checksum::address(packet, 30), port(tcp + 2));
-    let was_partial = checksum::tcp_field(packet) == checksum::partial_tcp(packet);
-    let stays_partial = trust == lb_common::abi::checksums::KEEP_PARTIAL && was_partial;
-    let mut sender_mac = [0; 6];
-    sender_mac.copy_from_slice(&packet[6..12]);
-    let mut receiver_mac = [0; 6];
-    receiver_mac.copy_from_slice(&packet[0..6]);
-    let segment = Segment {
-        ends: Ends::Fixed(receiver, sender),
-        sender: receiver_mac,
-        receiver: sender_mac,
-        flags: if ack.is_some() { RST | ACK } else { RST },
-        seq,
-        ack: ack.unwrap_or_default(),
-        ttl: 64,
-        ..client(RST)
-    };
-    let mut out = segment.frame();
-    // No service class, no identification (RFC 6864: a datagram that is not to be fragmented needs none), no window.
-    out[15] = 0;
-    out[18..20].fill(0);
-    out[48..50].fill(0);
-    checksum::fill_ip(&mut out);
-    let field = if stays_partial { checksum::partial_tcp(&out) } else { checksum::whole_tcp(&out) };
-    checksum::set_tcp(&mut out, field);
-    out
+    fn ipv6(&self, from: SocketAddr, to: SocketAddr, body: usize) -> Vec<u8> {
+        let mut between: Vec<(u8, Vec<u8>)> = Vec::new();
+        for (kind, more) in &self.extensions {
+            let mut header = vec![0, *more];
+            header.extend(std::iter::repeat_n(0x01, 6 + 8 * usize::from(*more)));
+            between.push((*kind, header));
+        }
+        if let Some(Part { offset, more, .. }) = self.part {
+            let place = (offset as u16 | u16::from(more)).to_be_bytes();
+            between.push((44, [&[0, 0], &place[..], &self.id.to_be_bytes()].concat()));
+        }
+        let kinds: Vec<u8> = between.iter().map(|(kind, _)| *kind).chain([self.protocol]).collect();
+        for (place, (_, header)) in between.iter_mut().enumerate() {
+            header[0] = kinds[place + 1];
+        }
+        let extensions: Vec<u8> = between.into_iter().flat_map(|(_, header)| header).collect();
+        let length = (extensions.len() + body) as u16 + self.claimed;
+        let mut bytes = vec![0x86, 0xdd, 0x61, 0x02, 0x03, 0x04];
+        bytes.extend(length.to_be_bytes());
+        bytes.extend([kinds[0], self.ttl]);
+        bytes.extend(kind::octets(from.ip()));
+        bytes.extend(kind::octets(to.ip()));
+        bytes.extend(extensions);
+        bytes
+    }
 }

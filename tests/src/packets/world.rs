@@ -1,15 +1,17 @@
 //! What a case needs of the place where it runs: tables to fill and read, and a packet to be run.
 
 use lb_common::{
-    Reason, Ticks,
+    Address, Reason, Ticks,
     abi::{
-        Account, Backend, Endpoint, EndpointKey, Flow, FlowKey, Interface, ProgramConfig, Service,
-        ServiceKey, Traffic,
+        Account, Backend, BucketKey, Endpoint, EndpointKey, Fragment, FragmentKey, Interface, ProgramConfig,
+        Ranges, RangesKey, Service, ServiceKey, Traffic, server_account, service_account,
     },
-    cell::{Phase, PortCell},
+    cell::{Owner, Phase, PortCell},
+    event::Event,
+    flow::{Bucket, FlowKey, Record, SLOTS},
 };
 
-use super::scene::{BLOCKS, LAST_ID};
+use super::scene::{BLOCKS, LAST_ID, LAST_SERVER};
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +26,7 @@ pub enum Action {
     Redirect,
 }
 
-/// A place where packets meet tables.
+/// A place where packets meet tables: what both families share.
 pub trait World {
     /// The constants of the program.
     fn config(&self) -> ProgramConfig;
@@ -37,78 +39,206 @@ pub trait World {
     /// The shortest packet that can be run: the kernel's test-run wants an Ethernet header.
     fn shortest(&self) -> usize;
 
-    /// Add or replace a service.
-    fn set_service(&mut self, key: ServiceKey, service: Service);
-    /// The services.
-    fn services(&self) -> Vec<(ServiceKey, Service)>;
     /// Write slots of the ring.
-    fn set_ring(&mut self, offset: u32, ring: &[u32]);
-    /// Write a backend.
-    fn set_backend(&mut self, id: u32, backend: Backend);
-    /// A backend.
-    fn backend_at(&self, id: u32) -> Backend;
+    fn set_ring(&mut self, offset: u32, slots: &[u32]);
     /// Write an interface.
     fn set_interface(&mut self, id: u16, interface: Interface);
     /// An interface.
     fn interface_at(&self, id: u16) -> Interface;
-    /// Add an endpoint.
-    fn set_endpoint(&mut self, key: EndpointKey, endpoint: Endpoint);
-    /// Write a port cell.
-    fn set_cell(&mut self, index: u32, cell: PortCell);
-    /// A port cell.
-    fn cell_at(&self, index: u32) -> PortCell;
-    /// Add or replace a flow.
-    fn set_flow(&mut self, key: FlowKey, flow: Flow);
-    /// All flows.
-    fn flows(&self) -> Vec<(FlowKey, Flow)>;
     /// Write an account.
-    fn set_account(&mut self, id: u32, account: Account);
+    fn set_account(&mut self, row: u32, account: Account);
     /// An account.
-    fn account_at(&self, id: u32) -> Account;
+    fn account_at(&self, row: u32) -> Account;
     /// Packets and bytes of a backend, over all CPUs.
-    fn traffic_of(&self, id: u32) -> Traffic;
+    fn traffic_of(&self, id: u16) -> Traffic;
     /// The counter of a reason, over all CPUs.
-    fn reason(&self, service: u32, reason: Reason) -> u64;
+    fn reason(&self, service: u16, reason: Reason) -> u64;
+    /// Since when no backend of a service has had room.
+    fn full_at(&self, service: u16) -> u32;
+    /// Write it.
+    fn set_full_at(&mut self, service: u16, since: u32);
+    /// The tokens for ICMP errors.
+    fn errors(&self) -> u64;
+    /// Write them.
+    fn set_errors(&mut self, word: u64);
+    /// Let every event be told again that a tick's sampling holds back.
+    fn open_gates(&mut self);
+    /// What has been told since the last time.
+    fn events(&mut self) -> Vec<Event>;
 
-    /// Port cells in all.
+    /// Port cells of one family.
     fn cell_count(&self) -> u32 {
         BLOCKS * self.config().ports.count()
     }
+}
 
-    /// Let time pass: everything that has a time stamp becomes older by `span`.
-    fn age(&mut self, span: Ticks) {
-        for (key, mut flow) in self.flows() {
-            flow.seen = flow.seen.wrapping_sub(span.raw());
-            self.set_flow(key, flow);
-        }
-        for index in 0..self.cell_count() {
-            let mut cell = self.cell_at(index);
-            if cell.owner.phase() != Phase::Free {
-                cell.seen = cell.seen.wrapping_sub(span.raw());
-                self.set_cell(index, cell);
+/// The tables of one family.
+pub trait Store<A: Address>: World {
+    /// Add or replace a service.
+    fn set_service(&mut self, key: ServiceKey<A>, service: Service);
+    /// Remove a service.
+    fn remove_service(&mut self, key: ServiceKey<A>);
+    /// The services.
+    fn services(&self) -> Vec<(ServiceKey<A>, Service)>;
+    /// Add or replace the ranges of an address.
+    fn set_ranges(&mut self, key: RangesKey<A>, ranges: Ranges);
+    /// Write a backend.
+    fn set_backend(&mut self, id: u16, backend: Backend<A>);
+    /// A backend.
+    fn backend_at(&self, id: u16) -> Backend<A>;
+    /// Write a source address.
+    fn set_source(&mut self, number: u16, address: A);
+    /// A source address.
+    fn source_at(&self, number: u16) -> A;
+    /// Add an endpoint.
+    fn set_endpoint(&mut self, key: EndpointKey<A>, endpoint: Endpoint);
+    /// Write a port cell.
+    fn set_cell(&mut self, index: u32, cell: PortCell<A>);
+    /// A port cell.
+    fn cell_at(&self, index: u32) -> PortCell<A>;
+    /// Write a bucket of the flow table.
+    fn set_bucket(&mut self, index: u32, bucket: Bucket<A>);
+    /// A bucket of the flow table.
+    fn bucket_at(&self, index: u32) -> Bucket<A>;
+    /// Write the way of a fragmented packet.
+    fn set_fragment(&mut self, key: FragmentKey<A>, fragment: Fragment<A>);
+    /// The ways of fragmented packets.
+    fn fragments(&self) -> Vec<(FragmentKey<A>, Fragment<A>)>;
+    /// Write a source address's tokens.
+    fn set_tokens(&mut self, key: BucketKey<A>, word: u64);
+    /// The tokens of all source addresses.
+    fn all_tokens(&self) -> Vec<(BucketKey<A>, u64)>;
+}
+
+/// Buckets of a family's flow table.
+pub fn buckets<A: Address>(config: &ProgramConfig) -> u32 {
+    config.bucket_masks[if A::VERSION == 4 { 0 } else { 1 }] + 1
+}
+
+/// A slot of the flow table that is not free.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot<A: Address> {
+    /// Its bucket.
+    pub bucket: u32,
+    /// Who holds it.
+    pub owner: Owner,
+    /// The flow.
+    pub record: Record<A>,
+}
+
+impl<A: Address> Slot<A> {
+    /// Whose it is.
+    pub fn key(&self) -> FlowKey<A> {
+        FlowKey::of(self.owner, &self.record)
+    }
+}
+
+/// All slots that are not free.
+pub fn slots<A: Address>(world: &impl Store<A>) -> Vec<Slot<A>> {
+    let mut found = Vec::new();
+    for index in 0..buckets::<A>(&world.config()) {
+        let bucket = world.bucket_at(index);
+        for place in 0..SLOTS {
+            let (owner, record) = (bucket.owners[place], bucket.records[place]);
+            if owner.phase() != Phase::Free {
+                found.push(Slot { bucket: index, owner, record });
             }
         }
-        for (key, mut service) in self.services() {
-            service.empty_since = service.empty_since.wrapping_sub(span.raw());
-            self.set_service(key, service);
+    }
+    found
+}
+
+/// Put a flow where it belongs; panics where both its buckets are full.
+pub fn add_slot<A: Address>(world: &mut impl Store<A>, owner: Owner, record: Record<A>) {
+    let config = world.config();
+    let key = FlowKey::of(owner, &record);
+    for index in key.buckets(config.seed, buckets::<A>(&config) - 1) {
+        let mut bucket = world.bucket_at(index);
+        if let Some(place) = (0..SLOTS).find(|place| bucket.owners[*place].phase() == Phase::Free) {
+            bucket.owners[place] = owner;
+            bucket.records[place] = record;
+            world.set_bucket(index, bucket);
+            return;
         }
     }
+    panic!("no room for {key:?}");
+}
+
+/// Let time pass: everything that has a time stamp becomes older by `span`.
+pub fn age<A: Address>(world: &mut impl Store<A>, span: Ticks) {
+    let micros = (u64::from(span.raw()) << Ticks::SHIFT) / 1_000;
+    let older = |stamp: u32| stamp.wrapping_sub(span.raw());
+    for index in 0..buckets::<A>(&world.config()) {
+        let mut bucket = world.bucket_at(index);
+        for place in 0..SLOTS {
+            let (owner, record) = (bucket.owners[place], &mut bucket.records[place]);
+            record.seen = older(record.seen);
+            let mode = world.backend_at(record.backend).mode;
+            if lb_common::abi::mode::is_one_sided(mode) {
+                record.word = older(record.word);
+            } else if owner.phase() == Phase::Embryonic {
+                record.word = record.word.wrapping_sub(micros as u32);
+            }
+        }
+        world.set_bucket(index, bucket);
+    }
+    for index in 0..world.cell_count() {
+        let mut cell = world.cell_at(index);
+        if cell.owner.phase() != Phase::Free {
+            cell.seen = older(cell.seen);
+            if cell.owner.phase() == Phase::Embryonic {
+                cell.word = cell.word.wrapping_sub(micros as u32);
+            }
+            world.set_cell(index, cell);
+        }
+    }
+    for (key, mut service) in world.services() {
+        service.empty_since = older(service.empty_since);
+        world.set_service(key, service);
+    }
+    for (key, mut fragment) in world.fragments() {
+        fragment.seen = older(fragment.seen);
+        world.set_fragment(key, fragment);
+    }
+    let earlier = |word: u64| u64::from(older((word >> 32) as u32)) << 32 | word & 0xffff_ffff;
+    for (key, word) in world.all_tokens() {
+        world.set_tokens(key, earlier(word));
+    }
+    let word = world.errors();
+    if word != 0 {
+        world.set_errors(earlier(word));
+    }
+    for service in 0..=LAST_ID {
+        let since = world.full_at(service);
+        if since != 0 {
+            world.set_full_at(service, older(since));
+        }
+    }
+    world.open_gates();
 }
 
 /// Everything that counts, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counters {
     /// By service and reason, what is not zero.
-    pub reasons: Vec<(u32, Reason, u64)>,
-    /// By backend.
-    pub accounts: Vec<Account>,
+    pub reasons: Vec<(u16, Reason, u64)>,
+    /// By row, those of the scene.
+    pub accounts: Vec<(u32, Account)>,
     /// By backend.
     pub traffic: Vec<Traffic>,
 }
 
+/// The rows of accounts that the scene uses: of backends, of servers, of services.
+pub fn rows() -> Vec<u32> {
+    let backends = (0..=LAST_ID).map(u32::from);
+    let servers = (1..=LAST_SERVER).map(server_account);
+    let services = (1..=LAST_ID).map(service_account);
+    backends.chain(servers).chain(services).collect()
+}
+
 impl Counters {
     /// Read them all.
-    pub fn of(world: &dyn World) -> Self {
+    pub fn of(world: &impl World) -> Self {
         let ids = 0..=LAST_ID;
         let pairs = ids.clone().flat_map(|service| Reason::ALL.map(|reason| (service, reason)));
         Self {
@@ -116,7 +246,7 @@ impl Counters {
                 .map(|(service, reason)| (service, reason, world.reason(service, reason)))
                 .filter(|(.., count)| *count != 0)
                 .collect(),
-            accounts: ids.clone().map(|id| world.account_at(id)).collect(),
+            accounts: rows().into_iter().map(|row| (row, world.account_at(row))).collect(),
             traffic: ids.map(|id| world.traffic_of(id)).collect(),
         }
     }

@@ -7,10 +7,10 @@ use lb_common::{
 };
 
 use crate::packets::{
-    Case, Fact,
-    expect::{dropped, to_backend, to_one_of},
+    Case, Expect, Fact,
+    expect::{reset, to_backend, to_one_of},
     scene::{A, A2, ADMIN, B, CLIENT, FOUR_PORTS, OTHER, THIRD, WEB_ID},
-    segment::{SYN, client},
+    segment::{CLIENT_ISN, SYN, client},
 };
 
 /// Eight draws miss one of two backends once in 128 times; four times in a row once in 268 million.
@@ -18,6 +18,11 @@ const TRIES: u32 = 4;
 
 fn round_robin() -> Fact {
     Fact::Algorithm(WEB_ID, algorithm::ROUND_ROBIN)
+}
+
+/// The ring names backends, and none of them can take it.
+fn refused() -> Expect {
+    reset(Reason::NoBackendReset, 0, Some(CLIENT_ISN + 1)).counted(WEB_ID, Reason::BackendsFull)
 }
 
 pub(super) fn cases() -> Vec<Case> {
@@ -70,12 +75,12 @@ pub(super) fn cases() -> Vec<Case> {
             .tries(TRIES),
         Case::new("a slot that names another service's backend is not followed")
             .given(Fact::Ring(WEB_ID, vec![A2]))
-            .send(client(SYN), dropped(Reason::NoBackendHold), &[]),
-        Case::new("a ring of backends that are all closed to new connections is about to be replaced: the SYN waits")
+            .send(client(SYN), refused(), &[]),
+        Case::new("a ring of backends that are all closed to new connections has no room: the SYN gets what the policy says")
             .given(Fact::State(A, backend_state::CLOSED_TO_NEW))
-            .send(client(SYN), dropped(Reason::NoBackendHold), &[])
+            .send(client(SYN), refused(), &[])
             .given(round_robin())
-            .send(client(SYN), dropped(Reason::NoBackendHold), &[]),
+            .send(client(SYN), refused(), &[]),
         Case::new("the other service on the same address has backends of its own").send(
             client(SYN).of(CLIENT).to(ADMIN),
             to_backend(A2).opens(A2),

@@ -147,7 +147,7 @@ fn late() -> Vec<Case> {
             .send(client(SYN), to_backend(A).opens(A), &[Embryonic]),
         Case::new("a port that changes hands is not taken").given(connection(Life::Busy)).send(
             client(SYN),
-            reset(Reason::PortsExhausted, 0, Some(CLIENT_ISN + 1)),
+            reset(Reason::PortsExhausted, 0, Some(CLIENT_ISN + 1)).opens(A).closes(A),
             &[Busy],
         ),
         Case::new("an answer to a port outside of the ranges is the host's")

@@ -3,17 +3,28 @@
 mod algorithms;
 mod checksums;
 mod closing;
+mod cuts;
+mod datagrams;
+mod events;
 mod foreign;
+mod limits;
 mod malformed;
+mod messages;
+mod modes;
+mod naming;
 mod opening;
+mod parts;
 mod ports;
+mod pressure;
 mod refusing;
+mod sizes;
+mod slots;
 
 use super::Case;
 
-/// All cases.
+/// All cases, each in its families.
 pub fn all() -> Vec<Case> {
-    [
+    let tables = [
         opening::cases(),
         algorithms::cases(),
         closing::cases(),
@@ -22,6 +33,17 @@ pub fn all() -> Vec<Case> {
         foreign::cases(),
         malformed::cases(),
         checksums::cases(),
-    ]
-    .concat()
+        modes::cases(),
+        datagrams::cases(),
+        naming::cases(),
+        parts::cases(),
+        messages::cases(),
+        sizes::cases(),
+        pressure::cases(),
+        slots::cases(),
+        limits::cases(),
+        cuts::cases(),
+        events::cases(),
+    ];
+    tables.into_iter().flatten().flat_map(Case::in_its_families).collect()
 }

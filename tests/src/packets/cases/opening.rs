@@ -7,8 +7,9 @@ use lb_common::{
 };
 
 use crate::packets::{
-    Case, Fact, Life, Segment,
-    expect::{dropped, to_backend, to_client},
+    Case, Expect, Fact, Life, Segment,
+    expect::{complained, dropped, to_backend, to_client},
+    message::Trouble,
     scene::{A, B, CLIENT, FOUR_PORTS, FRONT, OTHER, WEB_ID},
     segment::{ACK, CLIENT_ISN, PSH, SERVER_ISN, SYN, client, server},
 };
@@ -80,6 +81,10 @@ fn handshakes() -> Vec<Case> {
     ]
 }
 
+fn expired() -> Expect {
+    complained(Reason::TtlExceeded, Trouble::TimeExceeded)
+}
+
 fn data() -> Vec<Case> {
     let exit = Fact::Exit(FRONT, exit::REDIRECT);
     vec![
@@ -113,11 +118,11 @@ fn data() -> Vec<Case> {
             to_backend(A),
             &[Established],
         ),
-        Case::new("a packet with TTL 1 is dropped in either direction, and the connection stays")
+        Case::new("a packet with TTL 1 is answered with time exceeded in either direction, and the connection stays")
             .given(established())
-            .send(client(ACK).ttl(1), dropped(Reason::TtlExceeded), &[Established])
-            .send(client(ACK).ttl(0), dropped(Reason::TtlExceeded), &[Established])
-            .send(server(A, ACK).ttl(1), dropped(Reason::TtlExceeded), &[Established])
+            .send(client(ACK).ttl(1), expired(), &[Established])
+            .send(client(ACK).ttl(0).data(400), expired(), &[Established])
+            .send(server(A, ACK).ttl(1), expired(), &[Established])
             .send(client(ACK), to_backend(A), &[Established]),
         Case::new("a backend without a known next hop gets nothing, and its connections wait")
             .given(established())

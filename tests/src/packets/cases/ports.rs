@@ -2,13 +2,15 @@
 
 use lb_common::{
     Reason,
-    cell::Phase::{Answered, Busy, Closed, Embryonic, Established, Resting},
+    cell::Phase::{self, Answered, Busy, Closed, Embryonic, Established, Resting},
 };
 
 use crate::packets::{
     Case, Fact, Life,
     expect::{reset, reset_on, to_backend, to_client},
-    scene::{A, A2, ADMIN, ADMIN_ID, B, CLIENT, FOUR_PORTS, NO_PORTS, OTHER, THIRD, WEB_ID},
+    scene::{
+        A, A2, ADMIN, ADMIN_ID, B, CLIENT, EIGHT_PORTS, ELEVEN_PORTS, FOUR_PORTS, NO_PORTS, OTHER, THIRD, WEB_ID,
+    },
     segment::{ACK, CLIENT_ISN, SERVER_ISN, SYN, client, server},
 };
 
@@ -27,7 +29,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 fn exhausted() -> Vec<Case> {
-    let refused = |reason| reset(reason, 0, Some(CLIENT_ISN + 1));
+    let refused = |reason| reset(reason, 0, Some(CLIENT_ISN + 1)).opens(A).closes(A);
     vec![
         Case::new("when all ports are held by living connections a SYN gets a RST, and they live on")
             .given(other(0, Life::Established, 7_200_000))
@@ -39,16 +41,26 @@ fn exhausted() -> Vec<Case> {
             &[],
         ),
         Case::new("a full flow table refuses a connection and gives its port back")
-            .ports(FOUR_PORTS)
-            .flows(1)
-            .given(other(0, Life::Established, 0))
-            .send(client(SYN), refused(Reason::FlowTableFull).opens(A).closes(A), &[Established, Resting])
-            .send(client(ACK).of(OTHER), to_backend(A), &[Established, Resting]),
-        Case::new("room in the flow table is there again once a connection has gone")
-            .flows(1)
-            .given(other(0, Life::ClosedByClient, 90_000))
-            .send(client(SYN), to_backend(A).opens(A), &[Embryonic]),
+            .ports(ELEVEN_PORTS)
+            .buckets(1)
+            .given(Fact::Crowd(A, Life::Established, 0))
+            .send(
+                client(SYN),
+                refused(Reason::FlowTableFull).tells_pressure(A, Reason::FlowTableFull),
+                &with(Established, Resting),
+            )
+            .send(client(ACK), reset(Reason::NoFlow, SERVER_ISN + 1, None), &with(Established, Resting)),
+        Case::new("room in the flow table is there again once a port has changed hands")
+            .ports(EIGHT_PORTS)
+            .buckets(1)
+            .given(Fact::Crowd(A, Life::ClosedByClient, 90_000))
+            .send(client(SYN), to_backend(A).opens(A), &with(Closed, Embryonic)[1..]),
     ]
+}
+
+/// Eight of one phase and one of another.
+fn with(eight: Phase, one: Phase) -> Vec<Phase> {
+    [vec![eight; 8], vec![one]].concat()
 }
 
 fn order() -> Vec<Case> {
@@ -139,7 +151,7 @@ fn other_port(place: u32) -> std::net::SocketAddrV4 {
 }
 
 fn displaced() -> Vec<Case> {
-    let refused = || reset(Reason::PortsExhausted, 0, Some(CLIENT_ISN + 1));
+    let refused = || reset(Reason::PortsExhausted, 0, Some(CLIENT_ISN + 1)).opens(A).closes(A);
     let displaces = || to_backend(A).opens(A).closes(A).counted(WEB_ID, Reason::EmbryoDisplaced);
     vec![
         Case::new("a handshake of less than a second is not displaced")
@@ -205,7 +217,11 @@ fn shared() -> Vec<Case> {
                 life: Life::Established,
                 age: 0,
             })
-            .send(client(SYN), reset(Reason::PortsExhausted, 0, Some(CLIENT_ISN + 1)), &[Established]),
+            .send(
+                client(SYN),
+                reset(Reason::PortsExhausted, 0, Some(CLIENT_ISN + 1)).opens(A).closes(A),
+                &[Established],
+            ),
         Case::new("another server has ports of its own")
             .given(other(0, Life::Established, 0))
             .given(Fact::Ring(WEB_ID, vec![B]))

@@ -178,7 +178,7 @@ impl Site {
         // Service 1 answers on a range of ports too.
         let mut ranges = Ranges { ranges: [[1, 0]; 8] };
         ranges.ranges[0] = [9000, 9009];
-        half.ranges.put(RangesKey { address: virtual_address(1), protocol: TCP, pad: [0; 3] }, ranges);
+        half.ranges.put(RangesKey { address: virtual_address(1), protocol: TCP.into() }, ranges);
         let key = ServiceKey { address: virtual_address(1), port: port(9000), protocol: TCP, range: 1 };
         half.services.put(key, self.service(&PLANS[0]));
     }

@@ -250,5 +250,5 @@ fn set_range<A: Kind>(world: &mut impl Store<A>, first: u16, last: u16) {
     let mut ranges = [[1, 0]; RANGES];
     ranges[0] = [first, last];
     let protocol = if key.protocol == 0 { TCP } else { key.protocol };
-    world.set_ranges(RangesKey { address: key.address, protocol, pad: [0; 3] }, Ranges { ranges });
+    world.set_ranges(RangesKey { address: key.address, protocol: protocol.into() }, Ranges { ranges });
 }

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 
 use super::{
     Event,
@@ -77,6 +80,8 @@ pub struct Controller {
     /// Whose connections are being ended, and until when at most.
     pub(super) cuts: BTreeMap<String, Moment>,
     quiet: HashMap<BackendAt, bool>,
+    /// The capture that is going on, or the last one.
+    pub(super) capturing: Option<JoinHandle<()>>,
 }
 
 impl Controller {
@@ -134,6 +139,7 @@ impl Controller {
             published: None,
             cuts: BTreeMap::new(),
             quiet: HashMap::new(),
+            capturing: None,
         }
     }
 

@@ -10,6 +10,7 @@ mod controller;
 mod cuts;
 mod evidence;
 pub mod machine;
+mod observe;
 mod probers;
 mod publication;
 mod report;
@@ -17,6 +18,7 @@ mod requests;
 mod services;
 pub mod start;
 mod state;
+mod trace;
 mod ways;
 
 use crate::{

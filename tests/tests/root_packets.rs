@@ -75,7 +75,10 @@ fn agree_about(packets: u64, seed: u64) {
             let begun = Instant::now();
             // The model's clock stands still. Where the kernel's has moved on meanwhile, the round is run again.
             while !agrees().unwrap_or_else(|why| panic!("{name}, seed {seed}: {why}")) {
-                assert!(begun.elapsed() < Duration::from_secs(60), "no round of seed {seed} fits into a tick");
+                assert!(
+                    begun.elapsed() < Duration::from_secs(60),
+                    "no round of seed {seed} fits into a tick"
+                );
             }
         }
     }

@@ -177,6 +177,9 @@ impl Task {
                 () = self.cutting.due() => self.cut(),
                 events = next(self.events.as_mut()) => self.heard(&events),
                 packets = captured(self.capture.as_mut()) => self.show(packets),
+                () = tokio::task::yield_now(), if self.dataplane.is_hunting() => {
+                    self.cutting.begin(&self.dataplane.hunt());
+                }
                 _ = seconds.tick() => self.second(),
                 // One slice a turn: what is to be published never waits for a whole sweep.
                 () = tokio::task::yield_now(), if self.sweeping => self.sweep(),

@@ -16,7 +16,7 @@ use lb_tests::{
         world::{Counters, slots},
     },
 };
-use lb_userspace::dataplane::attach::OBJECT;
+use lb_userspace::dataplane::OBJECT;
 
 /// What the verifier may spend on the hot path, on any kernel (issue 1); it gives up at a million.
 const MOST_VERIFIED: u32 = 200_000;

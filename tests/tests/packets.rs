@@ -230,9 +230,12 @@ where
         if chance.once_in(64) {
             Fact::Cut(chance.of(&[scene::CLIENT, scene::OTHER])).apply::<K>(&mut model);
         }
-        let owed = slack::<K>(&model).map_err(|why| format!("after packet {number}, {packet:02x?}: {why}"))?;
+        let owed =
+            slack::<K>(&model).map_err(|why| format!("after packet {number}, {packet:02x?}: {why}"))?;
         if owed.iter().any(|owed| *owed != 0) {
-            return Err(format!("after packet {number} of {setting:?}, {packet:02x?}: accounts are off by {owed:?}"));
+            return Err(format!(
+                "after packet {number} of {setting:?}, {packet:02x?}: accounts are off by {owed:?}"
+            ));
         }
     }
     Ok(())
@@ -265,7 +268,8 @@ where
         for place in 0..SLOTS {
             let known = u64::from(K::of(*scene::CLIENT.ip()).tag()) << 32
                 | u64::from(scene::CLIENT.port().to_be()) << 16;
-            bucket.owners[place] = Owner(if chance.once_in(2) { known | chance.below(1 << 16) } else { chance.next() });
+            bucket.owners[place] =
+                Owner(if chance.once_in(2) { known | chance.below(1 << 16) } else { chance.next() });
             bucket.records[place].way = Way(chance.next() >> chance.below(64));
             bucket.records[place].backend = chance.below(6) as u16;
             bucket.records[place].service = chance.below(4) as u16;

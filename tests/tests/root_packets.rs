@@ -16,7 +16,7 @@ use lb_tests::{
         world::{Counters, slots},
     },
 };
-use lb_userspace::dataplane::attach::OBJECT;
+use lb_userspace::dataplane::OBJECT;
 
 /// What the verifier may spend on the hot path, on any kernel (issue 1); it gives up at a million.
 const MOST_VERIFIED: u32 = 200_000;
@@ -75,7 +75,10 @@ fn agree_about(packets: u64, seed: u64) {
             let begun = Instant::now();
             // The model's clock stands still. Where the kernel's has moved on meanwhile, the round is run again.
             while !agrees().unwrap_or_else(|why| panic!("{name}, seed {seed}: {why}")) {
-                assert!(begun.elapsed() < Duration::from_secs(60), "no round of seed {seed} fits into a tick");
+                assert!(
+                    begun.elapsed() < Duration::from_secs(60),
+                    "no round of seed {seed} fits into a tick"
+                );
             }
         }
     }

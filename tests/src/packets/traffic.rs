@@ -124,11 +124,8 @@ fn an_error(chance: &mut Chance, version: u8) -> Vec<u8> {
     let sender = chance.of(&[CLIENT, CLIENT, OTHER]);
     let port = SocketAddrV4::new(SOURCE, chance.of(&[2000, 2001, 2002, 61_000]));
     let ends = chance.of(&[(WEB, sender), (port, SERVER_A), (sender, SERVER_A), (sender, WEB)]);
-    let about = if chance.once_in(2) {
-        about_answer(trouble, said)
-    } else {
-        about_forwarded(trouble, A, said)
-    };
+    let about =
+        if chance.once_in(2) { about_answer(trouble, said) } else { about_forwarded(trouble, A, said) };
     let mut about: Complaint = about.bytes(chance.of(&[7, 8, 9, 20, 98])).foreign(ends.0, ends.1);
     if chance.once_in(8) {
         about = about.tag(0x8100, 5);
@@ -137,9 +134,7 @@ fn an_error(chance: &mut Chance, version: u8) -> Vec<u8> {
         about = about.ttl(1);
     }
     let end = |of| super::ends::end_in(version, of);
-    let tunnel = chance.once_in(4).then(|| {
-        (end(SocketAddrV4::new(SOURCE, 0)).ip(), end(SERVER_A).ip())
-    });
+    let tunnel = chance.once_in(4).then(|| (end(SocketAddrV4::new(SOURCE, 0)).ip(), end(SERVER_A).ip()));
     about.frame((end(ends.0), end(ends.1)), tunnel)
 }
 

@@ -60,7 +60,7 @@ where
                 self.traffic.ask(from, service, said);
             }
             9..=14 => {
-                let way = self.traffic.way(self.dice.next());
+                let way = self.traffic.way(self.dice.roll());
                 if let Some(way) = way.filter(|way| way.client.address.number() < client::<A>(LOYAL).number())
                 {
                     self.traffic.answer(&way, said);
@@ -122,7 +122,7 @@ where
 }
 
 fn site(dice: &mut Dice) -> Site {
-    Site { seed: dice.next(), buckets: 1 << dice.below(3), ..Site::default() }
+    Site { seed: dice.roll(), buckets: 1 << dice.below(3), ..Site::default() }
 }
 
 /// Several CPUs and the agent, in an order that the seed decides.
@@ -138,7 +138,7 @@ where
     let loyal = connect(&traffic, &mut dice);
     let mut cpus: Vec<Box<dyn FnOnce() + Send + '_>> = Vec::new();
     for _ in 0..2 + dice.below(2) {
-        let cpu = Cpu { traffic: &traffic, loyal: &loyal, dice: Dice(dice.next()) };
+        let cpu = Cpu { traffic: &traffic, loyal: &loyal, dice: Dice(dice.roll()) };
         cpus.push(Box::new(move || cpu.run(20)));
     }
     let world = &world;
@@ -148,7 +148,7 @@ where
         agent.sweep::<A>(world);
     }));
     let rarity = [2, 5, 20, 100][dice.below(4) as usize];
-    pace::race(Order::Drawn(Dice(dice.next()), rarity), cpus);
+    pace::race(Order::Drawn(Dice(dice.roll()), rarity), cpus);
     settled::<A>(world);
 }
 
@@ -301,7 +301,9 @@ fn a_port_is_never_taken_from_under_a_flow_that_its_client_marks() {
         let (there, traffic) = (&world, &traffic);
         let cpus: Vec<Box<dyn FnOnce() + Send + '_>> = vec![
             Box::new(move || flows::unlink(&key, cell, there)),
-            Box::new(move || drop(traffic.ask(from, 1, Said::Finish))),
+            Box::new(move || {
+                traffic.ask(from, 1, Said::Finish);
+            }),
         ];
         pace::race(Order::Written(vec![(1, 400), (0, 1 + dice.below(60))]), cpus);
         assert!(flows::find(&key, &world).is_none(), "a flow is left that leads to another client's port");
@@ -324,8 +326,8 @@ where
         let start = Barrier::new(CPUS + 1);
         std::thread::scope(|scope| {
             for _ in 0..CPUS {
-                let cpu = Cpu { traffic: &traffic, loyal: &loyal, dice: Dice(dice.next()) };
-                let pace = Pace::Random(Dice(dice.next()), 50);
+                let cpu = Cpu { traffic: &traffic, loyal: &loyal, dice: Dice(dice.roll()) };
+                let pace = Pace::Random(Dice(dice.roll()), 50);
                 let start = &start;
                 scope.spawn(move || {
                     pace::walk(Some(pace));

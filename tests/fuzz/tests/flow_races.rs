@@ -16,12 +16,13 @@ use lb_ebpf::{
 use lb_fuzz::{
     Site, World,
     agent::{self, Agent},
+    claims::Claims,
     inspect::inspect,
     pace::{self, Dice, Order, Pace},
     packets::{End, Numbered, port},
     site::{PLANS, SERVICE_PORT, client, plan_of},
     traffic::{Said, Taken, Traffic},
-    world::{Claims, Has},
+    world::Has,
 };
 
 /// Clients from this number on are left alone once they are connected.
@@ -164,9 +165,10 @@ where
     inspect(world, true);
 }
 
-/// Run `body` for seeds from the one of `LB_SEED` on, or from 0; a failure names the seed.
+/// Run `body` for `count` seeds from 0 on; `LB_SEED` and `LB_SEEDS` say otherwise. A failure names its seed.
 fn seeds(count: u64, body: impl Fn(u64) + std::panic::RefUnwindSafe) {
-    let first = std::env::var("LB_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
+    let number = |name| std::env::var(name).ok().and_then(|number| number.parse().ok());
+    let (first, count) = (number("LB_SEED").unwrap_or(0), number("LB_SEEDS").unwrap_or(count));
     for seed in first..first + count {
         let ran = std::panic::catch_unwind(|| body(seed));
         assert!(ran.is_ok(), "fails with LB_SEED={seed}");
@@ -175,7 +177,7 @@ fn seeds(count: u64, body: impl Fn(u64) + std::panic::RefUnwindSafe) {
 
 #[test]
 fn any_order_of_accesses_leaves_the_tables_whole() {
-    seeds(2_000, |seed| {
+    seeds(1_000, |seed| {
         interleaved::<Be32>(seed);
         interleaved::<Be128>(seed);
     });
@@ -218,7 +220,7 @@ fn end(world: &World, number: u32) {
 #[test]
 fn two_cpus_that_add_the_same_flow_never_both_succeed() {
     let won = Mutex::new([0; 3]);
-    seeds(6_000, |seed| {
+    seeds(4_000, |seed| {
         let mut dice = Dice(seed);
         let world = Site { buckets: 1 << dice.below(2), seed, ..Site::default() }.build();
         // Others fill the table. Who ends meanwhile makes the two choose different slots.
@@ -350,7 +352,7 @@ where
 
 #[test]
 fn cpus_at_large_leave_the_tables_whole() {
-    seeds(20, |seed| {
+    seeds(10, |seed| {
         at_large::<Be32>(seed, 40);
         at_large::<Be128>(seed, 40);
     });

@@ -154,7 +154,11 @@ pub fn insert<A: Address, T: Tables<A>>(
             continue;
         }
         let busy = Owner::next(former, key.client, key.client_port, Phase::Busy);
-        if worth == Worth::NONE || !seize(slot, former, busy, (old.way.cell(), port), tables) {
+        // A port that changes hands already is somebody else's to settle, and its flow with it.
+        if worth == Worth::NONE
+            || port.phase() == Phase::Busy
+            || !seize(slot, former, busy, (old.way.cell(), port), tables)
+        {
             continue;
         }
         if former.is_live() || port.is_live() {

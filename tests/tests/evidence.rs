@@ -21,7 +21,8 @@ const LIMIT: Duration = Duration::from_secs(15);
 /// The probe that a refusal triggers has decided within this time.
 const AT_ONCE: Duration = Duration::from_millis(100);
 /// A check's interval may be this much shorter than ten seconds, by jitter and by what has passed of it.
-const CHECKED: &str = "check = { type = \"http\", path = \"/ping\", interval = \"10s\", timeout = \"250ms\" }";
+const CHECKED: &str =
+    "check = { type = \"http\", path = \"/ping\", interval = \"10s\", timeout = \"250ms\" }";
 
 /// A web server that says its name and counts its checks.
 struct Web {

@@ -2,11 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use lb_common::{
-    Reason,
-    abi::mode,
-    cell::Phase::Established,
-};
+use lb_common::{Reason, abi::mode, cell::Phase::Established};
 
 use crate::packets::{
     Case, Fact, Life, Segment,
@@ -95,26 +91,20 @@ fn outwards() -> Vec<Case> {
                     error_to_client(A),
                     &[Established],
                 ),
-            case("an error about a datagram without a checksum leaves it without").only(4).udp().given(held()).send(
-                about_forwarded(
-                    Trouble::TooBig(900),
-                    A,
-                    datagram(90).sum(crate::packets::Sum::Raw(0)),
-                ),
-                error_to_client(A),
-                &[Established],
-            ),
-            case("an error about a packet with options quotes them")
+            case("an error about a datagram without a checksum leaves it without")
+                .only(4)
+                .udp()
                 .given(held())
                 .send(
-                    about_forwarded(
-                        Trouble::TooBig(900),
-                        A,
-                        said().ip_options(&[1; 12]).extensions(&[(60, 1)]),
-                    ),
+                    about_forwarded(Trouble::TooBig(900), A, datagram(90).sum(crate::packets::Sum::Raw(0))),
                     error_to_client(A),
                     &[Established],
                 ),
+            case("an error about a packet with options quotes them").given(held()).send(
+                about_forwarded(Trouble::TooBig(900), A, said().ip_options(&[1; 12]).extensions(&[(60, 1)])),
+                error_to_client(A),
+                &[Established],
+            ),
             case("an error behind a tag keeps it").given(held()).send(
                 about_forwarded(Trouble::TooBig(900), A, said()).tag(0x8100, 77),
                 error_to_client(A),
@@ -205,13 +195,11 @@ fn tunnels() -> Vec<Case> {
             untouched().counted(WEB_ID, Reason::ErrorUnmatched),
             &[],
         ),
-        case("'too big' that quotes only the tunnel's header is the host's, and counted")
-            .given(held())
-            .send(
-                about_forwarded(Trouble::TooBig(1_400), A, said()).bytes(7),
-                untouched().counted(0, Reason::ErrorUnmatched),
-                &[Established],
-            ),
+        case("'too big' that quotes only the tunnel's header is the host's, and counted").given(held()).send(
+            about_forwarded(Trouble::TooBig(1_400), A, said()).bytes(7),
+            untouched().counted(0, Reason::ErrorUnmatched),
+            &[Established],
+        ),
         case("another error about the tunnel is the host's").given(held()).send(
             about_forwarded(Trouble::HostUnreachable, A, said()),
             untouched(),

@@ -108,11 +108,7 @@ pub(super) fn tunnel<A: Kind>(world: &impl Store<A>, backend: u16) -> (IpAddr, I
 }
 
 /// The flow of a client to a service.
-pub(super) fn slot_of<A: Kind>(
-    world: &impl Store<A>,
-    client: SocketAddrV4,
-    service: u16,
-) -> Option<Slot<A>> {
+pub(super) fn slot_of<A: Kind>(world: &impl Store<A>, client: SocketAddrV4, service: u16) -> Option<Slot<A>> {
     let held = |slot: &Slot<A>| {
         let key = slot.key();
         slot.owner.is_held()

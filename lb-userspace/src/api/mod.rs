@@ -40,8 +40,8 @@ pub use self::{
     server::serve,
     socket::Socket,
     status::{
-        AgentStatus, BackendState, BackendStatus, ClusterStatus, InterfaceStatus, NodeReadiness, NodeStatus,
-        ServiceStatus, Status, Timestamp,
+        AgentStatus, BackendState, BackendStatus, ClusterStatus, HandshakeMs, InterfaceStatus, NodeReadiness,
+        NodeStatus, ServiceStatus, Status, Timestamp,
     },
 };
 

@@ -6,7 +6,7 @@ use tokio::time::{Instant as Deadline, sleep_until};
 
 use super::{Swept, events::What};
 use crate::{
-    cut::{Connection, Cuts, Frame, SendError, Sender},
+    cut::{Connection, Cuts, Frame, SendError, Sender, Target},
     health::Moment,
 };
 
@@ -49,12 +49,18 @@ impl Cutting {
         Moment::at(self.origin.elapsed())
     }
 
-    /// What a sweep has found.
-    pub(super) fn swept(&mut self, swept: &Swept) {
+    /// Ask the ends of connections that are marked as cut.
+    pub(super) fn begin(&mut self, targets: &[Target]) {
         let now = self.now();
-        for target in swept.cut.iter().filter(|_| self.sender.is_some()) {
+        for target in targets.iter().filter(|_| self.sender.is_some()) {
             self.cuts.begin(now, *target);
         }
+    }
+
+    /// What a sweep has found.
+    pub(super) fn swept(&mut self, swept: &Swept) {
+        self.begin(&swept.cut);
+        let now = self.now();
         for (connection, side) in &swept.told {
             self.cuts.told(now, connection, *side);
         }

@@ -128,6 +128,11 @@ pub fn echoed(packet: &[u8]) -> Vec<u8> {
     checksum::fill_ip(&mut out, layout.ip);
     out[layout.transport] = if layout.version == 4 { 0 } else { 129 };
     fill_sum(&mut out[layout.transport..layout.end], from, to);
+    let field = &mut out[layout.transport + 2..layout.transport + 4];
+    if *field == [0, 0] {
+        // Of the two forms of zero this one is right for nothing but zeros too.
+        field.fill(0xff);
+    }
     out
 }
 

@@ -169,7 +169,8 @@ impl Fact {
                     world.set_account(row, account);
                 }
             }
-            Self::ErrorsSpent => world.set_errors(u64::from(world.now().raw()) << 32),
+            // Filled a little later than now: the kernel's clock goes on, and nothing must come in meanwhile.
+            Self::ErrorsSpent => world.set_errors(u64::from(world.now().raw() + 5) << 32),
             Self::Pass(millis) => age(world, Ticks::from_millis(*millis)),
             _ => unreachable!("{self:?} is handled above"),
         }
@@ -251,5 +252,5 @@ fn set_range<A: Kind>(world: &mut impl Store<A>, first: u16, last: u16) {
     let mut ranges = [[1, 0]; RANGES];
     ranges[0] = [first, last];
     let protocol = if key.protocol == 0 { TCP } else { key.protocol };
-    world.set_ranges(RangesKey { address: key.address, protocol, pad: [0; 3] }, Ranges { ranges });
+    world.set_ranges(RangesKey { address: key.address, protocol: protocol.into() }, Ranges { ranges });
 }

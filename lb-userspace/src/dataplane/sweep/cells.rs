@@ -58,7 +58,7 @@ impl<A: Ip> Family<A> {
     }
 
     /// Look at one cell; whether it is held or changing hands.
-    fn look_at_cell(
+    pub(super) fn look_at_cell(
         &mut self,
         common: &Common,
         terms: &[Option<Terms>],

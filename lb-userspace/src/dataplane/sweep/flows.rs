@@ -43,7 +43,7 @@ impl<A: Ip> Family<A> {
         true
     }
 
-    fn look_at_flow(
+    pub(super) fn look_at_flow(
         &mut self,
         common: &Common,
         terms: &[Option<Terms>],

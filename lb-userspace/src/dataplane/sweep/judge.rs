@@ -2,7 +2,7 @@
 
 use lb_common::{
     TIME_WAIT, Ticks,
-    abi::{TCP, backend_state},
+    abi::{TCP, backend_state, mode},
     cell::{Owner, Phase, Side},
 };
 
@@ -16,6 +16,8 @@ const PATIENCE: Ticks = Ticks::from_millis(3_000);
 pub(super) struct Terms {
     /// One of `abi::backend_state`.
     pub(super) state: u8,
+    /// One of `abi::mode`.
+    pub(super) mode: u8,
     /// Protocol number.
     pub(super) protocol: u8,
     /// Its service's time-outs.
@@ -48,6 +50,16 @@ impl Terms {
             _ => self.timeouts.embryonic,
         }
     }
+
+    /// Whether both ends of a connection may believe that they have one. Where the server is not seen, that begins with
+    /// the client's second packet: it has been answered, or it was forged.
+    const fn is_conversation(&self, owner: Owner) -> bool {
+        match owner.phase() {
+            Phase::Established => true,
+            Phase::Answered => mode::is_one_sided(self.mode),
+            _ => false,
+        }
+    }
 }
 
 /// Judge a held connection. `silent` says how long no end has spoken; it is asked only where that matters. `handed`:
@@ -71,14 +83,13 @@ pub(super) fn judge(
             None => Judgement::Cut,
         };
     }
-    let established = tcp && owner.phase() == Phase::Established;
     if terms.state == backend_state::CUT {
-        return if established { Judgement::Cut } else { Judgement::End };
+        return if tcp && terms.is_conversation(owner) { Judgement::Cut } else { Judgement::End };
     }
     if !silent(terms.limit(owner)) {
         return Judgement::Keep;
     }
-    if established { Judgement::Cut } else { Judgement::End }
+    if tcp && owner.phase() == Phase::Established { Judgement::Cut } else { Judgement::End }
 }
 
 #[cfg(test)]
@@ -96,7 +107,7 @@ mod tests {
             closing: Ticks::from_millis(60_000),
             udp: Ticks::from_millis(30_000),
         };
-        Terms { state, protocol, timeouts, server: 0, service: 0 }
+        Terms { state, mode: mode::SNAT, protocol, timeouts, server: 0, service: 0 }
     }
 
     fn held(phase: Phase) -> Owner {
@@ -110,6 +121,7 @@ mod tests {
         let cut = |protocol| Some(terms(backend_state::CUT, protocol));
         let told = held(Phase::Established).told(Side::Client);
         let marked = held(Phase::Established).cut();
+        let direct = |state| Some(Terms { mode: mode::DSR, ..terms(state, TCP) });
         for (what, terms, owner, handed, silent_for, judgement) in [
             ("an unknown backend", None, held(Phase::Established), None, 0, End),
             (
@@ -139,6 +151,22 @@ mod tests {
                 Keep,
             ),
             ("a cut backend's", cut(TCP), held(Phase::Established), None, 0, Cut),
+            (
+                "one whose server is not seen, since a moment ago",
+                direct(backend_state::CUT),
+                held(Phase::Answered),
+                None,
+                0,
+                Cut,
+            ),
+            (
+                "a SYN whose server is not seen",
+                direct(backend_state::CUT),
+                held(Phase::Embryonic),
+                None,
+                0,
+                End,
+            ),
             ("its handshakes", cut(TCP), held(Phase::Answered), None, 0, End),
             ("its datagrams", cut(UDP), held(Phase::Established), None, 0, End),
             ("cut, not handed out", cut(TCP), marked, None, 0, Cut),

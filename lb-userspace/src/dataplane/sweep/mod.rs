@@ -11,6 +11,7 @@
 mod audit;
 mod cells;
 mod flows;
+mod hunt;
 mod judge;
 mod settle;
 mod target;
@@ -38,6 +39,7 @@ use super::{
 use crate::{cut, health::Moment};
 pub(super) use audit::Audit;
 pub use audit::Fault;
+use hunt::Hunt;
 use judge::Terms;
 use settle::Unsettled;
 
@@ -130,6 +132,8 @@ pub(super) struct Pass {
     /// Backends that nobody wanted when the pass began. What it finds nothing of is forgotten; a backend that takes
     /// connections until its midst may have some where it has looked already.
     leaving: BTreeSet<u16>,
+    /// Connections that are looked for between the passes.
+    pub(super) hunt: Hunt,
     cells: Memory,
     flows: Memory,
 }
@@ -230,6 +234,7 @@ impl<A: Ip> Family<A> {
             let service = self.service_by_id(backend.service).map(|(_, known)| known);
             terms[usize::from(*number)] = Some(Terms {
                 state: backend.state,
+                mode: backend.mode,
                 protocol: backend.protocol,
                 timeouts: service.map_or(UNKNOWN, |known| known.timeouts),
                 server: backend.server,

@@ -227,14 +227,19 @@ impl Owner {
     /// The owner word after a segment from `side`. Equal to `self` in the common case.
     ///
     /// A RST ends the connection, for nobody checks its window here; data after a client's RST, which anyone could
-    /// have forged, restores it. Once both sides have sent a FIN it stays closed.
+    /// have forged, restores it if it was established. A handshake that is reset stays so: data proves nothing of it.
+    /// Once both sides have sent a FIN it stays closed.
     #[inline(always)]
     pub const fn after(self, side: Side, signs: Signs) -> Self {
         let phase = self.phase();
         let mut state = self.0 & STATE;
         if self.is_live() {
             if signs.rst {
-                let by = if matches!(side, Side::Client) { RESET_BY_CLIENT } else { RESET_BY_SERVER };
+                let by = match side {
+                    Side::Server => RESET_BY_SERVER,
+                    Side::Client if matches!(phase, Phase::Established) => RESET_BY_CLIENT,
+                    Side::Client => 0,
+                };
                 state = state & !PHASE | Phase::Closed as u64 | by;
             } else if signs.fin {
                 state |= match side {
@@ -269,18 +274,28 @@ impl Owner {
     /// `later`: the flow began at least [`EMBRYO_GRACE`](crate::EMBRYO_GRACE) ago.
     ///
     /// Anybody can send a SYN and an ACK that nobody has asked for; who speaks again after a second stays. A FIN or a
-    /// RST, which anybody could have forged too, closes; data restores.
+    /// RST, which anybody could have forged too, closes; data restores what had stayed.
     #[inline(always)]
     pub const fn after_alone(self, signs: Signs, again: bool, later: bool) -> Self {
         let mut state = self.0 & STATE;
         let phase = self.phase();
         if self.is_live() && (signs.rst || signs.fin) {
-            let by = if signs.rst { RESET_BY_CLIENT } else { CLIENT_FIN };
+            let by = match phase {
+                Phase::Established if signs.rst => RESET_BY_CLIENT,
+                Phase::Established => CLIENT_FIN,
+                _ => 0,
+            };
             state = state & !PHASE | Phase::Closed as u64 | by;
         } else if matches!(phase, Phase::Embryonic | Phase::Answered) && again {
             let next = if later { Phase::Established } else { Phase::Answered };
             state = state & !PHASE | next as u64;
-        } else if matches!(phase, Phase::Closed) && !self.is_cut() && signs.data && !signs.rst && !signs.fin {
+        } else if matches!(phase, Phase::Closed)
+            && !self.is_cut()
+            && self.0 & (RESET_BY_CLIENT | CLIENT_FIN) != 0
+            && signs.data
+            && !signs.rst
+            && !signs.fin
+        {
             state = state & !(PHASE | RESET_BY_CLIENT | CLIENT_FIN) | Phase::Established as u64;
         }
         Self(self.0 & !STATE | state)
@@ -460,6 +475,13 @@ mod tests {
                 Phase::Closed,
                 false,
             ),
+            (
+                "data after a client's RST in the handshake",
+                &[(Server, SYN_ACK), (Client, RST), (Client, DATA), (Server, DATA)],
+                Phase::Closed,
+                false,
+            ),
+            ("a SYN, a RST and data, all forged", &[(Client, RST), (Client, DATA)], Phase::Closed, false),
             (
                 "late data after both FINs",
                 &[(Server, SYN_ACK), (Client, PROOF), (Client, FIN), (Server, FIN), (Server, DATA)],

@@ -21,6 +21,10 @@ pub fn to_client_of_flow<A: Family, T: Tables<A>>(packet: &Packet<A>, found: &Fo
     let Some(backend) = tables.backend(record.backend) else {
         return Step::drop(record.service, Reason::ReplyWithoutFlow);
     };
+    // The client has come to another backend since, and must not hear the one that it left.
+    if backend.address != packet.source() {
+        return Step::drop(record.service, Reason::ReplyWithoutFlow);
+    }
     let conversation = Conversation {
         seat: Seat::Slot(found.slot),
         owner: found.owner,

@@ -11,7 +11,7 @@ use lb_common::{
 use crate::{
     Tables,
     family::Family,
-    flows::{Found, end, find, free},
+    flows::{Found, end, find, free, unlink},
     parse::{Packet, flag},
     request::{Refusal, alive, follow, refused, straight},
     seat::{Full, Seat, reserve, settle},
@@ -24,6 +24,9 @@ use crate::{
 
 /// How long a SYN may go unanswered before its repetition says something about the backend, in microseconds.
 const UNANSWERED: u32 = 900_000;
+
+/// The same in ticks.
+const UNANSWERED_TICKS: Ticks = Ticks::from_millis(UNANSWERED as u64 / 1_000);
 
 /// The way of a client's packet to its backend.
 #[inline(always)]
@@ -91,9 +94,15 @@ fn unsettled<A: Family, T: Tables<A>>(
     if settled {
         return directly(current, key, tables);
     }
-    let found = find(key, tables);
-    if let Some(found) = found.filter(|found| !packet.begins() || alive(found, tables)) {
-        return followed(packet, key, &found, tables);
+    if let Some(found) = find(key, tables) {
+        if !packet.begins() || alive(&found, tables) {
+            return followed(packet, key, &found, tables);
+        }
+        // Its record would stand in the way of the new one's, and what follows the SYN would follow it.
+        if !end(&found, tables) {
+            return Err(Refusal::Drop(Reason::PortBusy));
+        }
+        tables.count(service.id, Reason::SynOnOldFlow);
     }
     // A datagram may belong to a conversation as old as the slot, so it is no beginning.
     let begins = packet.begins() && !packet.is_udp();
@@ -181,12 +190,13 @@ fn judge_afresh<A: Family, T: Tables<A>>(
         if packet.is_udp() {
             return followed(packet, key, found, tables).map(Some);
         }
-        repeated(key, found, held, tables);
+        let one_sided = backend.is_some_and(|backend| mode::is_one_sided(backend.mode));
+        repeated(key, found, held, one_sided, tables);
         tables.touch_flow(found.slot, tables.now());
         return Ok(Some(Step::send(key.service, found.record.backend, found.record.way)));
     }
     let gone = match (seat, held) {
-        (Seat::Cell(index), Some(owner)) => rest(index, owner, found, tables),
+        (Seat::Cell(index), Some(owner)) => rest(index, owner, key, found.record.backend, tables),
         (Seat::Cell(_), None) => {
             free(found.slot, found.owner, tables);
             true
@@ -198,30 +208,49 @@ fn judge_afresh<A: Family, T: Tables<A>>(
 
 /// A SYN that comes again says that its backend has not answered, if it has not.
 #[inline(always)]
-fn repeated<A: Family, T: Tables<A>>(key: &FlowKey<A>, found: &Found<A>, held: Option<Owner>, tables: &T) {
+fn repeated<A: Family, T: Tables<A>>(
+    key: &FlowKey<A>,
+    found: &Found<A>,
+    held: Option<Owner>,
+    one_sided: bool,
+    tables: &T,
+) {
+    if held.is_none_or(|owner| owner.phase() != Phase::Embryonic) {
+        return;
+    }
     let since = match found.seat() {
         Seat::Cell(index) => tables.cell(index).map_or(0, |cell| cell.word),
         Seat::Slot(_) => found.record.word,
     };
-    if held.is_some_and(|owner| owner.phase() == Phase::Embryonic)
-        && tables.micros().wrapping_sub(since) >= UNANSWERED
-    {
+    // Where answers are not seen, a record says in ticks when it began.
+    let late = if one_sided {
+        tables.now().since(Ticks::from_raw(since)).at_least(UNANSWERED_TICKS)
+    } else {
+        tables.micros().wrapping_sub(since) >= UNANSWERED
+    };
+    if late {
         tell(kind::UNANSWERED, key, found.record.backend, 0, tables);
     }
 }
 
 /// End the connection that holds a port cell, and free its flow; whether nobody else was at it.
 #[inline(always)]
-fn rest<A: Family, T: Tables<A>>(index: u32, owner: Owner, found: &Found<A>, tables: &T) -> bool {
+fn rest<A: Family, T: Tables<A>>(
+    index: u32,
+    owner: Owner,
+    key: &FlowKey<A>,
+    backend: u16,
+    tables: &T,
+) -> bool {
     let busy = owner.with_phase(Phase::Busy);
     if owner.phase() == Phase::Busy || !tables.swap_owner(index, owner, busy) {
         return false;
     }
-    settle(owner, busy, found.record.backend, tables);
+    settle(owner, busy, backend, tables);
     if owner.is_live() {
         tables.touch_cell(index, tables.now());
     }
-    free(found.slot, found.owner, tables);
+    unlink(key, index, tables);
     // Nobody else moves a busy cell.
     tables.swap_owner(index, busy, busy.with_phase(Phase::Resting));
     true

@@ -10,7 +10,11 @@ use lb_common::{
     flow::{FlowKey, Record, SLOTS},
 };
 
-use crate::{Tables, seat::Seat, tables::NOWHERE};
+use crate::{
+    Tables,
+    seat::{SWAPS, Seat},
+    tables::NOWHERE,
+};
 
 /// A flow that was found: as it was, and where.
 #[derive(Clone, Copy)]
@@ -44,9 +48,14 @@ pub fn find<A: Address, T: Tables<A>>(key: &FlowKey<A>, tables: &T) -> Option<Fo
     }
     let owner = tables.flow_owner(slot)?;
     let record = tables.flow_record(slot)?;
-    // Since the look at it the slot may have changed hands.
+    // Since the look at it the slot may have changed hands, and before all of the record was read it may do so: the
+    // record of an IPv4 flow does not say whose it is.
     let ours = owner.is_held() && owner.has(key.client.tag(), key.client_port) && record.is_of(key);
-    if ours { Some(Found { slot, owner, record }) } else { None }
+    if ours && tables.flow_owner(slot)?.is_same_hold(owner) {
+        Some(Found { slot, owner, record })
+    } else {
+        None
+    }
 }
 
 /// The slot of a flow, or [`NOWHERE`].
@@ -138,11 +147,24 @@ pub fn insert<A: Address, T: Tables<A>>(
         let (Some(former), Some(old)) = (tables.flow_owner(slot), tables.flow_record(slot)) else { continue };
         // Between the two looks the slot may have been taken.
         let worth = Worth::of(former, now.since(old.seen()));
-        let busy = Owner::next(former, key.client, key.client_port, Phase::Busy);
-        if worth == Worth::NONE || !tables.swap_flow(slot, former, busy) {
+        let port = if former.phase() == Phase::Linked { port_of(former, &old, tables) } else { Owner(0) };
+        if port.phase() == Phase::Established {
+            // Its client has not spoken since the server has: nobody displaces it, and the next look sees that.
+            tables.swap_flow(slot, former, former.link_with(true, false));
             continue;
         }
-        displace(former, &old, key.service, tables);
+        let busy = Owner::next(former, key.client, key.client_port, Phase::Busy);
+        // A port that changes hands already is somebody else's to settle, and its flow with it.
+        if worth == Worth::NONE
+            || port.phase() == Phase::Busy
+            || !seize(slot, former, busy, (old.way.cell(), port), tables)
+        {
+            continue;
+        }
+        if former.is_live() || port.is_live() {
+            tables.close(old.backend);
+            tables.count(key.service, Reason::EmbryoDisplaced);
+        }
         if tables.find_slot(key, slot) != NOWHERE {
             tables.swap_flow(slot, busy, busy.with_phase(Phase::Free));
             return Err(NotAdded::Exists);
@@ -154,34 +176,52 @@ pub fn insert<A: Address, T: Tables<A>>(
     Err(NotAdded::Full)
 }
 
-/// Settle what the former holder of a slot leaves behind: its account, if it still counted, or its port.
+/// Its client's hold on the port cell that a linked flow leads to; the word of a free one: none.
 #[inline(always)]
-fn displace<A: Address, T: Tables<A>>(former: Owner, old: &Record<A>, service: u16, tables: &T) {
-    if former.phase() == Phase::Linked {
-        let cell = old.way.cell();
-        if let Some((owner, _)) = tables.holder(cell)
-            && owner.is_embryonic()
-            && owner.has(former.tag(), former.client_port())
-            && tables.swap_owner(cell, owner, owner.with_phase(Phase::Resting))
-        {
-            tables.close(old.backend);
-            tables.touch_cell(cell, tables.now());
-            tables.count(service, Reason::EmbryoDisplaced);
-        }
-    } else if former.is_live() {
-        tables.close(old.backend);
-        tables.count(service, Reason::EmbryoDisplaced);
+fn port_of<A: Address, T: Tables<A>>(linked: Owner, record: &Record<A>, tables: &T) -> Owner {
+    match tables.holder(record.way.cell()) {
+        Some((owner, _)) if owner.has(linked.tag(), linked.client_port()) => owner,
+        _ => Owner(0),
     }
+}
+
+/// Take a slot from its holder, and the port that it leads to: that first, so that no connection that is established
+/// this very moment loses its flow. Whether both were still as they were seen.
+#[inline(always)]
+fn seize<A: Address, T: Tables<A>>(
+    slot: u32,
+    former: Owner,
+    busy: Owner,
+    (cell, port): (u32, Owner),
+    tables: &T,
+) -> bool {
+    let changing = port.with_phase(Phase::Busy);
+    if port.is_held() && !tables.swap_owner(cell, port, changing) {
+        return false;
+    }
+    let taken = tables.swap_flow(slot, former, busy);
+    if port.is_held() {
+        // Nobody else moves a busy cell.
+        if taken && port.is_live() {
+            tables.touch_cell(cell, tables.now());
+        }
+        tables.swap_owner(cell, changing, if taken { port.with_phase(Phase::Resting) } else { port });
+    }
+    taken
 }
 
 /// Remove a linked flow, if it still leads to `cell`.
 #[inline(always)]
 pub fn unlink<A: Address, T: Tables<A>>(key: &FlowKey<A>, cell: u32, tables: &T) {
-    if let Some(found) = find(key, tables)
-        && found.owner.phase() == Phase::Linked
-        && found.record.way.cell() == cell
-    {
-        free(found.slot, found.owner, tables);
+    for _ in 0..SWAPS {
+        let Some(found) = find(key, tables) else { return };
+        // Its client's packet on another CPU may mark it meanwhile; left standing, it would lead to somebody else's port.
+        if found.owner.phase() != Phase::Linked
+            || found.record.way.cell() != cell
+            || free(found.slot, found.owner, tables)
+        {
+            return;
+        }
     }
 }
 

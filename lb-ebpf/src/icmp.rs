@@ -199,6 +199,9 @@ fn to_client<A: Family, T: Tables<A>>(
     let (client, client_port, hop) = if backend.mode == mode::SNAT {
         let cell = tables.cell(parcel.way.cell())?;
         (cell.client(), cell.owner.client_port(), cell.hop)
+    } else if backend.address != seen.destination {
+        // The client has come to another backend since.
+        return None;
     } else {
         (seen.source, seen.source_port, parcel.way.back())
     };
@@ -340,6 +343,8 @@ pub fn tunnelled<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -
             frame.store(12, tags)?;
         }
         frame.store(header - 2, last)?;
+        // Two tags have been stored, and there may be one.
+        frame.store(header, inner.ip.words)?;
         let error = Error { kind: A::COMPLAINTS[2], mtu, from: seen.destination, to: seen.source, quoted };
         explain::send::<A, F>(frame, header, &inner.ip.words, &error)?;
         address(frame, hop, &leaving)

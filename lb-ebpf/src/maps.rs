@@ -22,7 +22,7 @@
 //! | `HANDOVER` | 0 → what a stage tells the next, per CPU | kernel | kernel |
 //! | `GATES` | backend id × kinds of events → when one was told last | kernel | kernel |
 //! | `EVENTS` | events | kernel | agent |
-//! | `MOMENT` | 0 → when the packet at hand came, per CPU | kernel | kernel |
+//! | `MOMENT` | 0 → when the packet at hand came; 1 → looks that found no room; per CPU, one map per loaded object | kernel | both |
 //! | `CAPTURE` | captured packets | kernel | agent |
 //! | `TRACED` | 0 → what a trace has found | kernel | agent |
 //! | `PROGRAMS` | stage → program; one map per loaded object | agent | kernel |
@@ -87,7 +87,7 @@ static GATES: Array<u32> = Array::with_max_entries(MAX_BACKENDS * kind::COUNT, 0
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 #[map]
-pub static MOMENT: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
+pub static MOMENT: PerCpuArray<u64> = PerCpuArray::with_max_entries(2, 0);
 #[map]
 pub static CAPTURE: RingBuf = RingBuf::with_byte_size(1024 * 1024, 0);
 #[map]
@@ -309,7 +309,11 @@ impl World for Maps {
 
     #[inline(always)]
     fn count(&self, service: u16, reason: Reason) {
-        if let Some(count) = REASONS.get_ptr_mut(reason.counter(service)).filter(|_| writes()) {
+        if !writes() {
+            crate::show::would_count(reason);
+            return;
+        }
+        if let Some(count) = REASONS.get_ptr_mut(reason.counter(service)) {
             // SAFETY: a per-CPU value.
             unsafe { *count += 1 };
         }
@@ -332,6 +336,9 @@ impl World for Maps {
 
     #[inline(always)]
     fn report(&self, event: &Event) {
+        if !writes() {
+            return;
+        }
         if let Some(mut entry) = EVENTS.reserve::<Event>(0) {
             entry.write(*event);
             entry.submit(0);

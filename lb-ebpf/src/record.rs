@@ -16,6 +16,7 @@ use crate::{
     lookup,
     parse::{Packet, source_mac},
     request::refused,
+    seat::SWAPS,
     select::by_ring,
     step::Step,
     tell::tell,
@@ -51,10 +52,10 @@ pub fn keep<A: Family, T: Tables<A>>(packet: &Packet<A>, of: &Parcel, tables: &T
     match insert(&key, &record, phase, tables) {
         Ok(()) => Step::send(of.service, of.backend, of.way),
         Err(failed) => {
-            tables.close(of.backend);
             if linked {
                 give_back(packet, &key, of, failed, tables)
             } else {
+                tables.close(of.backend);
                 unrecorded(packet, &key, of, tables)
             }
         }
@@ -71,11 +72,16 @@ fn give_back<A: Family, T: Tables<A>>(
     tables: &T,
 ) -> Step {
     let cell = of.way.cell();
-    if let Some((owner, _)) = tables.holder(cell)
-        && owner.phase() == Phase::Embryonic
-        && owner.has(key.client.tag(), key.client_port)
-    {
-        tables.swap_owner(cell, owner, owner.with_phase(Phase::Resting));
+    for _ in 0..SWAPS {
+        let Some((owner, _)) = tables.holder(cell) else { break };
+        // What its server has said meanwhile, to whoever had the port before, may have ended it: then it is closed.
+        if !owner.is_live() || !owner.has(key.client.tag(), key.client_port) {
+            break;
+        }
+        if tables.swap_owner(cell, owner, owner.with_phase(Phase::Resting)) {
+            tables.close(of.backend);
+            break;
+        }
     }
     if failed == NotAdded::Exists {
         return Step::drop(of.service, Reason::PortBusy);

@@ -9,12 +9,18 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 use lb_common::{
+    Reason,
     abi::purpose,
     event::{Captured, NO_REASON, SNAP, Traced, outcome, seen},
 };
 use lb_ebpf::World;
 
 use crate::maps::{CAPTURE, MOMENT, Maps, TRACED};
+
+/// Where `MOMENT` has the time of the packet at hand.
+const TIME: u32 = 0;
+/// Where `MOMENT` counts the looks that the ring buffer had no room for.
+const MISSED: u32 = 1;
 
 /// What became of a packet.
 #[derive(Clone, Copy)]
@@ -47,7 +53,7 @@ pub fn arrival(ctx: &XdpContext) {
     }
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    if let Some(moment) = MOMENT.get_ptr_mut(0) {
+    if let Some(moment) = MOMENT.get_ptr_mut(TIME) {
         // SAFETY: a per-CPU value.
         unsafe { *moment = now };
     }
@@ -60,23 +66,42 @@ pub fn end(ctx: &XdpContext, ending: Ending) {
     match Maps.config().purpose {
         purpose::CAPTURE => {
             // SAFETY: a per-CPU value.
-            let moment = MOMENT.get_ptr(0).map_or(0, |moment| unsafe { *moment });
+            let moment = MOMENT.get_ptr(TIME).map_or(0, |moment| unsafe { *moment });
             capture(ctx, seen::OUT, ending, moment);
         }
         purpose::TRACE => {
             let Ending { outcome, service, reason, backend, leaving } = ending;
             if let Some(traced) = TRACED.get_ptr_mut(0) {
                 // SAFETY: the element exists as long as the map; one trace runs at a time.
-                unsafe { *traced = Traced { backend, service, leaving, outcome, reason } };
+                unsafe {
+                    // What is forwarded may have been counted on the way.
+                    let reason = if reason == NO_REASON { (*traced).reason } else { reason };
+                    *traced = Traced { backend, service, leaving, outcome, reason };
+                }
             }
         }
         _ => {}
     }
 }
 
+/// A program that traces would have counted this.
+#[inline(always)]
+pub fn would_count(reason: Reason) {
+    if let Some(traced) = TRACED.get_ptr_mut(0) {
+        // SAFETY: as in `end`.
+        unsafe { (*traced).reason = reason as u8 };
+    }
+}
+
 #[inline(always)]
 fn capture(ctx: &XdpContext, look: u8, ending: Ending, moment: u64) {
-    let Some(mut entry) = CAPTURE.reserve::<Captured>(0) else { return };
+    let Some(mut entry) = CAPTURE.reserve::<Captured>(0) else {
+        if let Some(missed) = MOMENT.get_ptr_mut(MISSED) {
+            // SAFETY: a per-CPU value.
+            unsafe { *missed += 1 };
+        }
+        return;
+    };
     let captured = entry.as_mut_ptr();
     // SAFETY: the entry has room for one `Captured`, which is written whole but for bytes beyond `kept`; the helpers are
     // called on the valid context, with a length that the destination has.

@@ -92,7 +92,8 @@ fn answer_route<A: Family, T: Tables<A>>(
     tables: &T,
 ) -> Option<Route<A>> {
     let backend = tables.backend(found.record.backend)?;
-    if !goes_on(found.owner) || backend.state == backend_state::CUT {
+    let its_own = backend.address == packet.source();
+    if !its_own || !goes_on(found.owner) || backend.state == backend_state::CUT {
         return None;
     }
     touch(found, tables);

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use super::handshakes::Handshakes;
 use crate::{
     api::Timestamp,
     cluster::{
@@ -9,7 +10,7 @@ use crate::{
         Seen, Signals,
     },
     config,
-    health::{Admin, Moment},
+    health::{Admin, Moment, Suspicion},
     probe::{
         self, Failure, FailureKind,
         galera::{ClusterStatus, Sample},
@@ -40,6 +41,10 @@ pub struct Member {
     pub sample: Option<Sample>,
     /// When its readiness last changed.
     pub since: Timestamp,
+    /// What its own traffic says of it; it only hastens the monitor, for the election decides.
+    pub suspicion: Suspicion,
+    /// How long its handshakes take.
+    pub handshakes: Handshakes,
     failures: u32,
     refused: bool,
 }
@@ -90,6 +95,8 @@ impl Galera {
                 admin: if drained(&node.name) { Admin::Drain } else { Admin::Ready },
                 sample: None,
                 since: Timestamp::now(),
+                suspicion: Suspicion::new(config.monitor.interval, true),
+                handshakes: Handshakes::default(),
                 failures: 0,
                 refused: false,
             })

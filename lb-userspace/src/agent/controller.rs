@@ -6,11 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 
 use super::{
     Event,
     clusters::Galera,
+    pressure::Pressure,
     probers::{BackendAt, Hasten, NodeAt},
     report::History,
     services::{Backends, hastened},
@@ -77,6 +81,9 @@ pub struct Controller {
     /// Whose connections are being ended, and until when at most.
     pub(super) cuts: BTreeMap<String, Moment>,
     quiet: HashMap<BackendAt, bool>,
+    pub(super) pressure: Pressure,
+    /// The capture that is going on, or the last one.
+    pub(super) capturing: Option<JoinHandle<()>>,
 }
 
 impl Controller {
@@ -134,6 +141,8 @@ impl Controller {
             published: None,
             cuts: BTreeMap::new(),
             quiet: HashMap::new(),
+            pressure: Pressure::default(),
+            capturing: None,
         }
     }
 
@@ -159,7 +168,7 @@ impl Controller {
 
     async fn take(&mut self, event: Event) -> Option<Ended> {
         match event {
-            Event::Checked { at, result } => self.checked(at, result),
+            Event::Checked { at, begun, result } => self.checked(at, begun, result),
             Event::Loaded { at, result } => self.loaded(at, &result),
             Event::Sampled { at, result } => self.sampled(at, result).await,
             Event::Hop(changed) => self.hop(&changed),
@@ -198,10 +207,11 @@ impl Controller {
         }
     }
 
-    fn checked(&mut self, at: BackendAt, result: Result<(), Failure>) {
+    fn checked(&mut self, at: BackendAt, begun: Instant, result: Result<(), Failure>) {
         let now = self.now();
+        let begun = Moment::at(begun.saturating_duration_since(self.fixed.origin));
         let Some(Some(backends)) = self.services.get_mut(at.service) else { return };
-        let Some(step) = backends.checked(at.backend, result, now) else { return };
+        let Some(step) = backends.checked(at.backend, result, begun, now) else { return };
         if let (Some(after), Some(task)) = (hastened(&step), self.checks.get(&at)) {
             task.after(after);
         }
@@ -213,7 +223,7 @@ impl Controller {
         if let Some(sentence) = backends.panic_changed() {
             log::warn!("{}: {sentence}", self.fixed.config.services[at.service].name);
         }
-        if backends.step(now) {
+        if self.step(at.service, now) {
             self.publish();
         }
     }
@@ -318,8 +328,8 @@ impl Controller {
             }
         }
         let mut changed = false;
-        for backends in self.services.iter_mut().flatten() {
-            changed |= backends.step(now);
+        for service in 0..self.services.len() {
+            changed |= self.step(service, now);
         }
         if changed || self.published.is_none() {
             self.publish();

@@ -9,7 +9,10 @@ mod clusters;
 mod controller;
 mod cuts;
 mod evidence;
+mod handshakes;
 pub mod machine;
+mod observe;
+mod pressure;
 mod probers;
 mod publication;
 mod report;
@@ -17,7 +20,10 @@ mod requests;
 mod services;
 pub mod start;
 mod state;
+mod trace;
 mod ways;
+
+use std::time::Instant;
 
 use crate::{
     api,
@@ -36,6 +42,8 @@ pub enum Event {
     Checked {
         /// Which.
         at: probers::BackendAt,
+        /// When it was asked.
+        begun: Instant,
         /// What came of it.
         result: Result<(), Failure>,
     },

@@ -84,8 +84,9 @@ pub fn check(
     let check = check.clone();
     tokio::spawn(async move {
         loop {
+            let begun = std::time::Instant::now();
             let result = check_once(address, &check).await;
-            if events.send(Event::Checked { at, result }).is_err() {
+            if events.send(Event::Checked { at, begun, result }).is_err() {
                 return;
             }
             rhythm.turn().await;

@@ -61,14 +61,10 @@ impl Controller {
                         (Target::Backends { .. }, Some(backends)) => backends
                             .members
                             .iter()
-                            .map(|backend| {
+                            .zip(backends.offered())
+                            .map(|(backend, weight)| {
                                 let fate = self.fate(&config.name, &backend.name);
-                                self.desired_backend(
-                                    backend.address,
-                                    backend.weight,
-                                    fate,
-                                    backend.max_connections,
-                                )
+                                self.desired_backend(backend.address, weight, fate, backend.max_connections)
                             })
                             .collect(),
                         (Target::Backends { .. }, None) => Vec::new(),

@@ -9,13 +9,14 @@ use std::{
 use super::{
     clusters::{Galera, Member},
     controller::Controller,
+    handshakes::Handshakes,
     machine::addresses,
     services::Backend,
 };
 use crate::{
     api::{
-        AgentStatus, BackendState, BackendStatus, ClusterStatus, InterfaceStatus, NodeReadiness, NodeStatus,
-        ServiceStatus, Status, Timestamp,
+        AgentStatus, BackendState, BackendStatus, ClusterStatus, HandshakeMs, InterfaceStatus, NodeReadiness,
+        NodeStatus, ServiceStatus, Status, Timestamp,
     },
     cluster::Readiness,
     config::{self, NoBackend, Target, Track},
@@ -120,7 +121,8 @@ impl Controller {
             }
             (_, Some(backends)) => {
                 let peers = &backends.members;
-                peers.iter().map(|backend| self.backend(config, backend, peers)).collect()
+                let offered = peers.iter().zip(backends.offered());
+                offered.map(|offer| self.backend(config, offer, peers)).collect()
             }
             _ => Vec::new(),
         };
@@ -195,7 +197,12 @@ impl Controller {
         }
     }
 
-    fn backend(&self, service: &config::Service, backend: &Backend, peers: &[Backend]) -> BackendStatus {
+    fn backend(
+        &self,
+        service: &config::Service,
+        (backend, weight): (&Backend, u32),
+        peers: &[Backend],
+    ) -> BackendStatus {
         let peers: Vec<SocketAddr> = peers.iter().map(|peer| peer.address).collect();
         let (live, opened, share) = self.connections(service, backend.address, &peers);
         let state = match (backend.admin, backend.health.state()) {
@@ -208,17 +215,24 @@ impl Controller {
             name: backend.name.clone(),
             address: listen::server(backend.address),
             state,
-            reason: self.reason(&service.name, &backend.name, backend.health.reason()),
+            reason: self.reason(&service.name, &backend.name, &backend.reason()),
             since: backend.since,
             weight_configured: u32::from(backend.configured),
-            weight_effective: f64::from(backend.weight) / 1024.0,
+            weight_effective: f64::from(weight) / 1024.0,
             load: backend.load,
+            handshake_ms: self.handshake(&backend.handshakes),
             live,
             opened,
             max_connections: backend.max_connections,
             share,
             next_hop: self.next_hop(backend.address.ip()),
         }
+    }
+
+    fn handshake(&self, handshakes: &Handshakes) -> Option<HandshakeMs> {
+        // The kernel's clock gives microseconds.
+        let round = |millis: f64| (millis * 1_000.0).round() / 1_000.0;
+        handshakes.millis(self.now()).map(|(mean, max)| HandshakeMs { mean: round(mean), max: round(max) })
     }
 
     fn nodes(&self, service: &config::Service, cluster: &Galera) -> Vec<BackendStatus> {
@@ -242,6 +256,7 @@ impl Controller {
                 weight_configured: 100,
                 weight_effective: if writer == Some(index) { 100.0 } else { 0.0 },
                 load: None,
+                handshake_ms: self.handshake(&member.handshakes),
                 live,
                 opened,
                 max_connections: member.max_connections,

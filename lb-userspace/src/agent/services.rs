@@ -1,17 +1,21 @@
 //! A service over backends of its own: their health, their load, their weights.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 
+use super::handshakes::Handshakes;
 use crate::{
     api::Timestamp,
-    config::{self, LoadKind, Target},
-    health::{Admin, Health, Judged, Moment, NextProbe, Probe, State, Step, Tuning, panic},
-    probe::{Evidence, Failure, php_fpm},
+    config::{self, LoadKind, Mode, Target},
+    health::{Admin, Health, Judged, Moment, NextProbe, Probe, State, Step, Suspicion, Tuning, panic},
+    probe::{Evidence, Failure, FailureKind, php_fpm},
     weights::{Controller, Member},
 };
 
 /// The share of backends that must work for probes to be trusted.
 const PANIC: f64 = 0.5;
+
+/// How soon a suspected backend is probed again that did not answer its probe well.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// One backend.
 pub struct Backend {
@@ -29,7 +33,13 @@ pub struct Backend {
     pub admin: Admin,
     /// Whether its last probe lets it take new connections.
     pub takes_new: bool,
-    /// Its weight now, in steps of 1/1024 of a configured one.
+    /// What its own traffic says of it, see [`Backends::heard`].
+    pub suspicion: Suspicion,
+    /// When it was last suspected.
+    pub suspected_at: Timestamp,
+    /// How long its handshakes take.
+    pub handshakes: Handshakes,
+    /// Its weight by health and load, in steps of 1/1024 of a configured one; see [`Backends::offered`].
     pub weight: u32,
     /// Its last measured load; 1: all workers are busy.
     pub load: Option<f64>,
@@ -46,6 +56,9 @@ pub struct Backends {
     /// What is said of panic, and whether that is new.
     pub panic: String,
     panic_is_new: bool,
+    /// Suspicions that have begun or ended since this was last taken, a sentence each that begins with the backend's
+    /// name.
+    pub news: Vec<String>,
 }
 
 impl Backends {
@@ -59,6 +72,8 @@ impl Backends {
     ) -> Option<Self> {
         let Target::Backends { backends, check, load } = &service.target else { return None };
         let tuning = Tuning { rise: u32::from(check.rise), fall: u32::from(check.fall), ..Tuning::default() };
+        // Where answers go straight to the client, nobody here sees whether there was one.
+        let sees_answers = matches!(service.mode, Mode::Snat | Mode::Dnat);
         let members: Vec<Backend> = backends
             .iter()
             .map(|backend| Backend {
@@ -73,6 +88,9 @@ impl Backends {
                 },
                 admin: if drained(&backend.name) { Admin::Drain } else { Admin::Ready },
                 takes_new: served(backend.address),
+                suspicion: Suspicion::new(check.interval, sees_answers),
+                suspected_at: Timestamp::now(),
+                handshakes: Handshakes::default(),
                 weight: 0,
                 load: None,
                 since: Timestamp::now(),
@@ -92,14 +110,28 @@ impl Backends {
         for (index, backend) in members.iter().enumerate() {
             controller.health(index, backend.takes_new && backend.admin.takes_new(), now, true);
         }
-        Some(Self { members, controller, max_children, panic: String::new(), panic_is_new: false })
+        Some(Self {
+            members,
+            controller,
+            max_children,
+            panic: String::new(),
+            panic_is_new: false,
+            news: Vec::new(),
+        })
     }
 
-    /// A probe's result; what follows from it.
-    pub fn checked(&mut self, index: usize, result: Result<(), Failure>, now: Moment) -> Option<Step> {
+    /// The result of a probe that was sent at `begun`; what follows from it.
+    pub fn checked(
+        &mut self,
+        index: usize,
+        result: Result<(), Failure>,
+        begun: Moment,
+        now: Moment,
+    ) -> Option<Step> {
         let usable = |backend: &Backend| backend.takes_new && backend.admin.takes_new();
         let last_usable = !self.members.iter().enumerate().any(|(at, other)| at != index && usable(other));
         let backend = self.members.get_mut(index)?;
+        let slow = result.as_ref().is_err_and(|failure| failure.kind == FailureKind::TimedOut);
         let probe = match result {
             Ok(()) => Probe::Ok,
             Err(failure) => match failure.kind.evidence() {
@@ -110,8 +142,15 @@ impl Backends {
             },
         };
         let before = backend.health.state();
-        let step = backend.health.observe(probe, last_usable, now);
+        let succeeded = probe == Probe::Ok;
+        let mut step = backend.health.observe(probe, last_usable, now);
         backend.takes_new = step.takes_new;
+        if succeeded && backend.suspicion.contradict(begun) {
+            self.news.push(format!("{}: its probe succeeded, so it is not suspected any more", backend.name));
+        } else if !step.takes_new && backend.suspicion.end() {
+            self.news.push(format!("{}: its probe failed too", backend.name));
+        }
+        hasten_suspected(&backend.suspicion, slow, &mut step);
         if step.changed.is_some() {
             backend.since = Timestamp::now();
         }
@@ -186,6 +225,7 @@ impl Backends {
         for (index, weight) in &changed {
             self.members[*index].weight = *weight;
         }
+        self.expire_suspicions(now);
         !changed.is_empty()
     }
 
@@ -195,8 +235,16 @@ impl Backends {
     }
 }
 
+/// A suspected backend whose probe has failed doubtfully is probed on and on until its health has decided. What timed out
+/// has spent its time already.
+fn hasten_suspected(suspicion: &Suspicion, slow: bool, step: &mut Step) {
+    if suspicion.evidence().is_some() && step.next_probe == NextProbe::Normal {
+        step.next_probe = NextProbe::Quick(if slow { Duration::ZERO } else { AGAIN });
+    }
+}
+
 /// When to probe again, if sooner than usual.
-pub fn hastened(step: &Step) -> Option<std::time::Duration> {
+pub fn hastened(step: &Step) -> Option<Duration> {
     match step.next_probe {
         NextProbe::Normal => None,
         NextProbe::Quick(after) => Some(after),
@@ -204,7 +252,7 @@ pub fn hastened(step: &Step) -> Option<std::time::Duration> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         config::{SystemSecrets, parse},
@@ -215,7 +263,7 @@ mod tests {
     const REFUSED: FailureKind = FailureKind::Refused;
 
     /// A service of so many backends, all up.
-    fn service(backends: usize) -> Backends {
+    pub fn service(backends: usize) -> Backends {
         let list: Vec<String> = (1..=backends)
             .map(|number| format!("{{ name = \"web{number}\", address = \"10.0.0.{number}:80\" }}"))
             .collect();
@@ -226,7 +274,7 @@ mod tests {
         let config = parse(&text, "lb.toml", &SystemSecrets { folder: "/".into() }).unwrap();
         let mut service = Backends::new(&config.services[0], |_| false, |_| false, Moment::START).unwrap();
         for index in 0..backends {
-            service.checked(index, Ok(()), Moment::START);
+            service.checked(index, Ok(()), Moment::START, Moment::START);
         }
         service.step(Moment::START);
         service
@@ -236,7 +284,7 @@ mod tests {
     fn down(service: &mut Backends, index: usize, kind: FailureKind, now: Moment) {
         for _ in 0..3 {
             let failure = Failure { kind, detail: String::new() };
-            service.checked(index, Err(failure), now);
+            service.checked(index, Err(failure), now, now);
         }
         assert_eq!(service.members[index].health.state(), State::Down);
     }
@@ -248,7 +296,7 @@ mod tests {
 
     #[test]
     fn when_most_of_five_or_more_backends_fail_doubtfully_they_are_used_all_the_same() {
-        let second = |seconds| Moment::at(std::time::Duration::from_secs(seconds));
+        let second = |seconds| Moment::at(Duration::from_secs(seconds));
         for (backends, failing, drained, wanted) in [
             (5, vec![TIMED_OUT; 2], 0, "--uuu"),
             (5, vec![TIMED_OUT; 3], 0, "uuuuu"),
@@ -274,7 +322,7 @@ mod tests {
 
     #[test]
     fn panic_is_told_when_it_begins_and_when_it_ends() {
-        let second = |seconds| Moment::at(std::time::Duration::from_secs(seconds));
+        let second = |seconds| Moment::at(Duration::from_secs(seconds));
         let mut service = service(5);
         assert_eq!(service.panic_changed(), None);
         (0..3).for_each(|index| down(&mut service, index, TIMED_OUT, second(2)));
@@ -282,7 +330,7 @@ mod tests {
         assert_eq!(service.panic_changed(), Some(said));
         assert_eq!(service.panic_changed(), None);
         for _ in 0..2 {
-            service.checked(0, Ok(()), second(3));
+            service.checked(0, Ok(()), second(3), second(3));
         }
         service.step(second(6));
         assert_eq!(service.panic_changed(), Some("the probes are trusted again"));

@@ -83,6 +83,7 @@ fn service(text: &mut String, service: &ServiceStatus, now: Timestamp) {
         right("WEIGHT"),
         right("NOW"),
         right("LOAD"),
+        right("CONNECT"),
         right("LIVE"),
         right("OPENED"),
         right("SHARE"),
@@ -92,7 +93,7 @@ fn service(text: &mut String, service: &ServiceStatus, now: Timestamp) {
     table(text, &columns, service.backends.iter().map(|backend| backend_row(backend, now)));
 }
 
-fn backend_row(backend: &BackendStatus, now: Timestamp) -> [String; 12] {
+fn backend_row(backend: &BackendStatus, now: Timestamp) -> [String; 13] {
     [
         backend.name.clone(),
         backend.address.clone(),
@@ -101,6 +102,7 @@ fn backend_row(backend: &BackendStatus, now: Timestamp) -> [String; 12] {
         backend.weight_configured.to_string(),
         format!("{:.1}", backend.weight_effective),
         backend.load.map_or_else(|| "-".to_owned(), |load| format!("{load:.2}")),
+        backend.handshake_ms.map_or_else(|| "-".to_owned(), |handshake| format!("{:.2} ms", handshake.mean)),
         backend
             .max_connections
             .map_or_else(|| backend.live.to_string(), |most| format!("{}/{most}", backend.live)),

@@ -145,6 +145,9 @@ pub struct BackendStatus {
     /// Its measured load; 1 is as much as it can do.
     #[serde(default)]
     pub load: Option<f64>,
+    /// How long it takes to answer a SYN; `None`: no answer was seen yet.
+    #[serde(default)]
+    pub handshake_ms: Option<HandshakeMs>,
     /// Connections open now.
     pub live: u64,
     /// Connections at most; `None`: no limit.
@@ -156,6 +159,15 @@ pub struct BackendStatus {
     pub share: f64,
     /// `resolved`, or what keeps packets from reaching it.
     pub next_hop: String,
+}
+
+/// Time from the SYN that the balancer forwards to the answer that comes back, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct HandshakeMs {
+    /// Over about the last ten seconds of traffic.
+    pub mean: f64,
+    /// The longest of late; it fades to the mean in about a minute.
+    pub max: f64,
 }
 
 /// A database cluster.

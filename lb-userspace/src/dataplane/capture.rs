@@ -1,14 +1,15 @@
 //! Looking at packets: the programs are replaced in place by ones that show what they see, and back.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::atomic::AtomicU64};
 
+use aya::maps::{MapData, PerCpuArray};
 use lb_common::{
     Reason,
     abi::purpose,
     event::{self, NO_REASON, SNAP},
 };
 
-use super::{Dataplane, DataplaneError, attach, events::Records};
+use super::{Dataplane, DataplaneError, attach, events::Records, load::Loaded};
 use crate::listen::Listen;
 
 /// One look at a packet, with the names that its ids had then.
@@ -38,34 +39,64 @@ pub struct Captured {
     pub reason: Option<Reason>,
 }
 
+/// Where a program's map `MOMENT` counts the looks that the ring buffer had no room for.
+const MISSED: u32 = 1;
+
+/// Looks that were lost since a capture began: the ring buffer had no room, or whoever looks was too slow.
+pub type Lost = std::sync::Arc<AtomicU64>;
+
 /// The packets that a capture shows.
-pub(super) type Packets = Records<event::Captured>;
+pub(super) struct Packets {
+    records: Records<event::Captured>,
+    /// Of each interface's program.
+    moments: Vec<PerCpuArray<MapData, u64>>,
+}
+
+impl Packets {
+    /// Wait until there are looks, and take some. Nothing is lost when the future is dropped.
+    pub(super) async fn next(&mut self) -> std::io::Result<Vec<event::Captured>> {
+        self.records.next().await
+    }
+
+    /// Looks that the ring buffer had no room for.
+    pub(super) fn missed(&self) -> u64 {
+        let counts = self.moments.iter().filter_map(|moment| moment.get(&MISSED, 0).ok());
+        counts.flat_map(|by_cpu| by_cpu.iter().copied().collect::<Vec<_>>()).sum()
+    }
+}
 
 impl Dataplane {
     /// Have every interface's program show packets. Needs a running tokio. What fails half-way is undone.
     pub(super) fn load_capture(&mut self) -> Result<Packets, DataplaneError> {
-        let packets = Records::open(&self.pins, "CAPTURE")?;
-        if let Err(error) = self.swap_all(purpose::CAPTURE) {
-            self.unload_capture()?;
-            return Err(error);
+        let records = Records::open(&self.pins, "CAPTURE")?;
+        let moments = self.swap_all(purpose::CAPTURE).and_then(|programs| {
+            programs.into_iter().map(Loaded::into_moment).collect::<Result<Vec<_>, DataplaneError>>()
+        });
+        match moments {
+            Ok(moments) => Ok(Packets { records, moments }),
+            Err(error) => {
+                self.unload_capture()?;
+                Err(error)
+            }
         }
-        Ok(packets)
     }
 
     /// Have the programs only serve again.
     pub(super) fn unload_capture(&mut self) -> Result<(), DataplaneError> {
-        self.swap_all(purpose::SERVE)
+        self.swap_all(purpose::SERVE).map(drop)
     }
 
-    /// Replace every program in place by one for `purpose`.
-    pub(super) fn swap_all(&mut self, purpose: u8) -> Result<(), DataplaneError> {
+    /// Replace every program in place by one for `purpose`; in the order of the interfaces.
+    pub(super) fn swap_all(&mut self, purpose: u8) -> Result<Vec<Loaded>, DataplaneError> {
+        let mut programs = Vec::with_capacity(self.attached.len());
         for place in 0..self.attached.len() {
             let (port, mode) = &self.attached[place];
             let (mut loaded, _) = attach::swap(&self.pins, &self.common.layout, port, *mode, purpose)?;
             let name = port.name.clone();
             self.listen_to(&mut loaded, &name);
+            programs.push(loaded);
         }
-        Ok(())
+        Ok(programs)
     }
 
     /// A captured packet with names.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{Map, ProgramArray},
+    maps::{Map, MapData, PerCpuArray, ProgramArray},
     programs::Xdp,
 };
 use lb_common::{
@@ -23,6 +23,9 @@ pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), 
 
 /// The array of programs that the entry hands packets on to; each loaded object has its own.
 const PROGRAMS: &str = "PROGRAMS";
+
+/// What a program that captures keeps for itself; each loaded object has its own.
+const MOMENT: &str = "MOMENT";
 
 /// A loaded object: its programs are in the kernel, and find each other.
 pub(super) struct Loaded {
@@ -73,6 +76,12 @@ impl Loaded {
     /// The program that is attached.
     pub(super) fn entry(&mut self) -> Result<&mut Xdp, DataplaneError> {
         xdp(&mut self.object, ENTRY)
+    }
+
+    /// The map `MOMENT`. What is attached or pinned stays in the kernel.
+    pub(super) fn into_moment(mut self) -> Result<PerCpuArray<MapData, u64>, DataplaneError> {
+        let map = self.object.take_map(MOMENT).ok_or(DataplaneError::Object { name: MOMENT })?;
+        PerCpuArray::try_from(map).map_err(DataplaneError::write(MOMENT))
     }
 
     /// Pin the array of further programs.

@@ -42,7 +42,7 @@ use lb_common::{
 };
 
 pub use attach::{Attached, Kind, Mode, Port, now};
-pub use capture::Captured;
+pub use capture::{Captured, Lost};
 pub use counts::BackendCounts;
 pub use desired::{Desired, DesiredBackend, DesiredService, Fate, Rate, Timeouts, Way};
 pub use error::DataplaneError;
@@ -50,7 +50,7 @@ pub use events::{Event, What};
 pub use load::OBJECT;
 pub use pins::Pins;
 pub use sweep::{Fault, Swept};
-pub use trace::Trace;
+pub use trace::{Question, Trace};
 
 use crate::listen::Listen;
 use common::{Common, typed};
@@ -72,6 +72,8 @@ pub struct Dataplane {
     /// A publication that waits for the rings' next change.
     waiting: Option<Desired>,
     sweep: Sweep,
+    /// The program of the last trace, kept for the next one.
+    tracer: Option<trace::Tracer>,
 }
 
 impl Dataplane {
@@ -125,6 +127,7 @@ impl Dataplane {
             loggers: Vec::new(),
             waiting: None,
             sweep: Sweep::default(),
+            tracer: None,
         })
     }
 

@@ -1,7 +1,7 @@
 //! The task that alone holds BPF descriptors: it publishes what it is told, sweeps, cuts, hears the kernel's events,
 //! and answers with counts.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
 
 use lb_common::{Reason, abi::Account, event};
 use tokio::{
@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    BackendCounts, Captured, Dataplane, DataplaneError, Desired, Event, Fault, Swept, Trace,
+    BackendCounts, Captured, Dataplane, DataplaneError, Desired, Event, Fault, Lost, Question, Swept, Trace,
     capture::Packets, cuts::Cutting, events::Records,
 };
 use crate::listen::Listen;
@@ -23,8 +23,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 enum Command {
     Publish(Desired),
     Count(oneshot::Sender<Counts>),
-    Capture(mpsc::Sender<Captured>, oneshot::Sender<Result<(), DataplaneError>>),
-    Trace { packet: Vec<u8>, interface: String, reply: oneshot::Sender<Result<Trace, DataplaneError>> },
+    Capture { to: mpsc::Sender<Captured>, lost: Lost, reply: oneshot::Sender<Result<(), DataplaneError>> },
+    Trace { question: Question, reply: oneshot::Sender<Result<Trace, DataplaneError>> },
 }
 
 /// What happened in the data path that somebody should know of.
@@ -88,19 +88,23 @@ impl Handle {
         counts.await.ok()
     }
 
-    /// Have every packet shown to `packets` until its receiver is dropped; what it does not take in time is left out.
-    /// One capture at a time: a second one takes the place of the first. `None` if the task has ended.
-    pub async fn capture(&self, packets: mpsc::Sender<Captured>) -> Option<Result<(), DataplaneError>> {
+    /// Have every packet shown to `packets` until its receiver is dropped; what it does not take in time is left out,
+    /// and counted in `lost`. One capture at a time: a second one takes the place of the first. `None` if the task has
+    /// ended.
+    pub async fn capture(
+        &self,
+        packets: mpsc::Sender<Captured>,
+        lost: Lost,
+    ) -> Option<Result<(), DataplaneError>> {
         let (reply, begun) = oneshot::channel();
-        self.0.send(Command::Capture(packets, reply)).ok()?;
+        self.0.send(Command::Capture { to: packets, lost, reply }).ok()?;
         begun.await.ok()
     }
 
-    /// What would become of a packet (from its Ethernet header on) that came in by `interface`. `None` if the task has
-    /// ended.
-    pub async fn trace(&self, packet: Vec<u8>, interface: String) -> Option<Result<Trace, DataplaneError>> {
+    /// What would become of a packet. `None` if the task has ended.
+    pub async fn trace(&self, question: Question) -> Option<Result<Trace, DataplaneError>> {
         let (reply, trace) = oneshot::channel();
-        self.0.send(Command::Trace { packet, interface, reply }).ok()?;
+        self.0.send(Command::Trace { question, reply }).ok()?;
         trace.await.ok()
     }
 }
@@ -121,6 +125,28 @@ pub fn spawn(
 struct Capture {
     packets: Packets,
     to: mpsc::Sender<Captured>,
+    lost: Lost,
+    /// Looks that the receiver has not taken in time.
+    untaken: u64,
+}
+
+impl Capture {
+    /// Hand looks on. `false`: nobody looks any more.
+    fn show(&mut self, dataplane: &Dataplane, packets: &[event::Captured]) -> bool {
+        for raw in packets {
+            match self.to.try_send(dataplane.name_captured(raw)) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(_)) => self.untaken += 1,
+                Err(mpsc::error::TrySendError::Closed(_)) => return false,
+            }
+        }
+        self.count_lost();
+        true
+    }
+
+    fn count_lost(&self) {
+        self.lost.store(self.untaken + self.packets.missed(), Ordering::Relaxed);
+    }
 }
 
 struct Task {
@@ -176,11 +202,11 @@ impl Task {
                 },
                 () = self.cutting.due() => self.cut(),
                 events = next(self.events.as_mut()) => self.heard(&events),
-                packets = captured(self.capture.as_mut()) => self.show(packets),
                 () = tokio::task::yield_now(), if self.dataplane.is_hunting() => {
                     self.cutting.begin(&self.dataplane.hunt());
                 }
                 _ = seconds.tick() => self.second(),
+                packets = captured(self.capture.as_mut()) => self.show(packets.as_deref()),
                 // One slice a turn: what is to be published never waits for a whole sweep.
                 () = tokio::task::yield_now(), if self.sweeping => self.sweep(),
             }
@@ -200,14 +226,14 @@ impl Task {
                 }
                 Err(error) => log::error!("the counters cannot be read: {error}"),
             },
-            Command::Capture(to, reply) => {
+            Command::Capture { to, lost, reply } => {
                 let begun = self.dataplane.load_capture().map(|packets| {
-                    self.capture = Some(Capture { packets, to });
+                    self.capture = Some(Capture { packets, to, lost, untaken: 0 });
                 });
                 let _ = reply.send(begun);
             }
-            Command::Trace { packet, interface, reply } => {
-                let _ = reply.send(self.dataplane.trace(&packet, &interface));
+            Command::Trace { question, reply } => {
+                let _ = reply.send(self.dataplane.trace(&question));
             }
         }
     }
@@ -229,9 +255,9 @@ impl Task {
         if let Some(errors) = self.dataplane.tick() {
             self.published(&errors);
         }
-        // Nobody looks any more, and no packet has come to find that out.
-        if self.capture.as_ref().is_some_and(|capture| capture.to.is_closed()) {
-            self.end_capture();
+        self.dataplane.put_tracer_away();
+        if let Some(capture) = &self.capture {
+            capture.count_lost();
         }
     }
 
@@ -283,14 +309,18 @@ impl Task {
         }
     }
 
-    fn show(&mut self, packets: std::io::Result<Vec<event::Captured>>) {
-        let Some(capture) = self.capture.as_ref() else { return };
-        let Ok(packets) = packets else { return self.end_capture() };
-        for raw in packets {
-            let sent = capture.to.try_send(self.dataplane.name_captured(&raw));
-            if matches!(sent, Err(mpsc::error::TrySendError::Closed(_))) {
-                return self.end_capture();
-            }
+    /// Packets for the capture; `None`: it is over.
+    fn show(&mut self, packets: Option<&[event::Captured]>) {
+        let shown = match (&mut self.capture, packets) {
+            (Some(capture), Some(packets)) => capture.show(&self.dataplane, packets),
+            _ => false,
+        };
+        if !shown {
+            self.end_capture();
+        }
+        // However many packets there are, a sweep goes on between them.
+        if self.sweeping {
+            self.sweep();
         }
     }
 
@@ -311,11 +341,13 @@ async fn next(events: Option<&mut Records<event::Event>>) -> std::io::Result<Vec
     }
 }
 
-/// The next packets; without end where nobody looks.
-async fn captured(capture: Option<&mut Capture>) -> std::io::Result<Vec<event::Captured>> {
-    match capture {
-        Some(capture) => capture.packets.next().await,
-        None => std::future::pending().await,
+/// The next packets; without end where nobody looks. `None`: nobody does any more, or there is nothing to be had.
+async fn captured(capture: Option<&mut Capture>) -> Option<Vec<event::Captured>> {
+    let Some(Capture { packets, to, .. }) = capture else { return std::future::pending().await };
+    tokio::select! {
+        biased;
+        () = to.closed() => None,
+        packets = packets.next() => packets.ok(),
     }
 }
 

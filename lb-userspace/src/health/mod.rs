@@ -8,6 +8,7 @@
 
 mod moment;
 mod panic;
+mod suspicion;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub use moment::Moment;
 pub use panic::{Judged, panic};
+pub use suspicion::{Consequence, Evidence, Sign, Suspicion};
 
 /// The constants of the state machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

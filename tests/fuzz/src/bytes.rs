@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "values are read from and written to bytes as they stand in memory")]
 
 use lb_common::plain::Plain;
-use lb_ebpf::Frame;
+use lb_ebpf::{Frame, family};
 
 /// Room in front of a packet (`XDP_PACKET_HEADROOM`, include/uapi/linux/bpf.h).
 const HEADROOM: usize = 256;
@@ -65,6 +65,10 @@ impl Frame for Bytes {
         }
         self.room.truncate(self.start + length);
         Some(())
+    }
+
+    fn walk(&self, offset: usize, protocol: u8) -> u64 {
+        family::walk(self, offset, protocol)
     }
 
     fn prepend(&mut self, length: usize) -> Option<()> {

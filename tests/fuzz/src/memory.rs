@@ -11,7 +11,7 @@ use std::sync::atomic::{
 use lb_common::{
     Address, Be16,
     abi::Hop,
-    cell::{Owner, Phase, PortCell},
+    cell::{Owner, PortCell},
     flow::{Record, SLOTS, Way},
 };
 
@@ -155,15 +155,6 @@ impl BucketWords {
     /// Who stands in a slot.
     pub fn owner(&self, slot: usize) -> Owner {
         owner(&self.owners[slot])
-    }
-
-    /// The slots, as bits, that a client with that tag and port holds or is about to.
-    pub fn holders(&self, tag: u32, port: Be16) -> u32 {
-        let held = |slot: &usize| {
-            let owner = owner(&self.owners[*slot]);
-            owner.has(tag, port) && owner.phase() != Phase::Free
-        };
-        (0..SLOTS).filter(held).fold(0, |bits, slot| bits | 1 << slot)
     }
 
     /// A slot's record.

@@ -71,28 +71,33 @@ pub struct Baton {
 struct Turn {
     holder: usize,
     running: Vec<bool>,
-    dice: Dice,
-    rarity: u64,
+    order: Order,
+}
+
+/// Who gets the baton when.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// Anybody, once in so many accesses.
+    Drawn(Dice, u64),
+    /// These runners for so many accesses each, last turn first; then nobody gets it who is not alone.
+    Written(Vec<(usize, u64)>),
 }
 
 impl Baton {
-    /// A baton for so many runners, passed on once in `rarity` accesses.
-    pub fn new(runners: usize, seed: u64, rarity: u64) -> Self {
-        let mut dice = Dice(seed);
-        let holder = dice.below(runners as u64) as usize;
-        let turn = Turn { holder, running: vec![true; runners], dice, rarity };
+    /// A baton for so many runners.
+    fn new(runners: usize, order: Order) -> Self {
+        let mut turn = Turn { holder: 0, running: vec![true; runners], order };
+        turn.begin();
         Self { turn: Mutex::new(turn), changed: Condvar::new() }
     }
 
-    /// Pass it on now and then; returns when this runner holds it.
+    /// Pass it on when it is time to; returns when this runner holds it.
     fn pass(&self, runner: usize) {
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         while turn.holder != runner {
             turn = self.changed.wait(turn).unwrap_or_else(PoisonError::into_inner);
         }
-        let rarity = turn.rarity;
-        if turn.dice.one_in(rarity) {
-            turn.choose();
+        if turn.is_over() {
             self.changed.notify_all();
             while turn.holder != runner {
                 turn = self.changed.wait(turn).unwrap_or_else(PoisonError::into_inner);
@@ -112,11 +117,50 @@ impl Baton {
 }
 
 impl Turn {
+    /// The first holder.
+    fn begin(&mut self) {
+        match &mut self.order {
+            Order::Drawn(..) => self.choose(),
+            Order::Written(turns) => self.holder = turns.last().map_or(0, |(runner, _)| *runner),
+        }
+    }
+
+    /// Whether somebody else may hold it now; an access has been made.
+    fn is_over(&mut self) -> bool {
+        match &mut self.order {
+            Order::Drawn(dice, rarity) => {
+                let over = dice.one_in(*rarity);
+                if over {
+                    self.choose();
+                }
+                over
+            }
+            Order::Written(turns) => {
+                let Some((_, left)) = turns.last_mut() else { return false };
+                *left = left.saturating_sub(1);
+                if *left > 0 {
+                    return false;
+                }
+                turns.pop();
+                self.choose();
+                true
+            }
+        }
+    }
+
+    /// The next holder: one of those that still run.
     fn choose(&mut self) {
         let running: Vec<usize> = (0..self.running.len()).filter(|runner| self.running[*runner]).collect();
-        if !running.is_empty() {
-            self.holder = running[self.dice.below(running.len() as u64) as usize];
+        if running.is_empty() {
+            return;
         }
+        self.holder = match &mut self.order {
+            Order::Drawn(dice, _) => running[dice.below(running.len() as u64) as usize],
+            Order::Written(turns) => match turns.last() {
+                Some((runner, _)) if self.running[*runner] => *runner,
+                _ => *running.last().unwrap_or(&0),
+            },
+        };
     }
 }
 
@@ -130,9 +174,9 @@ impl Drop for Runner {
     }
 }
 
-/// Run CPUs side by side, one at a time, in an order that `seed` decides. Panics if one of them does.
-pub fn race<'a>(seed: u64, rarity: u64, cpus: Vec<Box<dyn FnOnce() + Send + 'a>>) {
-    let baton = Arc::new(Baton::new(cpus.len(), seed, rarity));
+/// Run CPUs side by side, one at a time, in this order. Panics if one of them does.
+pub fn race<'a>(order: Order, cpus: Vec<Box<dyn FnOnce() + Send + 'a>>) {
+    let baton = Arc::new(Baton::new(cpus.len(), order));
     std::thread::scope(|scope| {
         for (number, cpu) in cpus.into_iter().enumerate() {
             let baton = Arc::clone(&baton);

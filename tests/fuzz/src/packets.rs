@@ -18,7 +18,7 @@ pub mod flag {
 }
 
 /// A family whose addresses can be numbered, and whose packets can be built.
-pub trait Numbered: Family {
+pub trait Numbered: Family + Send + Sync {
     /// What an Ethernet header calls it.
     const ETHER_TYPE: [u8; 2];
 

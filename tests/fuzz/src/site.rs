@@ -1,7 +1,9 @@
 //! A site: services of every mode and protocol over a few servers, in tables so small that everybody meets everybody.
 
+use std::sync::atomic::Ordering::SeqCst;
+
 use lb_common::{
-    Be16, Be32, Be128, Reason,
+    Be16, Be32, Be128,
     abi::{
         Backend, ENDPOINT_SERVICES, Endpoint, EndpointKey, Hop, ICMP, ICMPV6, Interface, ProgramConfig,
         Ranges, RangesKey, Service, ServiceKey, TCP, UDP, algorithm, backend_state, mode, no_backend,
@@ -178,7 +180,7 @@ impl Site {
         // Service 1 answers on a range of ports too.
         let mut ranges = Ranges { ranges: [[1, 0]; 8] };
         ranges.ranges[0] = [9000, 9009];
-        half.ranges.put(RangesKey { address: virtual_address(1), protocol: TCP, pad: [0; 3] }, ranges);
+        half.ranges.put(RangesKey { address: virtual_address(1), protocol: TCP.into() }, ranges);
         let key = ServiceKey { address: virtual_address(1), port: port(9000), protocol: TCP, range: 1 };
         half.services.put(key, self.service(&PLANS[0]));
     }
@@ -257,23 +259,28 @@ where
     half.endpoints.put(key, endpoint);
 }
 
+/// In place of a former owner: what is not recorded belongs to the owner itself, but the slot is not settled.
+const SAME: u16 = 0xffff;
+
 /// Publish a service's ring: its slots in turns, its members behind them. A slot that is not settled keeps its former
 /// owner, as the agent does it.
 pub fn publish_ring(world: &World, plan: &Plan, active: &[u16], settled: bool) {
-    use std::sync::atomic::Ordering::SeqCst;
     let offset = u32::from(plan.id - 1) * RING_ROOM;
-    let owner = |slot: u32| active.get(slot as usize % active.len().max(1)).copied().unwrap_or(0);
     for slot in 0..RING {
+        let owner = active.get(slot as usize % active.len().max(1)).copied().unwrap_or(0);
         let word = &world.ring[(offset + slot) as usize];
-        let (now, before) = (owner(slot), (word.load(SeqCst) >> 16) as u16);
-        let former = if settled { now } else { before };
-        word.store(u32::from(former) << 16 | u32::from(now), SeqCst);
+        let before = word.load(SeqCst);
+        let (current, previous) = (before as u16, (before >> 16) as u16);
+        let of_the_unrecorded = if previous == SAME { current } else { previous };
+        let former = match of_the_unrecorded {
+            _ if settled => owner,
+            same if same == owner && before != u32::from(owner) * 0x1_0001 => SAME,
+            other => other,
+        };
+        word.store(u32::from(former) << 16 | u32::from(owner), SeqCst);
     }
     for (place, (id, _)) in plan.backends.iter().enumerate() {
         let id = if active.contains(id) { *id } else { 0 };
         world.ring[(offset + RING) as usize + place].store(u32::from(id), SeqCst);
     }
 }
-
-/// Reasons that a site without faults never counts.
-pub const NEVER: [Reason; 1] = [Reason::RewriteFailed];

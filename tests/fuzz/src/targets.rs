@@ -7,7 +7,7 @@ use lb_common::{
     cell::{Owner, PortCell},
     flow::{Record, Way},
 };
-use lb_ebpf::{Verdict, family::Family};
+use lb_ebpf::{Verdict, family::Family, verdict::Kind};
 
 use crate::{
     Bytes, Site, World,
@@ -53,18 +53,18 @@ enum Origin {
 /// Run a packet and check what must hold of every packet.
 fn check(world: &World, packet: &[u8], origin: Origin) {
     let mut out = Bytes::new(packet);
-    let (verdict, _) = world.run(&mut out);
+    let verdict = world.run(&mut out);
     assert!(out.packet().len() <= packet.len() + GROWTH, "{verdict:?}: the packet has grown");
-    match verdict {
-        Verdict::Pass | Verdict::Note(..) => {
+    match verdict.kind {
+        Kind::Pass | Kind::Note => {
             assert!(out.packet() == packet, "{verdict:?}: the host's packet was touched");
         }
-        Verdict::Forward { .. } | Verdict::Answer(..) => {
+        Kind::Forward | Kind::Answer => {
             assert!(origin != Origin::Host, "{verdict:?}: the host's packet was taken");
             sums_hold(world, packet, out.packet(), verdict);
         }
-        Verdict::Drop(..) => assert!(origin != Origin::Host, "{verdict:?}: the host's packet was dropped"),
-        Verdict::Continue(_) | Verdict::HandOver(..) => unreachable!("run() goes on until the end"),
+        Kind::Drop => assert!(origin != Origin::Host, "{verdict:?}: the host's packet was dropped"),
+        Kind::Continue => unreachable!("run() goes on until the end"),
     }
 }
 
@@ -330,11 +330,11 @@ where
         udp(from, to, b"question")
     };
     let mut sent = Bytes::new(&frame::<A>(&first, &[]));
-    let (verdict, _) = world.run(&mut sent);
+    let verdict = world.run(&mut sent);
     let ends = crate::packets::ends::<A>(sent.packet());
-    let (near, far) = match (verdict, ends) {
+    let (near, far) = match (verdict.kind, ends) {
         // What the router behind us saw, or what the client got in answer.
-        (Verdict::Forward { .. }, Some(ends)) if bool::arbitrary(dice)? => ends,
+        (Kind::Forward, Some(ends)) if bool::arbitrary(dice)? => ends,
         _ => (to, from),
     };
     let error = quoting(dice, near, far)?;

@@ -3,7 +3,10 @@
 use std::sync::{Mutex, PoisonError};
 
 use lb_common::abi::{TCP, mode};
-use lb_ebpf::{Verdict, verdict::Way};
+use lb_ebpf::{
+    Verdict,
+    verdict::{Kind, Way},
+};
 
 use crate::{
     Bytes, Site, World,
@@ -89,8 +92,9 @@ where
             udp(client, to, b"question")
         };
         let mut packet = Bytes::new(&frame::<A>(&packet, &[]));
-        let (verdict, _) = self.world.run(&mut packet);
-        let Verdict::Forward { backend: pair, way, .. } = verdict else { return None };
+        let Verdict { kind: Kind::Forward, backend: pair, way, .. } = self.world.run(&mut packet) else {
+            return None;
+        };
         assert_eq!(way, Way::In);
         let taken = self.taken(client, service, pair, packet.packet());
         if let (Some((_, cell)), Some(claims), Some(began)) = (taken.tuple, &self.world.claims, began) {
@@ -170,8 +174,7 @@ where
             udp(from, to, b"answer")
         };
         let mut packet = Bytes::new(&frame::<A>(&packet, &[]));
-        let (verdict, _) = self.world.run(&mut packet);
-        let Verdict::Forward { way, .. } = verdict else { return None };
+        let Verdict { kind: Kind::Forward, way, .. } = self.world.run(&mut packet) else { return None };
         assert_eq!(way, Way::Out);
         let (from, to) = ends::<A>(packet.packet()).expect("what was forwarded has ends");
         assert_eq!(from.port, SERVICE_PORT);

@@ -14,18 +14,19 @@ use std::{
 };
 
 use lb_common::{
-    Address, Be16, Be32, Be128, MAX_BACKENDS, Reason, Ticks,
+    Address, Be32, Be128, MAX_BACKENDS, Reason, Ticks,
     abi::{
         Account, Backend, BucketKey, Endpoint, EndpointKey, Fragment, FragmentKey, Interface, ProgramConfig,
         Ranges, RangesKey, Service, ServiceKey,
     },
-    cell::{Owner, PortCell, Worth},
+    cell::{Owner, PortCell, Side, Signs, Worth},
     event::Event,
     flow::{FlowKey, Record, SLOTS},
 };
 use lb_ebpf::{
-    Parcel, Tables, Verdict, claim, flows, proceed, select,
+    Parcel, Tables, Verdict, claim, flows, proceed, seat, select,
     tables::{Block, NOWHERE, Ring},
+    verdict::Kind,
 };
 
 use crate::{
@@ -39,6 +40,9 @@ pub const IDS: u32 = 64;
 
 /// Tries when other CPUs open the same account, as in the kernel.
 const TRIES: u32 = 4;
+
+/// Stages that a packet goes through at most.
+const STAGES: u32 = 8;
 
 /// A map of the kernel that only the agent writes, or whose elements are replaced whole.
 #[derive(Debug)]
@@ -236,31 +240,20 @@ impl World {
         if id < IDS { self.accounts.get((kind * IDS + id) as usize) } else { None }
     }
 
-    /// The whole way of a packet, stage by stage; its end, and how many stages it took.
-    pub fn run(&self, frame: &mut Bytes) -> (Verdict, u32) {
+    /// The whole way of a packet, stage by stage; its end.
+    pub fn run(&self, frame: &mut Bytes) -> Verdict {
         let mut verdict = lb_ebpf::enter(frame, self);
-        let mut stages = 1;
-        loop {
-            let stage = match verdict {
-                Verdict::Continue(stage) => stage,
-                Verdict::HandOver(stage, parcel) => {
-                    PARCEL.set(Some(parcel));
-                    stage
+        for _ in 0..STAGES {
+            match verdict.kind {
+                Kind::Continue => verdict = proceed(verdict.stage, frame, self),
+                Kind::Pass | Kind::Forward => return verdict,
+                Kind::Note | Kind::Drop | Kind::Answer => {
+                    lb_ebpf::World::count(self, verdict.service, verdict.reason);
+                    return verdict;
                 }
-                end => {
-                    if let Verdict::Note(service, reason)
-                    | Verdict::Drop(service, reason)
-                    | Verdict::Answer(service, reason) = end
-                    {
-                        lb_ebpf::World::count(self, service, reason);
-                    }
-                    return (end, stages);
-                }
-            };
-            stages += 1;
-            assert!(stages <= 8, "the packet's way does not end: {stage:?}");
-            verdict = proceed(stage, frame, self);
+            }
         }
+        panic!("the packet's way does not end: {verdict:?}");
     }
 }
 
@@ -356,6 +349,14 @@ impl lb_ebpf::World for World {
 
     fn spend_error(&self) -> bool {
         self.errors.load(Relaxed)
+    }
+
+    fn hand_over(&self, parcel: &Parcel) {
+        PARCEL.set(Some(*parcel));
+    }
+
+    fn after(&self, owner: Owner, side: Side, signs: Signs) -> Owner {
+        owner.after(side, signs)
     }
 
     fn handed_over(&self) -> Parcel {
@@ -459,10 +460,6 @@ where
         self.half().bucket(slot).map(|(bucket, place)| bucket.owner(place))
     }
 
-    fn flow_holders(&self, bucket: u32, tag: u32, port: Be16) -> u32 {
-        self.half().flows.get(bucket as usize).map_or(0, |bucket| bucket.holders(tag, port))
-    }
-
     fn flow_record(&self, slot: u32) -> Option<Record<A>> {
         self.half().bucket(slot).map(|(bucket, place)| bucket.record::<A>(place))
     }
@@ -523,8 +520,20 @@ where
         claim::search::<A, _>(block, now, self)
     }
 
-    fn find_slot(&self, key: &FlowKey<A>) -> u32 {
-        flows::find_slot(key, self)
+    fn open(&self, backend: u16) {
+        seat::open::<A, _>(backend, self);
+    }
+
+    fn close(&self, backend: u16) {
+        seat::close::<A, _>(backend, self);
+    }
+
+    fn slot_worth(&self, slot: u32, now: Ticks) -> Worth {
+        flows::slot_worth::<A, _>(slot, now, self)
+    }
+
+    fn find_slot(&self, key: &FlowKey<A>, except: u32) -> u32 {
+        flows::find_slot(key, except, self)
     }
 
     fn place(&self, buckets: [u32; 2], now: Ticks) -> u32 {

@@ -9,7 +9,7 @@ use lb_common::{
     cell::Phase,
     flow::FlowKey,
 };
-use lb_ebpf::{Tables, World as _, flows};
+use lb_ebpf::{World as _, flows};
 use lb_fuzz::{
     Site, World,
     agent::{self, Agent, ESTABLISHED},

@@ -14,7 +14,7 @@ use super::{
     fact::rows_of,
     kind::Kind,
     layout::Layout,
-    scene::{self, BACK, BACK_MAC, CLIENT, FRONT, FRONT_MAC, ROUTER_MAC, Setting},
+    scene::{self, BACK, BACK_MAC, FRONT, FRONT_MAC, ROUTER_MAC, Setting},
     world::{Action, Counters, Store},
 };
 
@@ -45,10 +45,7 @@ pub(super) fn check<A: Kind>(
         ));
     }
     if bytes != wanted_bytes {
-        let at = bytes.iter().zip(&wanted_bytes).position(|(one, other)| one != other);
-        return Err(format!(
-            "from byte {at:?} on the packet is\n  {bytes:02x?}, wanted\n  {wanted_bytes:02x?}, from\n  {packet:02x?}"
-        ));
+        return Err(unlike(&bytes, &wanted_bytes, packet));
     }
     let wanted = wanted_counters(&before, expect, traffic);
     if after != wanted {
@@ -68,6 +65,20 @@ pub(super) fn check<A: Kind>(
         return Err(format!("accounts and flows disagree by {owes:?}, and by {owed:?} before"));
     }
     told(expect, &world.events(), setting)
+}
+
+/// Where two packets begin to differ, in words.
+fn unlike(bytes: &[u8], wanted: &[u8], packet: &[u8]) -> String {
+    let same = bytes.iter().zip(wanted).take_while(|(one, other)| one == other).count();
+    let part = |bytes: &[u8]| format!("{:02x?}", &bytes[same.min(bytes.len())..(same + 24).min(bytes.len())]);
+    format!(
+        "of {} bytes, wanted {}, from byte {same} on the packet is\n  {}, wanted\n  {}; it was\n  {:02x?}",
+        bytes.len(),
+        wanted.len(),
+        part(bytes),
+        part(wanted),
+        &packet[..packet.len().min(80)],
+    )
 }
 
 fn told(expect: &Expect, events: &[Event], setting: &Setting) -> Result<(), String> {
@@ -112,7 +123,7 @@ fn outcome<A: Kind>(
         }
         Outcome::ToClient(backend, client) => {
             let (service, mut address) = scene::service_of(backend);
-            if let Some(slot) = slot_of(world, client, service) {
+            if let Some(slot) = slot_of(world, end::<A>(client), service) {
                 address.set_port(slot.record.service_port.host());
             }
             let ends = (end::<A>(address), end::<A>(client));
@@ -130,7 +141,7 @@ fn outcome<A: Kind>(
                 mode::DSR => expected::redirected(packet, macs, trust),
                 mode::IPIP => expected::tunnelled(packet, macs, tunnel(world, backend), trust),
                 _ => {
-                    let (at_us, server) = towards_backend(world, setting, backend, client)?;
+                    let (at_us, server) = towards_backend(world, setting, backend, end::<A>(client))?;
                     let layout = Layout::of(packet);
                     let speaker = layout.address(packet, layout.source());
                     let from = if setting.mode == mode::SNAT { at_us.ip() } else { speaker };
@@ -139,9 +150,7 @@ fn outcome<A: Kind>(
             };
             inwards(backend, bytes)
         }
-        Outcome::Untunnelled(backend, mtu) => {
-            outwards(backend, expected::untunnelled(packet, front, mtu))
-        }
+        Outcome::Untunnelled(backend, mtu) => outwards(backend, expected::untunnelled(packet, front, mtu)),
     }
 }
 
@@ -159,15 +168,9 @@ fn forwarded<A: Kind>(
 ) -> Result<(u16, Vec<u8>), String> {
     let layout = Layout::of(packet);
     let later = layout.part.is_some_and(|(offset, _)| offset != 0);
-    let mut client = CLIENT;
-    for known in [scene::OTHER, scene::THIRD] {
-        let same = end::<A>(known).ip() == layout.address(packet, layout.source());
-        if same && (later || layout.ends(packet).0.port() == known.port()) {
-            client = known;
-        }
-    }
-    if !later && layout.ends(packet).0 != end::<A>(client) {
-        return Err("the packet's client is none of the scene's".into());
+    let mut client = layout.ends(packet).0;
+    if later {
+        client.set_port(0);
     }
     let (service, _) = scene::service_of(backends[0]);
     let slot = slot_of(world, client, service);

@@ -53,24 +53,27 @@ impl Packet {
                 let (from, to) = match segment.ends {
                     Ends::Fixed(from, to) => (end::<A>(from), end::<A>(to)),
                     Ends::Answer { backend, client } => {
-                        let (at_us, server) = towards_backend(world, setting, backend, client)?;
+                        let (at_us, server) = towards_backend(world, setting, backend, end::<A>(client))?;
                         (server, at_us)
                     }
                 };
                 segment.frame_between(from, to)
             }
             Self::Complaint(complaint) => match complaint.quoted {
-                Quoted::Foreign(from, to) => complaint.frame((end::<A>(from), end::<A>(to)), None),
+                Quoted::Foreign(from, to) => {
+                    let tunnel = (setting.mode == mode::IPIP).then(|| tunnel(world, scene::A));
+                    complaint.frame((end::<A>(from), end::<A>(to)), tunnel)
+                }
                 Quoted::Answered { client } => complaint.frame((end::<A>(WEB), end::<A>(client)), None),
                 Quoted::Forwarded { client, .. } if setting.mode == mode::DSR => {
                     complaint.frame((end::<A>(client), end::<A>(WEB)), None)
                 }
                 Quoted::Forwarded { backend, client } if setting.mode == mode::IPIP => {
-                    let tunnel = (A::of(SOURCE).ip(), world.backend_at(backend).address.ip());
+                    let tunnel = tunnel(world, backend);
                     complaint.frame((end::<A>(client), end::<A>(WEB)), Some(tunnel))
                 }
                 Quoted::Forwarded { backend, client } => {
-                    complaint.frame(towards_backend(world, setting, backend, client)?, None)
+                    complaint.frame(towards_backend(world, setting, backend, end::<A>(client))?, None)
                 }
             },
         })
@@ -79,7 +82,12 @@ impl Packet {
 
 /// A case's end in a family.
 pub(super) fn end<A: Kind>(of: SocketAddrV4) -> SocketAddr {
-    SocketAddr::new(kind::address(A::VERSION, *of.ip()), of.port())
+    end_in(A::VERSION, of)
+}
+
+/// The same by the family's version.
+pub(super) fn end_in(version: u8, of: SocketAddrV4) -> SocketAddr {
+    SocketAddr::new(kind::address(version, *of.ip()), of.port())
 }
 
 /// The ends of a client's connection behind us: the one that the backend sees, and the backend's own.
@@ -87,7 +95,7 @@ pub(super) fn towards_backend<A: Kind>(
     world: &impl Store<A>,
     setting: &Setting,
     backend: u16,
-    client: SocketAddrV4,
+    client: SocketAddr,
 ) -> Result<(SocketAddr, SocketAddr), String> {
     let entry = world.backend_at(backend);
     let (service, address) = scene::service_of(backend);
@@ -96,7 +104,7 @@ pub(super) fn towards_backend<A: Kind>(
     let port = if entry.port == Be16::default() { connected } else { entry.port.host() };
     let server = SocketAddr::new(entry.address.ip(), port);
     if setting.mode != mode::SNAT {
-        return Ok((end::<A>(client), server));
+        return Ok((client, server));
     }
     let way = found.ok_or_else(|| format!("{client} has no flow"))?.record.way;
     Ok((SocketAddr::new(world.source_at(way.source()).ip(), way.source_port().host()), server))
@@ -107,17 +115,13 @@ pub(super) fn tunnel<A: Kind>(world: &impl Store<A>, backend: u16) -> (IpAddr, I
     (A::of(SOURCE).ip(), world.backend_at(backend).address.ip())
 }
 
-/// The flow of a client to a service.
-pub(super) fn slot_of<A: Kind>(
-    world: &impl Store<A>,
-    client: SocketAddrV4,
-    service: u16,
-) -> Option<Slot<A>> {
+/// The flow of a client to a service; a client whose port is zero stands for any of that address.
+pub(super) fn slot_of<A: Kind>(world: &impl Store<A>, client: SocketAddr, service: u16) -> Option<Slot<A>> {
     let held = |slot: &Slot<A>| {
         let key = slot.key();
         slot.owner.is_held()
-            && key.client == A::of(*client.ip())
-            && key.client_port.host() == client.port()
+            && key.client.ip() == client.ip()
+            && (client.port() == 0 || key.client_port.host() == client.port())
             && key.service == service
     };
     slots(world).into_iter().find(held)

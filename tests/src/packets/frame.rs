@@ -5,7 +5,7 @@
 )]
 
 use lb_common::plain::Plain;
-use lb_ebpf::Frame;
+use lb_ebpf::{Frame, family::walk};
 
 /// The bytes of one packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +48,10 @@ impl Frame for Bytes {
         }
         self.0.truncate(length);
         Some(())
+    }
+
+    fn walk(&self, offset: usize, protocol: u8) -> u64 {
+        walk(self, offset, protocol)
     }
 
     fn prepend(&mut self, length: usize) -> Option<()> {

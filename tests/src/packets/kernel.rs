@@ -14,7 +14,7 @@ use lb_common::{
     event::{Event, kind},
     program::{ENTRY, Stage},
 };
-use lb_userspace::dataplane::attach::OBJECT;
+use lb_userspace::dataplane::OBJECT;
 use nix::time::{ClockId, clock_gettime};
 
 use super::{

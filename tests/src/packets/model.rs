@@ -8,9 +8,14 @@ use std::{
 use lb_common::{
     Be32, Be128, Reason, Ticks,
     abi::{Account, Interface, ProgramConfig, Traffic, exit},
+    cell::{Owner, Side, Signs},
     event::Event,
 };
-use lb_ebpf::{Parcel, Verdict, World as _, enter, proceed, source_rate::taken, verdict::Way};
+use lb_ebpf::{
+    Parcel, Verdict, World as _, enter, proceed,
+    source_rate::taken,
+    verdict::{Kind, Way},
+};
 
 use super::{
     frame::Bytes,
@@ -58,22 +63,23 @@ impl Model {
 
     /// What the program's shell does with a verdict: count it and turn it into an action.
     fn act(&self, verdict: Verdict) -> Action {
-        match verdict {
-            Verdict::Continue(_) | Verdict::HandOver(..) => panic!("a packet's way has no end"),
-            Verdict::Pass => Action::Pass,
-            Verdict::Note(service, reason) => {
+        let Verdict { kind, reason, service, backend, interface, bytes, way, .. } = verdict;
+        match kind {
+            Kind::Continue => panic!("a packet's way has no end"),
+            Kind::Pass => Action::Pass,
+            Kind::Note => {
                 self.count(service, reason);
                 Action::Pass
             }
-            Verdict::Drop(service, reason) => {
+            Kind::Drop => {
                 self.count(service, reason);
                 Action::Drop
             }
-            Verdict::Answer(service, reason) => {
+            Kind::Answer => {
                 self.count(service, reason);
                 self.leave(self.config.interface)
             }
-            Verdict::Forward { backend, interface, bytes, way } => {
+            Kind::Forward => {
                 let mut traffic = self.traffic.borrow_mut();
                 let traffic = traffic.entry(backend).or_default();
                 let (packets, total) = match way {
@@ -123,15 +129,11 @@ impl World for Model {
         let mut bytes = Bytes(packet.to_vec());
         let mut verdict = enter(&mut bytes, self);
         for _ in 0..STAGES {
-            verdict = match verdict {
-                Verdict::Continue(stage) => proceed(stage, &mut bytes, self),
-                Verdict::HandOver(stage, parcel) => {
-                    assert_eq!(bytes.0, packet, "a packet was handed over after it had been changed");
-                    self.parcel.set(Some(parcel));
-                    proceed(stage, &mut bytes, self)
-                }
-                end => return (self.act(end), bytes.0),
-            };
+            if verdict.kind != Kind::Continue {
+                return (self.act(verdict), bytes.0);
+            }
+            assert_eq!(bytes.0, packet, "a packet went on to another stage after it had been changed");
+            verdict = proceed(verdict.stage, &mut bytes, self);
         }
         panic!("a packet's way has no end: {packet:02x?}");
     }
@@ -269,6 +271,14 @@ impl lb_ebpf::World for Model {
             self.errors.set(after);
         }
         after.is_some()
+    }
+
+    fn after(&self, owner: Owner, side: Side, signs: Signs) -> Owner {
+        owner.after(side, Signs::from_bits(signs.bits()))
+    }
+
+    fn hand_over(&self, parcel: &Parcel) {
+        self.parcel.set(Some(*parcel));
     }
 
     fn handed_over(&self) -> Parcel {

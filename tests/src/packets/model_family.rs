@@ -3,18 +3,19 @@
 use std::{cell::RefCell, collections::HashMap};
 
 use lb_common::{
-    Address, Be16, Be32, Be128, Ticks,
+    Address, Be32, Be128, Ticks,
     abi::{
         Backend, BucketKey, Endpoint, EndpointKey, Fragment, FragmentKey, Ranges, RangesKey, Service,
         ServiceKey,
     },
-    cell::{Owner, Phase, PortCell, Worth},
+    cell::{Owner, PortCell, Worth},
     flow::{Bucket, FlowKey, Record, SLOTS},
 };
 use lb_ebpf::{
     Tables,
     claim::{search, worth},
-    flows::{find_slot, place},
+    flows::{find_slot, place, slot_worth},
+    seat,
     select::draw,
     tables::{Block, Ring},
 };
@@ -213,14 +214,6 @@ impl<A: Modelled> Tables<A> for Model {
         A::of(self).edit_slot(slot, |owner, _| *owner)
     }
 
-    fn flow_holders(&self, bucket: u32, tag: u32, port: Be16) -> u32 {
-        let buckets = A::of(self).buckets.borrow();
-        let Some(bucket) = buckets.get(bucket as usize) else { return 0 };
-        let holds = |owner: &Owner| owner.has(tag, port) && owner.phase() != Phase::Free;
-        let held = (0..SLOTS).filter(|place| holds(&bucket.owners[*place]));
-        held.fold(0, |holders, place| holders | 1 << place)
-    }
-
     fn flow_record(&self, slot: u32) -> Option<Record<A>> {
         A::of(self).edit_slot(slot, |_, record| *record)
     }
@@ -286,8 +279,20 @@ impl<A: Modelled> Tables<A> for Model {
         search::<A, _>(block, now, self)
     }
 
-    fn find_slot(&self, key: &FlowKey<A>) -> u32 {
-        find_slot(key, self)
+    fn open(&self, backend: u16) {
+        seat::open::<A, _>(backend, self);
+    }
+
+    fn close(&self, backend: u16) {
+        seat::close::<A, _>(backend, self);
+    }
+
+    fn slot_worth(&self, slot: u32, now: Ticks) -> Worth {
+        slot_worth::<A, _>(slot, now, self)
+    }
+
+    fn find_slot(&self, key: &FlowKey<A>, except: u32) -> u32 {
+        find_slot(key, except, self)
     }
 
     fn place(&self, buckets: [u32; 2], now: Ticks) -> u32 {

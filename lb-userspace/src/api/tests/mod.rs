@@ -19,6 +19,7 @@ fn backend(name: &str, address: &str, state: BackendState, reason: &str) -> Back
         weight_configured: 100,
         weight_effective: 100.0,
         load: None,
+        handshake_ms: None,
         live: 0,
         max_connections: None,
         opened: 0,
@@ -131,6 +132,7 @@ fn full_status() -> Status {
     web.backends[0] = BackendStatus {
         weight_effective: 87.46,
         load: Some(0.416),
+        handshake_ms: Some(HandshakeMs { mean: 0.314, max: 2.5 }),
         live: 12,
         max_connections: Some(60),
         opened: 4000,

@@ -55,15 +55,15 @@ lb 0.1.0, instance lb, pid 4242, since 2026-03-01 00:00:00 (2h15m)
 
 web  203.0.113.10:80/tcp  snat, least-load, no backend: reset
   12 live, 4711 opened, 38.0 new/s, dropped 3 no-backend
-  BACKEND  ADDRESS       STATE    FOR  WEIGHT    NOW  LOAD   LIVE  OPENED  SHARE  NEXT HOP          REASON
-  web1     10.0.0.11:80  up     2m12s     100   87.5  0.42  12/60    4000  100 %  resolved
-  web2     10.0.0.12:80  down   2m12s     100  100.0     -      0       0    0 %  no answer to ARP  refused
+  BACKEND  ADDRESS       STATE    FOR  WEIGHT    NOW  LOAD  CONNECT   LIVE  OPENED  SHARE  NEXT HOP          REASON
+  web1     10.0.0.11:80  up     2m12s     100   87.5  0.42  0.31 ms  12/60    4000  100 %  resolved
+  web2     10.0.0.12:80  down   2m12s     100  100.0     -        -      0       0    0 %  no answer to ARP  refused
 
 db-write  203.0.113.20:3306/tcp  snat, round-robin, no backend: hold
   new connections wait for at most 3 s
   0 live, 0 opened, 0.0 new/s
-  BACKEND  ADDRESS        STATE    FOR  WEIGHT    NOW  LOAD  LIVE  OPENED  SHARE  NEXT HOP  REASON
-  db1      10.0.1.1:3306  up     2m12s     100  100.0     -     0       0    0 %  resolved
+  BACKEND  ADDRESS        STATE    FOR  WEIGHT    NOW  LOAD  CONNECT  LIVE  OPENED  SHARE  NEXT HOP  REASON
+  db1      10.0.1.1:3306  up     2m12s     100  100.0     -        -     0       0    0 %  resolved
 
 cluster db: no writer for 2m05s, epoch 7
   NODE  ADDRESS        READINESS  STATE        CONF ID  QUEUE  REASON

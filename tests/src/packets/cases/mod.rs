@@ -3,11 +3,22 @@
 mod algorithms;
 mod checksums;
 mod closing;
+mod cuts;
+mod datagrams;
+mod events;
 mod foreign;
+mod limits;
 mod malformed;
+mod messages;
+mod modes;
+mod naming;
 mod opening;
+mod parts;
 mod ports;
+mod pressure;
 mod refusing;
+mod sizes;
+mod slots;
 
 use super::Case;
 
@@ -22,6 +33,17 @@ pub fn all() -> Vec<Case> {
         foreign::cases(),
         malformed::cases(),
         checksums::cases(),
+        modes::cases(),
+        datagrams::cases(),
+        naming::cases(),
+        parts::cases(),
+        messages::cases(),
+        sizes::cases(),
+        pressure::cases(),
+        slots::cases(),
+        limits::cases(),
+        cuts::cases(),
+        events::cases(),
     ];
     tables.into_iter().flatten().flat_map(Case::in_its_families).collect()
 }

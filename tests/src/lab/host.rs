@@ -115,17 +115,26 @@ impl Host {
     /// Adds an address: on an `eth` with its segment's prefix, on any other device (`lo`) for itself alone.
     /// An IPv6 address is used at once, without the search for a duplicate.
     pub fn add_address(&self, address: impl Into<IpAddr>, device: &str) -> Result<()> {
-        let address = address.into();
+        self.add_address_with(address.into(), device, &[])
+    }
+
+    /// Adds the address of a service as `lb` says it should be: the host does not send from it by itself.
+    pub fn add_service_address(&self, address: IpAddr, device: &str) -> Result<()> {
+        let never_source: &[&str] = if address.is_ipv6() { &["preferred_lft", "0"] } else { &[] };
+        self.add_address_with(address, device, never_source)
+    }
+
+    fn add_address_with(&self, address: IpAddr, device: &str, more: &[&str]) -> Result<()> {
         let (segment, alone) = match address {
             IpAddr::V4(_) => (PREFIX_LENGTH, 32),
             IpAddr::V6(_) => (PREFIX_LENGTH_6, 128),
         };
         let length = if device.starts_with("eth") { segment } else { alone };
         let written = format!("{address}/{length}");
-        let arguments = ["address", "add", &written, "dev", device, "nodad"];
         // IPv4 knows no such search, and `ip` no such word for it.
-        let used = if address.is_ipv6() { 6 } else { 5 };
-        self.inner.machine.ip(&arguments[..used]).map(drop)
+        let at_once: &[&str] = if address.is_ipv6() { &["nodad"] } else { &[] };
+        let arguments = [&["address", "add", &written, "dev", device], at_once, more].concat();
+        self.inner.machine.ip(&arguments).map(drop)
     }
 
     /// The MAC address of `eth0`; it follows from the IP address.
@@ -148,6 +157,14 @@ impl Host {
     /// drivers/net/veth.c. Without it they are lost in silence.
     pub fn gro_on_peer(&self) -> Result<()> {
         self.inner.lab.switch.run_outside(&["ethtool", "-K", &self.inner.port, "gro", "on"]).map(drop)
+    }
+
+    /// Has `eth0` get frames as they are on a wire: none longer than the MTU, checksums complete. What GRO has joined
+    /// on the way, tunnelled TCP too, is taken apart again at the switch. A raw socket would get it as it is, its inner
+    /// checksum left to hardware, and no note of that.
+    pub fn plain_frames(&self) -> Result<()> {
+        let off = ["ethtool", "-K", &self.inner.port, "tso", "off", "gso", "off", "tx", "off"];
+        self.inner.lab.switch.run_outside(&off).map(drop)
     }
 }
 

@@ -6,11 +6,10 @@ use lb_common::{
 };
 
 use crate::{
-    Complaint, Frame, Parcel, Tables, Verdict,
+    Frame, Tables, Verdict,
     checksum::Change,
     deliver::{address, encapsulate, fits, leaving, overhead},
     family::{Family, Link, Part, Position, link},
-    tables::hand_over,
     verdict::Way,
 };
 
@@ -46,12 +45,8 @@ pub fn follow<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> V
     };
     let (room, over) = (fits(leaving.mtu, first.mtu), overhead::<A>(first.mode));
     if room != 0 && A::length(&ip.words) + over > room && tables.config().joined == 0 {
-        let complaint = Complaint::too_big(room.saturating_sub(over) as u16);
-        return hand_over(
-            tables,
-            A::STAGES.explain,
-            Parcel::refusal(first.service, Reason::TooBig, complaint),
-        );
+        // No error is made about a part that is not the first (RFC 1122, 3.2.2); the first part's has been.
+        return Verdict::drop(first.service, Reason::TooBig);
     }
     let ends = (first.source, first.destination);
     let done = match first.mode {

@@ -1,112 +1,108 @@
 //! Why a packet was not simply forwarded: one enum is the counter's index, the metric's label and the documentation.
 
-/// A named outcome, counted by service (id 0 where no service is known).
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// Shorter than its headers say, or headers that contradict each other; passed to the host.
-    Malformed = 0,
-    /// A later part of a fragmented packet to a balanced address, whose first part was not seen; passed to the host.
-    FragmentUnmatched,
-    /// TTL 1 or 0 on a packet that would be routed; answered with ICMP "time exceeded".
-    TtlExceeded,
-    /// TCP without a flow, no SYN; answered with a RST.
-    NoFlow,
-    /// A RST without a flow; dropped, for a RST is never answered (RFC 9293, 3.10.7.1).
-    RstWithoutFlow,
-    /// A flow whose backend is gone; answered with a RST.
-    BackendGone,
-    /// A new connection while no backend can serve; answered with a RST, or ICMP "port unreachable".
-    NoBackendReset,
-    /// A SYN while no backend can serve, within `hold`; dropped, for the client will retry.
-    NoBackendHold,
-    /// A SYN while no backend can serve, by policy; dropped.
-    NoBackendDrop,
-    /// No free source port among those probed; answered with a RST.
-    PortsExhausted,
-    /// The flow table is full; answered with a RST.
-    FlowTableFull,
-    /// The backend's next hop has no MAC address yet; dropped.
-    NextHopUnresolved,
-    /// A backend's answer to a port that is changing hands this very moment; dropped.
-    PortBusy,
-    /// A backend's answer to a port that no connection has any more; dropped.
-    ReplyWithoutFlow,
-    /// The packet could not be rewritten in place; dropped.
-    RewriteFailed,
-    /// A source port given away before its TIME_WAIT at the backend had ended; forwarded.
-    PortReusedEarly,
-    /// A checksum that its local sender had left to hardware, made whole; forwarded.
-    ChecksumCompleted,
-    /// A SYN on the tuple of an older connection, judged afresh; forwarded.
-    SynOnOldFlow,
-    /// A source port taken from a handshake that did not end in its first second; forwarded.
-    EmbryoDisplaced,
-    /// A backend's RST to a SYN of a service that holds; dropped, for the client's next SYN may find another backend.
-    RefusalHeld,
-    /// A backend that is a client of its own service, where the mode does not allow it; answered with a RST.
-    Hairpin,
-    /// Longer than its way to the receiver allows; answered with ICMP "packet too big".
-    TooBig,
-    /// An ICMP error that was due, but beyond the rate of errors; the packet is dropped.
-    ErrorHeldBack,
-    /// An ICMP error that found its flow by the packet it quotes; forwarded.
-    ErrorTranslated,
-    /// An ICMP error to a balanced address whose quoted packet has no flow; passed to the host.
-    ErrorUnmatched,
-    /// An echo request to an address that answers them; answered.
-    EchoAnswered,
-    /// A new connection that the flow table had no room for, sent where the ring says; forwarded.
-    NotRecorded,
-    /// No SYN and no flow, in a mode that keeps the client's address: sent where the ring says; forwarded.
-    UnknownByRing,
-    /// A new connection while all backends that could serve are at their limits; then as `no-backend` says.
-    BackendsFull,
-    /// A new connection while its service is at its limit; then as `no-backend` says.
-    ServiceFull,
-    /// A new connection beyond the rate of its source address; dropped.
-    RateLimited,
-    /// A packet of a connection that is cut; answered with a RST.
-    Cut,
+/// The reasons, in the order of their counters: each with its name in `lb status`, metrics and documents, and its
+/// meaning, which documents it here and there.
+macro_rules! reasons {
+    ($($reason:ident $name:literal $meaning:literal)*) => {
+        /// A named outcome, counted by service (id 0 where no service is known).
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $(#[doc = $meaning] $reason,)*
+        }
+
+        impl Reason {
+            /// All reasons, in the order of their counters.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$reason),*];
+
+            /// The name in `lb status`, metrics and documents.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$reason => $name,)*
+                }
+            }
+
+            /// The meaning, in a sentence.
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$reason => $meaning,)*
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    Malformed "malformed"
+        "Shorter than its headers say, or headers that contradict each other; passed to the host."
+    FragmentUnmatched "fragment-unmatched"
+        "A later part of a fragmented packet to a balanced address, whose first part was not seen; passed to \
+         the host."
+    TtlExceeded "ttl-exceeded"
+        "TTL 1 or 0 on a packet that would be routed; answered with ICMP \"time exceeded\"."
+    NoFlow "no-flow"
+        "TCP without a flow, no SYN; answered with a RST."
+    RstWithoutFlow "rst-without-flow"
+        "A RST without a flow; dropped, for a RST is never answered (RFC 9293, 3.10.7.1)."
+    BackendGone "backend-gone"
+        "A flow whose backend is gone; answered with a RST."
+    NoBackendReset "no-backend-reset"
+        "A new connection while no backend can serve; answered with a RST, or ICMP \"port unreachable\"."
+    NoBackendHold "no-backend-hold"
+        "A SYN while no backend can serve, within `hold`; dropped, for the client will retry."
+    NoBackendDrop "no-backend-drop"
+        "A SYN while no backend can serve, by policy; dropped."
+    PortsExhausted "ports-exhausted"
+        "No free source port among those probed; answered with a RST."
+    FlowTableFull "flow-table-full"
+        "The flow table is full; answered with a RST."
+    NextHopUnresolved "next-hop-unresolved"
+        "The backend's next hop has no MAC address yet; dropped."
+    PortBusy "port-busy"
+        "A backend's answer to a port that is changing hands this very moment; dropped."
+    ReplyWithoutFlow "reply-without-flow"
+        "A backend's answer to a port that no connection has any more; dropped."
+    RewriteFailed "rewrite-failed"
+        "The packet could not be rewritten in place; dropped."
+    PortReusedEarly "port-reused-early"
+        "A source port given away before its TIME_WAIT at the backend had ended; forwarded."
+    ChecksumCompleted "checksum-completed"
+        "A checksum that its local sender had left to hardware, made whole; forwarded."
+    SynOnOldFlow "syn-on-old-flow"
+        "A SYN on the tuple of an older connection, judged afresh; forwarded."
+    EmbryoDisplaced "embryo-displaced"
+        "A source port taken from a handshake that did not end in its first second; forwarded."
+    RefusalHeld "refusal-held"
+        "A backend's RST to a SYN of a service that holds; dropped, for the client's next SYN may find \
+         another backend."
+    Hairpin "hairpin"
+        "A backend that is a client of its own service, where the mode does not allow it; answered with a \
+         RST."
+    TooBig "too-big"
+        "Longer than its way to the receiver allows; answered with ICMP \"packet too big\"."
+    ErrorHeldBack "error-held-back"
+        "An ICMP error that was due, but beyond the rate of errors; the packet is dropped."
+    ErrorTranslated "error-translated"
+        "An ICMP error that found its flow by the packet it quotes; forwarded."
+    ErrorUnmatched "error-unmatched"
+        "An ICMP error to a balanced address whose quoted packet has no flow; passed to the host."
+    EchoAnswered "echo-answered"
+        "An echo request to an address that answers them; answered."
+    NotRecorded "not-recorded"
+        "A new connection that the flow table had no room for, sent where the ring says; forwarded."
+    UnknownByRing "unknown-by-ring"
+        "No SYN and no flow, in a mode that keeps the client's address: sent where the ring says; forwarded."
+    BackendsFull "backends-full"
+        "A new connection while all backends that could serve are at their limits; then as `no-backend` says."
+    ServiceFull "service-full"
+        "A new connection while its service is at its limit; then as `no-backend` says."
+    RateLimited "rate-limited"
+        "A new connection beyond the rate of its source address; dropped."
+    Cut "cut"
+        "A packet of a connection that is cut; answered with a RST."
 }
 
 impl Reason {
-    /// All reasons, in the order of their counters.
-    pub const ALL: [Self; 32] = [
-        Self::Malformed,
-        Self::FragmentUnmatched,
-        Self::TtlExceeded,
-        Self::NoFlow,
-        Self::RstWithoutFlow,
-        Self::BackendGone,
-        Self::NoBackendReset,
-        Self::NoBackendHold,
-        Self::NoBackendDrop,
-        Self::PortsExhausted,
-        Self::FlowTableFull,
-        Self::NextHopUnresolved,
-        Self::PortBusy,
-        Self::ReplyWithoutFlow,
-        Self::RewriteFailed,
-        Self::PortReusedEarly,
-        Self::ChecksumCompleted,
-        Self::SynOnOldFlow,
-        Self::EmbryoDisplaced,
-        Self::RefusalHeld,
-        Self::Hairpin,
-        Self::TooBig,
-        Self::ErrorHeldBack,
-        Self::ErrorTranslated,
-        Self::ErrorUnmatched,
-        Self::EchoAnswered,
-        Self::NotRecorded,
-        Self::UnknownByRing,
-        Self::BackendsFull,
-        Self::ServiceFull,
-        Self::RateLimited,
-        Self::Cut,
-    ];
-
     /// Counters that one service owns; a power of two, so that there is room for more without a new layout.
     pub const SLOTS: u32 = 64;
 
@@ -114,44 +110,6 @@ impl Reason {
     #[inline(always)]
     pub const fn from_number(number: u32) -> Option<Self> {
         if number < Self::ALL.len() as u32 { Some(Self::ALL[number as usize]) } else { None }
-    }
-
-    /// The name in `lb status`, metrics and documents.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Malformed => "malformed",
-            Self::FragmentUnmatched => "fragment-unmatched",
-            Self::TtlExceeded => "ttl-exceeded",
-            Self::NoFlow => "no-flow",
-            Self::RstWithoutFlow => "rst-without-flow",
-            Self::BackendGone => "backend-gone",
-            Self::NoBackendReset => "no-backend-reset",
-            Self::NoBackendHold => "no-backend-hold",
-            Self::NoBackendDrop => "no-backend-drop",
-            Self::PortsExhausted => "ports-exhausted",
-            Self::FlowTableFull => "flow-table-full",
-            Self::NextHopUnresolved => "next-hop-unresolved",
-            Self::PortBusy => "port-busy",
-            Self::ReplyWithoutFlow => "reply-without-flow",
-            Self::RewriteFailed => "rewrite-failed",
-            Self::PortReusedEarly => "port-reused-early",
-            Self::ChecksumCompleted => "checksum-completed",
-            Self::SynOnOldFlow => "syn-on-old-flow",
-            Self::EmbryoDisplaced => "embryo-displaced",
-            Self::RefusalHeld => "refusal-held",
-            Self::Hairpin => "hairpin",
-            Self::TooBig => "too-big",
-            Self::ErrorHeldBack => "error-held-back",
-            Self::ErrorTranslated => "error-translated",
-            Self::ErrorUnmatched => "error-unmatched",
-            Self::EchoAnswered => "echo-answered",
-            Self::NotRecorded => "not-recorded",
-            Self::UnknownByRing => "unknown-by-ring",
-            Self::BackendsFull => "backends-full",
-            Self::ServiceFull => "service-full",
-            Self::RateLimited => "rate-limited",
-            Self::Cut => "cut",
-        }
     }
 
     /// Whether the packet did not go where its sender wanted: dropped, or answered with a RST.

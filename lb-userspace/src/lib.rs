@@ -11,6 +11,7 @@ pub mod dataplane;
 pub mod health;
 pub mod listen;
 pub mod netlink;
+pub mod observe;
 pub mod probe;
 pub mod ring;
 pub mod weights;

@@ -1,6 +1,6 @@
 //! `lb`: reads the command line, and hands over to the library.
 
-use std::{process::ExitCode, time::Duration};
+use std::{io, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -11,6 +11,10 @@ use lb_userspace::{
     config,
     dataplane::Pins,
     netlink::Netlink,
+    observe::{
+        capture::{Shown, Sink},
+        text,
+    },
 };
 
 /// What is logged unless RUST_LOG says otherwise. The netlink library warns of every answer that nobody waits for any
@@ -64,6 +68,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             say(call(&instance.socket(), api::Command::Ready(api::Ready { name: ready.name.to_string() }))
                 .await)
         }
+        Command::Capture(options) => capture(instance, &options).await,
+        Command::Trace(options) => trace(instance, &options).await,
         Command::Confirm => say(call(&instance.socket(), api::Command::Confirm).await),
         Command::Detach => detach(instance).await?,
     })
@@ -120,6 +126,10 @@ fn say(answer: Result<Reply, ApiError>) -> ExitCode {
             print!("{}", api::render(&status));
             Exit::Done.into()
         }
+        Ok(Reply::Trace(traced)) => {
+            print!("{}", text::traced(&traced));
+            Exit::Done.into()
+        }
         Ok(Reply::Refused(refusal)) => fail(&ApiError::Refused(refusal)),
         Err(error) => fail(&error),
     }
@@ -134,25 +144,77 @@ async fn fetch(instance: &Instance) -> Result<Status, ApiError> {
     match call(&instance.socket(), api::Command::Status).await? {
         Reply::Status(status) => Ok(*status),
         Reply::Refused(refusal) => Err(ApiError::Refused(refusal)),
-        Reply::Done { message } => Err(ApiError::NoAnswer { socket: instance.socket(), reason: message }),
+        other => Err(ApiError::NoAnswer { socket: instance.socket(), reason: format!("{other:?}") }),
     }
 }
 
 async fn status(instance: &Instance, json: bool) -> ExitCode {
     match fetch(instance).await {
-        Ok(status) if json => match serde_json::to_string_pretty(&status) {
-            Ok(text) => {
-                println!("{text}");
-                Exit::Done.into()
-            }
-            Err(error) => {
-                eprintln!("lb: the status cannot be printed: {error}");
-                Exit::Failed.into()
-            }
-        },
+        Ok(status) if json => print_json(&status),
         Ok(status) => say(Ok(Reply::Status(Box::new(status)))),
         Err(error) => fail(&error),
     }
+}
+
+fn print_json(value: &impl serde::Serialize) -> ExitCode {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => {
+            println!("{text}");
+            Exit::Done.into()
+        }
+        Err(error) => {
+            eprintln!("lb: the answer cannot be printed: {error}");
+            Exit::Failed.into()
+        }
+    }
+}
+
+async fn trace(instance: &Instance, options: &cli::Trace) -> ExitCode {
+    match call(&instance.socket(), api::Command::Trace(options.into())).await {
+        Ok(Reply::Trace(traced)) if options.json => print_json(&traced),
+        answer => say(answer),
+    }
+}
+
+/// Show packets until the agent ends it, or somebody here does.
+async fn capture(instance: &Instance, options: &cli::Capture) -> ExitCode {
+    let failed = |error: &io::Error| {
+        eprintln!("lb: the packets cannot be written: {error}");
+        ExitCode::from(Exit::Failed)
+    };
+    let mut lines = match api::capture(&instance.socket(), options.into()).await {
+        Ok(lines) => lines,
+        Err(error) => return fail(&error),
+    };
+    // A refused capture leaves an older file as it was.
+    let mut sink = match Sink::open(options.write.as_deref()) {
+        Ok(sink) => sink,
+        Err(error) => return failed(&error),
+    };
+    eprintln!("lb: packets are captured; Ctrl-C ends it");
+    let (mut shown, zone) = (Shown::default(), jiff::tz::TimeZone::system());
+    let ended = loop {
+        let taken = tokio::select! {
+            taken = lines.next() => taken,
+            _ = tokio::signal::ctrl_c() => break Ok(()),
+        };
+        match taken {
+            Ok(taken) if taken.is_empty() => break Ok(()),
+            Ok(taken) => {
+                let written = taken.iter().try_for_each(|line| sink.take(line, &mut shown, &zone));
+                if let Err(error) = written.and_then(|()| sink.flush()) {
+                    return failed(&error);
+                }
+            }
+            Err(error) => break Err(error),
+        }
+    };
+    if let Err(error) = sink.finish(&shown) {
+        return failed(&error);
+    }
+    let Shown { packets, lost, .. } = shown;
+    eprintln!("lb: {packets} packets shown; {lost} looks at packets lost");
+    ended.map_or_else(|error| fail(&error), |()| Exit::Done.into())
 }
 
 async fn drained(instance: &Instance, drain: cli::Drain) -> ExitCode {

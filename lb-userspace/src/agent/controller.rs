@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 
 use super::{
     Event,
@@ -79,6 +82,8 @@ pub struct Controller {
     pub(super) cuts: BTreeMap<String, Moment>,
     quiet: HashMap<BackendAt, bool>,
     pub(super) pressure: Pressure,
+    /// The capture that is going on, or the last one.
+    pub(super) capturing: Option<JoinHandle<()>>,
 }
 
 impl Controller {
@@ -137,6 +142,7 @@ impl Controller {
             cuts: BTreeMap::new(),
             quiet: HashMap::new(),
             pressure: Pressure::default(),
+            capturing: None,
         }
     }
 

@@ -11,6 +11,7 @@ mod cuts;
 mod evidence;
 mod handshakes;
 pub mod machine;
+mod observe;
 mod pressure;
 mod probers;
 mod publication;
@@ -19,6 +20,7 @@ mod requests;
 mod services;
 pub mod start;
 mod state;
+mod trace;
 mod ways;
 
 use std::time::Instant;

@@ -68,6 +68,14 @@ impl Controller {
                     "`lb run --confirm 60s` starts an agent that does",
                 ),
             },
+            api::Command::Capture(wanted) => {
+                self.capture(&wanted, request.lines, request.reply);
+                return None;
+            }
+            api::Command::Trace(wanted) => {
+                self.trace(&wanted, request.reply);
+                return None;
+            }
             api::Command::Detach => {
                 log::info!("detaching, as an operator wants");
                 return Some(Ended::Detach(Some(request.reply)));

@@ -1,14 +1,19 @@
-//! The client's side: one command, one answer.
+//! The client's side: one command, one answer, or the packets of a capture.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, client::conn::http1, header};
+use hyper::{Method, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
-use tokio::{net::UnixStream, time::timeout};
+use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
 
-use super::{ApiError, Command, DoneBody, ErrorBody, REPLY_WITHIN, Refusal, RefusalKind, Reply};
+use super::{
+    ApiError, Capture, Command, DoneBody, ErrorBody, Line, REPLY_WITHIN, Refusal, RefusalKind, Reply,
+};
 
 /// The longest answer that is read, in bytes: a status of ten thousand backends fits.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
@@ -60,6 +65,8 @@ fn request_of(command: &Command) -> Result<hyper::Request<Full<Bytes>>, String> 
         Command::Drain(drain) => (Method::POST, "/drain", serde_json::to_vec(drain)),
         Command::Cut(cut) => (Method::POST, "/cut", serde_json::to_vec(cut)),
         Command::Ready(ready) => (Method::POST, "/ready", serde_json::to_vec(ready)),
+        Command::Capture(capture) => (Method::POST, "/capture", serde_json::to_vec(capture)),
+        Command::Trace(trace) => (Method::POST, "/trace", serde_json::to_vec(trace)),
         Command::Confirm => (Method::POST, "/confirm", Ok(Vec::new())),
         Command::Detach => (Method::POST, "/detach", Ok(Vec::new())),
     };
@@ -78,9 +85,80 @@ fn reply_of(command: &Command, code: u16, body: &[u8]) -> Result<Reply, serde_js
         let ErrorBody { error, hint } = serde_json::from_slice(body)?;
         return Ok(Reply::Refused(Refusal { kind: RefusalKind::from_status_code(code), error, hint }));
     }
-    if *command == Command::Status {
-        return Ok(Reply::Status(Box::new(serde_json::from_slice(body)?)));
+    match command {
+        Command::Status => return Ok(Reply::Status(Box::new(serde_json::from_slice(body)?))),
+        Command::Trace(_) => return Ok(Reply::Trace(Box::new(serde_json::from_slice(body)?))),
+        _ => {}
     }
     let DoneBody { message } = serde_json::from_slice(body)?;
     Ok(Reply::Done { message })
+}
+
+/// The packets of a capture. The agent ends it when this is dropped.
+#[derive(Debug)]
+pub struct Lines {
+    body: Incoming,
+    /// What has come of the next line.
+    rest: Vec<u8>,
+    socket: PathBuf,
+    connection: JoinHandle<()>,
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+/// Begins a capture: returns when packets are shown.
+pub async fn capture(socket: &Path, wanted: Capture) -> Result<Lines, ApiError> {
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|source| ApiError::NotReached { socket: socket.to_owned(), source })?;
+    let no_answer = |reason| ApiError::NoAnswer { socket: socket.to_owned(), reason };
+    let command = Command::Capture(wanted);
+    let begun = async {
+        let request = request_of(&command)?;
+        let text = |error: hyper::Error| error.to_string();
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
+        let connection = tokio::spawn(async move {
+            // What goes wrong is seen by whoever reads the body.
+            let _ = connection.await;
+        });
+        let response = sender.send_request(request).await.map_err(text)?;
+        let (code, body) = (response.status().as_u16(), response.into_body());
+        Ok((code, Lines { body, rest: Vec::new(), socket: socket.to_owned(), connection }))
+    };
+    let begun = timeout(ANSWER_WITHIN, begun).await;
+    let within = || format!("nothing within {} s", ANSWER_WITHIN.as_secs());
+    let (code, mut lines) = begun.map_err(|_elapsed| no_answer(within()))?.map_err(no_answer)?;
+    if code == 200 {
+        return Ok(lines);
+    }
+    let body = Limited::new(&mut lines.body, ANSWER_LIMIT).collect().await;
+    let body = body.map_err(|error| no_answer(error.to_string()))?.to_bytes();
+    match reply_of(&command, code, &body) {
+        Ok(Reply::Refused(refusal)) => Err(refusal.into()),
+        Ok(_) | Err(_) => Err(no_answer(format!("it answers with status {code}"))),
+    }
+}
+
+impl Lines {
+    /// The next lines, one or more; none: the agent has ended the capture.
+    pub async fn next(&mut self) -> Result<Vec<Line>, ApiError> {
+        while let Some(frame) = self.body.frame().await {
+            let frame = frame.map_err(|error| self.broken(error.to_string()))?;
+            self.rest.extend(frame.into_data().unwrap_or_default());
+            let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else { continue };
+            let whole: Vec<u8> = self.rest.drain(..=end).collect();
+            let lines = whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            let lines: Result<Vec<Line>, _> = lines.map(serde_json::from_slice).collect();
+            return lines.map_err(|error| self.broken(error.to_string()));
+        }
+        Ok(Vec::new())
+    }
+
+    fn broken(&self, reason: String) -> ApiError {
+        ApiError::NoAnswer { socket: self.socket.clone(), reason }
+    }
 }

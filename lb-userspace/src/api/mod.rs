@@ -10,12 +10,15 @@
 //! | `POST /drain` | `{"name": "web/web1", "deadline_ms": 60000, "then": "cut"}` | `{"message": …}` |
 //! | `POST /cut` | `{"name": "web/web1"}` | `{"message": …}` |
 //! | `POST /ready` | `{"name": "web/web1"}` | `{"message": …}` |
+//! | `POST /trace` | `{"client": "198.51.100.7:40000", "service": "web"}` | [`Traced`] |
+//! | `POST /capture` | `{"service": "web", "count": 10}` | a [`Line`] of JSON for each packet, until the client goes |
 //! | `POST /confirm` | – | `{"message": …}` |
 //! | `POST /detach` | – | `{"message": …}` |
 //!
 //! Every error is `{"error": what is wrong, "hint": what to do}` with a fitting status code.
 
 mod client;
+mod observe;
 mod render;
 mod sentence;
 mod server;
@@ -27,10 +30,11 @@ mod tests;
 use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
-    client::call,
+    client::{Lines, call, capture},
+    observe::{Capture, Followed, Hex, Line, Look, NextHop, Packet, Segment, Trace, Traced, Tunnel, Verdict},
     render::render,
     sentence::sentence,
     server::serve,
@@ -61,6 +65,10 @@ pub enum Command {
     Cut(Cut),
     /// Take a drained backend back.
     Ready(Ready),
+    /// Show packets.
+    Capture(Capture),
+    /// Say what would become of a packet.
+    Trace(Trace),
     /// Stay attached: the operator still has access to the host.
     Confirm,
     /// Take program, maps and pins away.
@@ -122,6 +130,8 @@ pub struct Request {
     pub command: Command,
     /// Where the answer goes; gone if the client is.
     pub reply: oneshot::Sender<Reply>,
+    /// Where the packets of a capture go; there for no other command.
+    pub lines: Option<mpsc::Sender<Line>>,
 }
 
 /// The agent's answer.
@@ -129,6 +139,8 @@ pub struct Request {
 pub enum Reply {
     /// To [`Command::Status`].
     Status(Box<Status>),
+    /// To [`Command::Trace`].
+    Trace(Box<Traced>),
     /// The command was carried out; one sentence for people.
     Done {
         /// What was done.

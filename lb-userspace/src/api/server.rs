@@ -1,10 +1,26 @@
 //! The server: one request a connection, bounded in size, time and number.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::{Method, Response, StatusCode, body::Incoming, header, server::conn::http1, service::service_fn};
+use futures_util::stream;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{
+    Method, Response, StatusCode,
+    body::{Frame, Incoming},
+    header,
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use log::{debug, warn};
 use serde::{Serialize, de::DeserializeOwned};
@@ -16,14 +32,22 @@ use tokio::{
 };
 
 use super::{
-    CONNECTION_LIMIT, Command, DoneBody, ErrorBody, REPLY_WITHIN, REQUEST_LIMIT, REQUEST_WITHIN, Refusal,
-    RefusalKind, Reply, Request,
+    CONNECTION_LIMIT, Command, DoneBody, ErrorBody, Line, REPLY_WITHIN, REQUEST_LIMIT, REQUEST_WITHIN,
+    Refusal, RefusalKind, Reply, Request,
 };
 
 /// How long answers under way may take once the agent ends: the one to `detach` is among them.
 const LAST_ANSWERS_WITHIN: Duration = Duration::from_secs(1);
 /// A pause after a failed `accept`, which fails again at once when file descriptors are short.
 const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
+
+/// Packets of a capture that wait for a client who reads slowly; beyond that the agent loses some, and says so.
+const LINES: usize = 256;
+/// Packets that are written at once.
+const LINES_AT_ONCE: usize = 64;
+
+/// An answer's body: known as a whole, or as long as a capture goes on.
+type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Serves clients until `shutdown` completes, then lets the answers under way finish for a second.
 pub async fn serve(
@@ -68,9 +92,23 @@ async fn accept(
 }
 
 async fn answer(stream: UnixStream, handler: mpsc::Sender<Request>) {
-    let service = service_fn(move |request| {
-        let handler = handler.clone();
-        async move { Ok::<_, std::convert::Infallible>(response(handle(request, &handler).await)) }
+    let captures = Arc::new(AtomicBool::new(false));
+    let service = service_fn({
+        let captures = Arc::clone(&captures);
+        move |request| {
+            let (handler, captures) = (handler.clone(), Arc::clone(&captures));
+            async move {
+                let response = match handle(request, &handler).await {
+                    Ok((_, Some(lines))) => {
+                        captures.store(true, Ordering::Relaxed);
+                        stream_of(lines)
+                    }
+                    Ok((reply, None)) => response(Ok(reply)),
+                    Err(rejection) => response(Err(rejection)),
+                };
+                Ok::<_, Infallible>(response)
+            }
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -78,11 +116,15 @@ async fn answer(stream: UnixStream, handler: mpsc::Sender<Request>) {
         .max_buf_size(REQUEST_LIMIT)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    // Whatever the client does not do, such as reading its answer, ends here.
-    match timeout(2 * REQUEST_WITHIN + REPLY_WITHIN, connection).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!("a client of the agent's socket went wrong: {error}"),
-        Err(_elapsed) => debug!("a client of the agent's socket took too long"),
+    let mut connection = std::pin::pin!(connection);
+    // Whatever the client does not do, such as reading its answer, ends here, unless it captures.
+    let ended = match timeout(2 * REQUEST_WITHIN + REPLY_WITHIN, &mut connection).await {
+        Ok(ended) => ended,
+        Err(_elapsed) if captures.load(Ordering::Relaxed) => connection.await,
+        Err(_elapsed) => return debug!("a client of the agent's socket took too long"),
+    };
+    if let Err(error) = ended {
+        debug!("a client of the agent's socket went wrong: {error}");
     }
 }
 
@@ -108,20 +150,24 @@ impl From<Refusal> for Rejection {
 async fn handle(
     request: hyper::Request<Incoming>,
     handler: &mpsc::Sender<Request>,
-) -> Result<Reply, Rejection> {
+) -> Result<(Reply, Option<mpsc::Receiver<Line>>), Rejection> {
     let command = command_of(request).await?;
     let (reply, answer) = oneshot::channel();
+    let (lines, captured) = match command {
+        Command::Capture(_) => Some(mpsc::channel(LINES)).unzip(),
+        _ => (None, None),
+    };
     let ending = || {
         let code = StatusCode::SERVICE_UNAVAILABLE;
         Rejection::new(code, "the agent is ending and takes no more commands", "try again when it is back")
     };
     let asked = async {
-        handler.send(Request { command, reply }).await.map_err(|_closed| ending())?;
+        handler.send(Request { command, reply, lines }).await.map_err(|_closed| ending())?;
         answer.await.map_err(|_dropped| ending())
     };
     match timeout(REPLY_WITHIN, asked).await {
         Ok(Ok(Reply::Refused(refusal))) => Err(refusal.into()),
-        Ok(result) => result,
+        Ok(result) => result.map(|reply| (reply, captured)),
         Err(_elapsed) => Err(Rejection::new(
             StatusCode::SERVICE_UNAVAILABLE,
             format!("the agent has not answered within {} s", REPLY_WITHIN.as_secs()),
@@ -130,11 +176,13 @@ async fn handle(
     }
 }
 
-const ROUTES: [(&str, Method); 6] = [
+const ROUTES: [(&str, Method); 8] = [
     ("/status", Method::GET),
     ("/drain", Method::POST),
     ("/cut", Method::POST),
     ("/ready", Method::POST),
+    ("/capture", Method::POST),
+    ("/trace", Method::POST),
     ("/confirm", Method::POST),
     ("/detach", Method::POST),
 ];
@@ -160,6 +208,10 @@ async fn command_of(request: hyper::Request<Incoming>) -> Result<Command, Reject
         "/drain" => Ok(Command::Drain(parse(&body, r#"{"name": "web/web1", "deadline_ms": 60000}"#)?)),
         "/cut" => Ok(Command::Cut(parse(&body, r#"{"name": "web/web1"}"#)?)),
         "/ready" => Ok(Command::Ready(parse(&body, r#"{"name": "web/web1"}"#)?)),
+        "/capture" => Ok(Command::Capture(parse(&body, r#"{"service": "web", "count": 10}"#)?)),
+        "/trace" => {
+            Ok(Command::Trace(parse(&body, r#"{"client": "198.51.100.7:40000", "service": "web"}"#)?))
+        }
         "/confirm" => Ok(Command::Confirm),
         _ => Ok(Command::Detach),
     }
@@ -196,16 +248,41 @@ fn parse<T: DeserializeOwned>(body: &[u8], example: &str) -> Result<T, Rejection
     })
 }
 
-fn response(result: Result<Reply, Rejection>) -> Response<Full<Bytes>> {
+/// The packets of a capture, one a line.
+fn stream_of(lines: mpsc::Receiver<Line>) -> Response<Body> {
+    let chunks = stream::unfold(lines, |mut lines| async move {
+        let mut taken = Vec::new();
+        if lines.recv_many(&mut taken, LINES_AT_ONCE).await == 0 {
+            return None;
+        }
+        let mut text = Vec::new();
+        for line in &taken {
+            // Writing to memory cannot fail, and all in a line can be written.
+            let _ = serde_json::to_writer(&mut text, line);
+            text.push(b'\n');
+        }
+        Some((Ok(Frame::data(Bytes::from(text))), lines))
+    });
+    answer_of("application/x-ndjson", StreamBody::new(chunks).boxed_unsync())
+}
+
+fn answer_of(kind: &'static str, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+}
+
+fn response(result: Result<Reply, Rejection>) -> Response<Body> {
     match result {
         Ok(Reply::Status(status)) => json(StatusCode::OK, &status),
+        Ok(Reply::Trace(traced)) => json(StatusCode::OK, &traced),
         Ok(Reply::Done { message }) => json(StatusCode::OK, &DoneBody { message }),
         Ok(Reply::Refused(refusal)) => response(Err(refusal.into())),
         Err(Rejection { code, body }) => json(code, &body),
     }
 }
 
-fn json(code: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
+fn json(code: StatusCode, body: &impl Serialize) -> Response<Body> {
     let (code, text) = match serde_json::to_vec(body) {
         Ok(text) => (code, text),
         Err(error) => {
@@ -216,9 +293,7 @@ fn json(code: StatusCode, body: &impl Serialize) -> Response<Full<Bytes>> {
             )
         }
     };
-    let mut response = Response::new(Full::new(Bytes::from(text)));
+    let mut response = answer_of("application/json", Full::new(Bytes::from(text)).boxed_unsync());
     *response.status_mut() = code;
-    let value = header::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(header::CONTENT_TYPE, value);
     response
 }

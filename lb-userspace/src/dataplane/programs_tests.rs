@@ -2,12 +2,29 @@
 
 use std::process::Command;
 
-use lb_common::{abi::purpose, event::outcome};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, MapData},
+    programs::{TestRun as _, TestRunOptions},
+};
+use lb_common::{
+    Be32, Be128,
+    abi::{ACCOUNTS, BucketKey, Fragment, FragmentKey, algorithm, mode, purpose},
+    event::outcome,
+};
 use nix::sched::{CloneFlags, unshare};
 
 use super::{
-    Dataplane, Kind, Mode, Pins, Port,
-    testing::{LAYOUT, backend, publish, service, with_pins},
+    Dataplane, DesiredService, Kind, Mode, Pins, Port, Question,
+    common::typed,
+    family::{Family, Ip, Maps},
+    load::Loaded,
+    testing::{LAYOUT, address, backend, publish, service, with_pins},
+};
+use crate::{
+    api::Segment,
+    listen::{Listen, Protocol},
+    observe::{Headers, build::packet},
 };
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -64,27 +81,157 @@ fn programs_are_replaced_in_place_and_taken_up_by_a_later_agent() {
     });
 }
 
+/// A SYN of a client to a service, that comes in by an interface.
+fn syn(client: &str, service: Listen, interface: &str) -> Question {
+    let mut question = Question {
+        packet: Vec::new(),
+        interface: interface.to_owned(),
+        service,
+        port: service.ports.ends().0,
+        client: address(client),
+    };
+    question.packet = packet(&question, MAC, Segment::Syn).expect("one version of IP");
+    question
+}
+
+/// All that a program that serves may write.
+fn written(dataplane: &Dataplane, pins: &Pins) -> Vec<String> {
+    fn array<T: Pod + std::fmt::Debug>(pins: &Pins, name: &'static str) -> Vec<String> {
+        let map: Array<MapData, T> = typed(pins, name).expect("a map");
+        map.iter().enumerate().map(|(at, value)| format!("{name} {at} {value:?}")).collect()
+    }
+    fn table<K: Pod + std::fmt::Debug, V: Pod + std::fmt::Debug>(
+        pins: &Pins,
+        name: &'static str,
+    ) -> Vec<String> {
+        let map: HashMap<MapData, K, V> = typed(pins, name).expect("a map");
+        map.iter().map(|entry| format!("{name} {:?}", entry.expect("an entry"))).collect()
+    }
+    fn tracked<A: Ip>(family: &Family<A>) -> Vec<String> {
+        let Maps { cells, flows, .. } = &family.maps;
+        let cells = (0..cells.len()).map(|at| {
+            format!(
+                "cell {at} {:?} {:?} {} {:?}",
+                cells.owner(at),
+                cells.seen(at),
+                cells.backend(at),
+                cells.back(at)
+            )
+        });
+        let flows =
+            (0..flows.len()).map(|at| format!("flow {at} {:?} {:?}", flows.owner(at), flows.record(at).way));
+        cells.chain(flows).collect()
+    }
+    let common = &dataplane.common;
+    let accounts = (0..ACCOUNTS).map(|row| format!("account {row} {:?}", common.accounts.get(row)));
+    let traffic =
+        common.traffic.iter().map(|values| format!("traffic {:?}", values.expect("values").to_vec()));
+    let reasons =
+        common.reasons.iter().map(|values| format!("reason {:?}", values.expect("values").to_vec()));
+    accounts
+        .chain(traffic)
+        .chain(reasons)
+        .chain(array::<u64>(pins, "TICKETS"))
+        .chain(array::<u32>(pins, "FULL_SINCE"))
+        .chain(array::<u64>(pins, "ERRORS"))
+        .chain(array::<u32>(pins, "GATES"))
+        .chain(table::<FragmentKey<Be32>, [u8; size_of::<Fragment<Be32>>()]>(pins, "FRAGMENTS4"))
+        .chain(table::<BucketKey<Be32>, u64>(pins, "RATES4"))
+        .chain(table::<BucketKey<Be128>, u64>(pins, "RATES6"))
+        .chain(tracked(&dataplane.v4))
+        .chain(tracked(&dataplane.v6))
+        .collect()
+}
+
+/// A service of each mode, protocol and version of IP, with two backends each.
+fn all_kinds() -> Vec<DesiredService> {
+    let mut services = Vec::new();
+    for (place, kind) in [mode::SNAT, mode::DNAT, mode::DSR, mode::IPIP].into_iter().enumerate() {
+        for (v6, protocol) in
+            [(false, Protocol::Tcp), (false, Protocol::Udp), (true, Protocol::Tcp), (true, Protocol::Udp)]
+        {
+            let at = |net: u8, host: usize| {
+                if v6 { format!("[fd0{net}::{host}]:80") } else { format!("10.{net}.0.{host}:80") }
+            };
+            let source = if v6 { "fd02::9" } else { "10.2.0.9" };
+            let backends = [1, 2].map(|which| backend(&at(1, 10 * (place + 1) + which), &[source]));
+            let mut service = service(&at(0, place + 1), backends.to_vec());
+            service.mode = kind;
+            service.listen.protocol = protocol;
+            service.algorithm = algorithm::ROUND_ROBIN;
+            services.push(service);
+        }
+    }
+    services
+}
+
+/// The program that serves, to be run over single packets.
+fn server(dataplane: &Dataplane) -> Loaded {
+    let (port, mode) = &dataplane.attached[0];
+    let loaded = Loaded::new(&dataplane.pins, &dataplane.common.layout, port, *mode, purpose::SERVE);
+    loaded.expect("a program")
+}
+
+/// Have it handle a packet.
+fn serve(server: &mut Loaded, question: &Question) {
+    let mut options = TestRunOptions::new();
+    options.data_in = Some(&question.packet);
+    let done = server.entry().expect("its entry").test_run(options).expect("a run");
+    assert_eq!(done.return_value, 4, "XDP_REDIRECT");
+}
+
 #[test]
-fn a_trace_says_whose_a_packet_would_be_and_leaves_nothing() {
-    with_programs(|mut dataplane, _| {
-        publish(&mut dataplane, &[service("10.0.0.1:80", vec![backend("10.1.0.1:80", &["10.0.0.9"])])]);
-        let before = dataplane.common.accounts.get(1);
-        let trace = dataplane.trace(&syn(), "v.0").expect("an answer");
-        assert_eq!(trace.outcome, outcome::FORWARD, "{trace:?}");
-        assert_eq!(trace.backend, Some("10.1.0.1:80".parse().expect("an address")));
-        assert_eq!(trace.packet[30..34], [10, 1, 0, 1], "the destination");
-        assert_eq!(dataplane.common.accounts.get(1), before);
-        assert!(dataplane.trace(&syn(), "v1").is_err());
+fn a_thousand_traces_say_whose_packets_would_be_and_leave_nothing() {
+    const TRACES: usize = 1_000;
+    with_programs(|mut dataplane, pins| {
+        let services = all_kinds();
+        publish(&mut dataplane, &services);
+        let before = written(&dataplane, pins);
+        for turn in 0..TRACES {
+            let service = &services[turn % services.len()];
+            let client = if service.listen.address.is_ipv4() { "10.77.1.1" } else { "[fd77::1]" };
+            let question = syn(&format!("{client}:{}", 1024 + turn), service.listen, "v.0");
+            let trace = dataplane.trace(&question).expect("an answer");
+            assert_eq!((trace.outcome, trace.service), (outcome::FORWARD, Some(service.listen)), "{trace:?}");
+            let backend = trace.backend.expect("a backend");
+            assert!(service.backends.iter().any(|known| known.address == backend), "{trace:?}");
+            assert!(!trace.known);
+            let headers = Headers::read(&trace.packet);
+            let (_, to) = headers.addresses.expect("addresses");
+            let (target, tunnel) = match service.mode {
+                mode::DSR => (service.listen.address, None),
+                mode::IPIP => (service.listen.address, Some(backend.ip())),
+                _ => (backend.ip(), None),
+            };
+            assert_eq!((to, headers.tunnel.map(|(_, to)| to)), (target, tunnel), "{headers}");
+        }
+        let after = written(&dataplane, pins);
+        let changed: Vec<_> = before.iter().zip(&after).filter(|(before, after)| before != after).collect();
+        assert!(changed.is_empty() && before.len() == after.len(), "{changed:?}");
+        assert!(dataplane.trace(&syn("10.77.1.1:1", services[0].listen, "v1")).is_err());
     });
 }
 
-/// A SYN of 10.77.1.1 to the service.
-fn syn() -> Vec<u8> {
-    let mut packet = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
-    packet.extend([0x45, 0, 0, 40, 0, 1, 0x40, 0, 64, 6, 0, 0, 10, 77, 1, 1, 10, 0, 0, 1]);
-    let sum: u32 = packet[14..34].chunks(2).map(|word| u32::from(word[0]) << 8 | u32::from(word[1])).sum();
-    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-    packet[24..26].copy_from_slice(&sum.to_be_bytes());
-    packet.extend([0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
-    packet
+#[test]
+fn a_trace_of_a_known_connection_names_its_backend() {
+    with_programs(|mut dataplane, pins| {
+        let services = all_kinds();
+        publish(&mut dataplane, &services);
+        let mut server = server(&dataplane);
+        for service in &services {
+            let client = if service.listen.address.is_ipv4() { "10.77.1.1" } else { "[fd77::1]" };
+            let mut backends = std::collections::BTreeSet::new();
+            for port in [40_000, 40_001] {
+                let question = syn(&format!("{client}:{port}"), service.listen, "v.0");
+                serve(&mut server, &question);
+                let before = written(&dataplane, pins);
+                let trace = dataplane.trace(&question).expect("an answer");
+                assert!(trace.known && trace.outcome == outcome::FORWARD, "{trace:?}");
+                assert_eq!(dataplane.trace(&question).expect("an answer"), trace, "the same each time");
+                assert!(before == written(&dataplane, pins));
+                backends.insert(trace.backend.expect("a backend"));
+            }
+            assert_eq!(backends.len(), 2, "in turns, as they were served: {}", service.listen);
+        }
+    });
 }

@@ -119,10 +119,11 @@ impl Case {
         let a = scene::A;
         let begun = self.send(client(SYN), to_backend(a).opens(a), &[Phase::Embryonic]);
         if mode::is_one_sided(begun.setting.mode) {
-            return begun
-                .send(client(ACK), to_backend(a), &[Phase::Answered])
-                .given(Fact::Pass(1_100))
-                .send(client(ACK), to_backend(a), &[Phase::Established]);
+            return begun.send(client(ACK), to_backend(a), &[Phase::Answered]).given(Fact::Pass(1_100)).send(
+                client(ACK),
+                to_backend(a),
+                &[Phase::Established],
+            );
         }
         begun.send(server(a, SYN | ACK), to_client(a), &[Phase::Answered]).send(
             client(ACK),

@@ -150,9 +150,7 @@ fn outcome<A: Kind>(
             };
             inwards(backend, bytes)
         }
-        Outcome::Untunnelled(backend, mtu) => {
-            outwards(backend, expected::untunnelled(packet, front, mtu))
-        }
+        Outcome::Untunnelled(backend, mtu) => outwards(backend, expected::untunnelled(packet, front, mtu)),
     }
 }
 

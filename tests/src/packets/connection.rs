@@ -128,7 +128,10 @@ pub(super) fn connection<A: Kind>(
 /// Take all room of the flow table by strangers' connections.
 pub(super) fn crowd<A: Kind>(world: &mut impl Store<A>, backend: u16, life: Life, age: Ticks) {
     let room = buckets::<A>(&world.config()) as usize * SLOTS;
-    assert_eq!(room, SLOTS, "a crowd wants one bucket, for a stranger's two may be full before the others are");
+    assert_eq!(
+        room, SLOTS,
+        "a crowd wants one bucket, for a stranger's two may be full before the others are"
+    );
     let taken = slots::<A>(world).len();
     for number in taken..room {
         let client = stranger(number as u32);

@@ -82,7 +82,12 @@ impl Packet {
 
 /// A case's end in a family.
 pub(super) fn end<A: Kind>(of: SocketAddrV4) -> SocketAddr {
-    SocketAddr::new(kind::address(A::VERSION, *of.ip()), of.port())
+    end_in(A::VERSION, of)
+}
+
+/// The same by the family's version.
+pub(super) fn end_in(version: u8, of: SocketAddrV4) -> SocketAddr {
+    SocketAddr::new(kind::address(version, *of.ip()), of.port())
 }
 
 /// The ends of a client's connection behind us: the one that the backend sees, and the backend's own.

@@ -123,14 +123,17 @@ pub fn echoed(packet: &[u8]) -> Vec<u8> {
     let layout = Layout::of(packet);
     let mut out = packet.to_vec();
     out[0..12].copy_from_slice(&[&packet[6..12], &packet[0..6]].concat());
-    let (from, to) = (
-        layout.address(packet, layout.destination()),
-        layout.address(packet, layout.source()),
-    );
+    let (from, to) = (layout.address(packet, layout.destination()), layout.address(packet, layout.source()));
     layout.set_addresses(&mut out, from, to);
+    out[layout.hops()] = 64;
     checksum::fill_ip(&mut out, layout.ip);
     out[layout.transport] = if layout.version == 4 { 0 } else { 129 };
     fill_sum(&mut out[layout.transport..layout.end], from, to);
+    let field = &mut out[layout.transport + 2..layout.transport + 4];
+    if *field == [0, 0] {
+        // Of the two forms of zero this one is right for nothing but zeros too.
+        field.fill(0xff);
+    }
     out
 }
 
@@ -141,10 +144,7 @@ const QUOTE: usize = 128;
 pub fn complained(packet: &[u8], trouble: Trouble) -> Vec<u8> {
     let layout = Layout::of(packet);
     let quote = &packet[layout.ip..layout.end.min(layout.ip + QUOTE)];
-    let (from, to) = (
-        layout.address(packet, layout.destination()),
-        layout.address(packet, layout.source()),
-    );
+    let (from, to) = (layout.address(packet, layout.destination()), layout.address(packet, layout.source()));
     let link = [&packet[6..12], &packet[0..6], &packet[12..layout.ip]].concat();
     error(&link, quote, trouble, from, to)
 }
@@ -167,10 +167,7 @@ pub fn carried(
     quoted: (SocketAddr, SocketAddr),
 ) -> Vec<u8> {
     let layout = Layout::of(packet);
-    let before = (
-        layout.address(packet, layout.source()),
-        layout.address(packet, layout.destination()),
-    );
+    let before = (layout.address(packet, layout.source()), layout.address(packet, layout.destination()));
     let mut out = packet.to_vec();
     out[0..12].copy_from_slice(&macs.concat());
     out[layout.hops()] -= 1;
@@ -210,10 +207,7 @@ pub fn untunnelled(packet: &[u8], macs: Macs, mtu: u16) -> Vec<u8> {
     let outer = Layout::of_packet(packet, layout.transport + 8);
     let inner = Layout::of_packet(packet, outer.transport);
     let quote = &packet[inner.ip..layout.end.min(inner.ip + QUOTE)];
-    let (from, to) = (
-        inner.address(packet, inner.destination()),
-        inner.address(packet, inner.source()),
-    );
+    let (from, to) = (inner.address(packet, inner.destination()), inner.address(packet, inner.source()));
     let link = [&macs.concat(), &packet[12..layout.ip]].concat();
     error(&link, quote, Trouble::TooBig(mtu), from, to)
 }

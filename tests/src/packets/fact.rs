@@ -5,7 +5,7 @@ use std::net::SocketAddrV4;
 use lb_common::{
     Address, Be16, Ticks,
     abi::{
-        self, Backend, EndpointKey, ENDPOINT_SERVICES, Hop, RANGES, Ranges, RangesKey, Service, TCP,
+        self, Backend, ENDPOINT_SERVICES, EndpointKey, Hop, RANGES, Ranges, RangesKey, Service, TCP,
         server_account, service_account, service_flag,
     },
 };
@@ -169,7 +169,8 @@ impl Fact {
                     world.set_account(row, account);
                 }
             }
-            Self::ErrorsSpent => world.set_errors(u64::from(world.now().raw()) << 32),
+            // Filled a little later than now: the kernel's clock goes on, and nothing must come in meanwhile.
+            Self::ErrorsSpent => world.set_errors(u64::from(world.now().raw() + 5) << 32),
             Self::Pass(millis) => age(world, Ticks::from_millis(*millis)),
             _ => unreachable!("{self:?} is handled above"),
         }
@@ -224,7 +225,8 @@ fn keep_port<A: Kind>(world: &mut impl Store<A>, id: u16) {
     world.set_backend(id, backend);
     let snat = backend.mode == abi::mode::SNAT;
     let source = if snat { A::of(SOURCE) } else { A::default() };
-    let mut endpoint = if snat { abi::Endpoint::default() } else { scene::answers(&[(backend.service, WEB)]) };
+    let mut endpoint =
+        if snat { abi::Endpoint::default() } else { scene::answers(&[(backend.service, WEB)]) };
     endpoint.cells = backend.cells;
     endpoint.ports = [Be16::default(); ENDPOINT_SERVICES];
     let key = EndpointKey::of(backend.address, source, Be16::default(), backend.protocol);

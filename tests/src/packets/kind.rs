@@ -35,16 +35,7 @@ impl Kind for Be128 {
 /// The IPv6 address that stands for an IPv4 one: no word of it is like another.
 pub fn ipv6(address: Ipv4Addr) -> Ipv6Addr {
     let [a, b, c, d] = address.octets().map(u16::from);
-    Ipv6Addr::new(
-        0x2001,
-        0x0db8,
-        a << 8 | b,
-        0x8000 | d,
-        0xff00 ^ a,
-        c << 8 | 0x11,
-        0x0700 | b,
-        c << 8 | d,
-    )
+    Ipv6Addr::new(0x2001, 0x0db8, a << 8 | b, 0x8000 | d, 0xff00 ^ a, c << 8 | 0x11, 0x0700 | b, c << 8 | d)
 }
 
 /// The address that stands for one of a case's, in a family.

@@ -98,10 +98,7 @@ pub fn about_forwarded(trouble: Trouble, backend: u16, segment: Segment) -> Comp
 
 /// An error about an answer that a client was to get.
 pub fn about_answer(trouble: Trouble, segment: Segment) -> Complaint {
-    Complaint {
-        quoted: Quoted::Answered { client: CLIENT },
-        ..about_forwarded(trouble, scene::A, segment)
-    }
+    Complaint { quoted: Quoted::Answered { client: CLIENT }, ..about_forwarded(trouble, scene::A, segment) }
 }
 
 impl Complaint {

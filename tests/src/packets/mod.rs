@@ -12,6 +12,7 @@ pub mod cases;
 mod check;
 pub mod checksum;
 pub mod connection;
+pub mod differential;
 pub mod ends;
 pub mod expect;
 pub mod expected;

@@ -39,30 +39,101 @@ const LOAD_64: u8 = 0x18;
 const MOVE: u8 = 0xbf;
 /// `BPF_ALU64 | BPF_ADD | BPF_K`.
 const ADD: u8 = 0x07;
+/// `BPF_JMP | BPF_CALL`.
+const CALL: u8 = 0x85;
+/// The source register of a call within the object.
+const PSEUDO_CALL: u8 = 1;
 /// The frame pointer.
 const FRAME: u8 = 10;
 /// Section type of executable code: `SHT_PROGBITS` with the flag `SHF_EXECINSTR`.
 const EXECUTABLE: u64 = 4;
 
-/// The functions of an object with their instructions, by name.
-pub fn functions(elf: &[u8]) -> BTreeMap<String, Vec<Instruction>> {
+/// A function of an object.
+#[derive(Clone, Debug, Default)]
+pub struct Function {
+    /// Its instructions.
+    pub code: Vec<Instruction>,
+    /// The functions that it calls, by name, in any order.
+    pub calls: Vec<String>,
+}
+
+/// The functions of an object, by name.
+pub fn functions(elf: &[u8]) -> BTreeMap<String, Function> {
     let sections = sections(elf);
-    let mut functions = BTreeMap::new();
+    let mut places = BTreeMap::new();
     // A symbol table of type `SHT_SYMTAB`; its entries have 24 bytes.
     for table in sections.iter().filter(|section| section.kind == 2) {
         let names = &sections[table.link as usize];
         for symbol in elf[table.start..table.start + table.size].chunks_exact(24) {
             let (kind, section) = (symbol[4] & 0x0f, usize::from(half(symbol, 6)));
-            let Some(code) = sections.get(section).filter(|code| kind == 2 && code.flags & EXECUTABLE != 0)
-            else {
-                continue;
-            };
-            let start = code.start + wide(symbol, 8) as usize;
-            let bytes = &elf[start..start + wide(symbol, 16) as usize];
-            functions.insert(text(elf, names.start + word(symbol, 0) as usize), decode(bytes));
+            if kind == 2 && sections.get(section).is_some_and(|code| code.flags & EXECUTABLE != 0) {
+                let name = text(elf, names.start + word(symbol, 0) as usize);
+                places.insert((section, wide(symbol, 8) as usize), (name, wide(symbol, 16) as usize));
+            }
         }
     }
+    let code_of = |section: usize, start: usize, size: usize| {
+        let from = sections[section].start + start;
+        decode(&elf[from..from + size])
+    };
+    let moved = relocations(elf, &sections);
+    let mut functions = BTreeMap::new();
+    for ((section, start), (name, size)) in &places {
+        let code = code_of(*section, *start, *size);
+        let calls = calls(&code, *section, *start, &moved);
+        let calls = calls.into_iter().filter_map(|place| Some(places.get(&place)?.0.clone())).collect();
+        functions.insert(name.clone(), Function { code, calls });
+    }
     functions
+}
+
+/// Where calls lead to whose target another section holds: (section, offset of the instruction) to (section, offset).
+type Moved = BTreeMap<(usize, usize), (usize, usize)>;
+
+/// Entries of 16 bytes in sections of type `SHT_REL`: the target is a symbol, by which the immediate counts.
+fn relocations(elf: &[u8], sections: &[Section]) -> Moved {
+    let mut moved = Moved::new();
+    for table in sections.iter().filter(|section| section.kind == 9) {
+        let symbols = &sections[table.link as usize];
+        for entry in elf[table.start..table.start + table.size].chunks_exact(16) {
+            let symbol = symbols.start + 24 * word(entry, 12) as usize;
+            let target = (usize::from(half(elf, symbol + 6)), wide(elf, symbol + 8) as usize);
+            moved.insert((table.info as usize, wide(entry, 0) as usize), target);
+        }
+    }
+    moved
+}
+
+/// Places that a function calls.
+fn calls(code: &[Instruction], section: usize, start: usize, moved: &Moved) -> Vec<(usize, usize)> {
+    let mut places = Vec::new();
+    let mut at = start;
+    for instruction in code {
+        if instruction.code == CALL && instruction.source == PSEUDO_CALL {
+            let beyond = |from: usize| from.wrapping_add_signed((instruction.immediate as isize + 1) * 8);
+            places.push(match moved.get(&(section, at)) {
+                Some((other, from)) => (*other, beyond(*from)),
+                None => (section, beyond(at)),
+            });
+        }
+        at += if instruction.code == LOAD_64 { 16 } else { 8 };
+    }
+    places
+}
+
+/// The atomic instructions of a function and of all that it calls.
+pub fn atomics_below(functions: &BTreeMap<String, Function>, name: &str) -> Vec<Atomic> {
+    let function = &functions[name];
+    let below = function.calls.iter().flat_map(|called| atomics_below(functions, called));
+    atomics(&function.code).into_iter().chain(below).collect()
+}
+
+/// Bytes of stack of the deepest chain of calls from a function, each frame rounded up to 32 bytes as the kernel does
+/// where it must (kernel/bpf/verifier.c, `round_up_stack_depth`).
+pub fn deepest(functions: &BTreeMap<String, Function>, name: &str) -> u32 {
+    let function = &functions[name];
+    let below = function.calls.iter().map(|called| deepest(functions, called)).max();
+    stack(&function.code).max(1).next_multiple_of(32) + below.unwrap_or(0)
 }
 
 /// The atomic instructions of a function, in order.
@@ -106,6 +177,7 @@ struct Section {
     start: usize,
     size: usize,
     link: u32,
+    info: u32,
 }
 
 /// The section headers of an ELF file of 64 bits, little endian.
@@ -121,6 +193,7 @@ fn sections(elf: &[u8]) -> Vec<Section> {
             start: wide(header, 24) as usize,
             size: wide(header, 32) as usize,
             link: word(header, 40),
+            info: word(header, 44),
         })
         .collect()
 }

@@ -155,12 +155,7 @@ impl Setting {
 
 /// The key of a service.
 pub fn service_key<A: Kind>(service: SocketAddrV4, protocol: u8) -> ServiceKey<A> {
-    ServiceKey {
-        address: A::of(*service.ip()),
-        port: Be16::from_host(service.port()),
-        protocol,
-        range: 0,
-    }
+    ServiceKey { address: A::of(*service.ip()), port: Be16::from_host(service.port()), protocol, range: 0 }
 }
 
 /// The key that marks an address as balanced, for parts of packets that name no port.

@@ -82,7 +82,11 @@ fn edges() -> Vec<Case> {
     TRUSTS
         .iter()
         .map(|(name, trust)| {
-            both_ways(Case::new(format!("a complete sum of 0x0000 ({name})")).trust(*trust), |s| s.data(2).sum(Sum::Exactly(0)), false)
+            both_ways(
+                Case::new(format!("a complete sum of 0x0000 ({name})")).trust(*trust),
+                |s| s.data(2).sum(Sum::Exactly(0)),
+                false,
+            )
         })
         .chain([both_ways(
             Case::new("a sum that is wrong by a whole turn, 0xffff for 0x0000, comes out right")

@@ -32,8 +32,7 @@ pub(super) fn cases() -> Vec<Case> {
         let case = |what: &str| {
             Case::new(format!("{name}, cut: {what}")).mode(*mode).ports(FOUR_PORTS).given(held())
         };
-        let sides =
-            if mode::is_one_sided(*mode) { alone(case) } else { both(case) };
+        let sides = if mode::is_one_sided(*mode) { alone(case) } else { both(case) };
         [any(case, *mode), sides].concat()
     });
     table.collect()
@@ -88,10 +87,11 @@ fn both(case: impl Fn(&str) -> Case) -> Vec<Case> {
             .send(client(RST), dropped(Reason::Cut), &[Closed])
             .send(server(A, ACK).data(9), server_told(), &[Closed])
             .send(client(ACK).data(9), client_told(), &[Closed]),
-        case("a server's datagram of a cut conversation goes nowhere")
-            .udp()
-            .given(Fact::Cut(CLIENT))
-            .send(answer(A, 20), dropped(Reason::Cut).tells_nothing(), &[Closed]),
+        case("a server's datagram of a cut conversation goes nowhere").udp().given(Fact::Cut(CLIENT)).send(
+            answer(A, 20),
+            dropped(Reason::Cut).tells_nothing(),
+            &[Closed],
+        ),
     ]
 }
 

@@ -21,9 +21,7 @@ pub(super) fn cases() -> Vec<Case> {
     let modes = [("snat", mode::SNAT), ("dnat", mode::DNAT)];
     let table = modes.iter().flat_map(|(name, mode)| {
         let case = |what: &str| Case::new(format!("{name}: {what}")).mode(*mode).ports(FOUR_PORTS);
-        let begun = |case: Case| {
-            case.send(client(SYN), to_backend(A).opens(A).tells_nothing(), &[Embryonic])
-        };
+        let begun = |case: Case| case.send(client(SYN), to_backend(A).opens(A).tells_nothing(), &[Embryonic]);
         [
             begun(case("that a backend has answered a SYN is told, and nothing after it"))
                 .send(server(A, SYN | ACK), to_client(A).tells(kind::ANSWERED, A), &[Answered])
@@ -35,12 +33,15 @@ pub(super) fn cases() -> Vec<Case> {
                 .send(client(SYN).of(OTHER), to_backend(A).opens(A), &[Embryonic; 2])
                 .send(server(A, SYN | ACK), to_client(A).tells(kind::ANSWERED, A), &[Embryonic, Answered])
                 .send(server(A, SYN | ACK).of(OTHER), to_client(A).of(OTHER).tells_nothing(), &[Answered; 2]),
-            begun(case("that a backend refuses is told"))
-                .send(server(A, RST | ACK).seq(0), to_client(A).closes(A).tells(kind::REFUSED, A), &[Closed]),
-            begun(case("that a backend refuses is told where its service holds, too").given(Fact::Refusals(
-                A,
-                no_backend::HOLD,
-            )))
+            begun(case("that a backend refuses is told")).send(
+                server(A, RST | ACK).seq(0),
+                to_client(A).closes(A).tells(kind::REFUSED, A),
+                &[Closed],
+            ),
+            begun(
+                case("that a backend refuses is told where its service holds, too")
+                    .given(Fact::Refusals(A, no_backend::HOLD)),
+            )
             .send(
                 server(A, RST | ACK).seq(0),
                 dropped(Reason::RefusalHeld).closes(A).tells(kind::REFUSED, A),
@@ -58,14 +59,16 @@ pub(super) fn cases() -> Vec<Case> {
 fn unanswered() -> Vec<Case> {
     let table = MODES.iter().flat_map(|(name, mode)| {
         let case = |what: &str| Case::new(format!("{name}: {what}")).mode(*mode);
-        let begun =
-            |case: Case| case.send(client(SYN), to_backend(A).opens(A).tells_nothing(), &[Embryonic]);
+        let begun = |case: Case| case.send(client(SYN), to_backend(A).opens(A).tells_nothing(), &[Embryonic]);
         [
             begun(case("a SYN that comes again a second later says that nobody has answered"))
                 .given(Fact::Pass(1_100))
                 .send(client(SYN), to_backend(A).tells(kind::UNANSWERED, A), &[Embryonic]),
-            begun(case("a SYN that comes again at once says nothing"))
-                .send(client(SYN), to_backend(A).tells_nothing(), &[Embryonic]),
+            begun(case("a SYN that comes again at once says nothing")).send(
+                client(SYN),
+                to_backend(A).tells_nothing(),
+                &[Embryonic],
+            ),
         ]
     });
     table.collect()

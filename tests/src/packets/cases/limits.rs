@@ -13,7 +13,7 @@ use crate::packets::{
     expect::{complained, dropped, reset, to_backend},
     message::Trouble,
     scene::{A, A2, ADMIN, ADMIN_ID, B, CLIENT, FOUR_PORTS, MODES, OTHER, THIRD, WEB_ID},
-    segment::{CLIENT_ISN, FIN, ACK, SYN, client, datagram},
+    segment::{ACK, CLIENT_ISN, FIN, SYN, client, datagram},
 };
 
 fn refused(reason: Reason) -> Expect {
@@ -64,11 +64,7 @@ fn full() -> Vec<Case> {
                     age: 0,
                 })
                 .given(Fact::ServerLimit(1, 1))
-                .send(
-                    client(ACK).data(3),
-                    to_backend(A),
-                    &[Established],
-                )
+                .send(client(ACK).data(3), to_backend(A), &[Established])
                 .send(client(SYN), to_backend(A), &[Established]),
             case("with `hold` the SYN waits for room for three seconds, then gets a RST")
                 .given(Fact::ServerLimit(1, 5))
@@ -104,28 +100,14 @@ fn room() -> Vec<Case> {
         Case::new(format!("{name}: a connection that ends makes room for the next, and `hold` begins anew"))
             .mode(mode)
             .ports(FOUR_PORTS)
-            .given(Fact::Connection {
-                client: OTHER,
-                backend: A,
-                place: 3,
-                life: Life::Established,
-                age: 0,
-            })
+            .given(Fact::Connection { client: OTHER, backend: A, place: 3, life: Life::Established, age: 0 })
             .given(Fact::ServerLimit(1, 1))
             .given(Fact::NoBackend(WEB_ID, no_backend::HOLD))
             .send(client(SYN), held_back(Reason::BackendsFull), &[Established])
-            .send(
-                client(FIN | ACK).of(OTHER),
-                to_backend(A).closes(A),
-                &[Closed],
-            )
+            .send(client(FIN | ACK).of(OTHER), to_backend(A).closes(A), &[Closed])
             .send(client(SYN), to_backend(A).opens(A), &[Closed, Embryonic])
             .given(Fact::Pass(60_000))
-            .send(
-                client(SYN).of(THIRD),
-                held_back(Reason::BackendsFull),
-                &[Closed, Embryonic],
-            )
+            .send(client(SYN).of(THIRD), held_back(Reason::BackendsFull), &[Closed, Embryonic])
     };
     vec![reopened(mode::DSR, "dsr"), reopened(mode::IPIP, "ipip")]
 }

@@ -2,11 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use lb_common::{
-    Reason,
-    abi::mode,
-    cell::Phase::Established,
-};
+use lb_common::{Reason, abi::mode, cell::Phase::Established};
 
 use crate::packets::{
     Case, Fact, Life, Segment,
@@ -47,6 +43,9 @@ fn echoes() -> Vec<Case> {
             .send(zeros, echoed(), &[])
             .send(Echo { data: vec![1], ..echo(0xffff) }, echoed(), &[]),
         answering("one behind a tag is answered behind it").send(tagged, echoed(), &[]),
+        answering("a reply begins a life of its own, however few hops its request had left")
+            .send(Echo { ttl: 1, ..echo(1) }, echoed(), &[])
+            .send(Echo { ttl: 255, ..echo(1) }, echoed(), &[]),
         answering("an echo reply is the host's").only(4).send(reply(0), untouched(), &[]),
         answering("an ICMPv6 echo reply and neighbour discovery are the host's")
             .only(6)
@@ -95,26 +94,20 @@ fn outwards() -> Vec<Case> {
                     error_to_client(A),
                     &[Established],
                 ),
-            case("an error about a datagram without a checksum leaves it without").only(4).udp().given(held()).send(
-                about_forwarded(
-                    Trouble::TooBig(900),
-                    A,
-                    datagram(90).sum(crate::packets::Sum::Raw(0)),
-                ),
-                error_to_client(A),
-                &[Established],
-            ),
-            case("an error about a packet with options quotes them")
+            case("an error about a datagram without a checksum leaves it without")
+                .only(4)
+                .udp()
                 .given(held())
                 .send(
-                    about_forwarded(
-                        Trouble::TooBig(900),
-                        A,
-                        said().ip_options(&[1; 12]).extensions(&[(60, 1)]),
-                    ),
+                    about_forwarded(Trouble::TooBig(900), A, datagram(90).sum(crate::packets::Sum::Raw(0))),
                     error_to_client(A),
                     &[Established],
                 ),
+            case("an error about a packet with options quotes them").given(held()).send(
+                about_forwarded(Trouble::TooBig(900), A, said().ip_options(&[1; 12]).extensions(&[(60, 1)])),
+                error_to_client(A),
+                &[Established],
+            ),
             case("an error behind a tag keeps it").given(held()).send(
                 about_forwarded(Trouble::TooBig(900), A, said()).tag(0x8100, 77),
                 error_to_client(A),
@@ -205,13 +198,11 @@ fn tunnels() -> Vec<Case> {
             untouched().counted(WEB_ID, Reason::ErrorUnmatched),
             &[],
         ),
-        case("'too big' that quotes only the tunnel's header is the host's, and counted")
-            .given(held())
-            .send(
-                about_forwarded(Trouble::TooBig(1_400), A, said()).bytes(7),
-                untouched().counted(0, Reason::ErrorUnmatched),
-                &[Established],
-            ),
+        case("'too big' that quotes only the tunnel's header is the host's, and counted").given(held()).send(
+            about_forwarded(Trouble::TooBig(1_400), A, said()).bytes(7),
+            untouched().counted(0, Reason::ErrorUnmatched),
+            &[Established],
+        ),
         case("another error about the tunnel is the host's").given(held()).send(
             about_forwarded(Trouble::HostUnreachable, A, said()),
             untouched(),

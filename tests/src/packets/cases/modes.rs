@@ -80,9 +80,11 @@ fn every_mode() -> Vec<Case> {
                     to_backend(A),
                     &[Established],
                 ),
-            case("padding behind the packet stays where it is")
-                .given(held(Life::Established))
-                .send(client(ACK).padding(6), to_backend(A), &[Established]),
+            case("padding behind the packet stays where it is").given(held(Life::Established)).send(
+                client(ACK).padding(6),
+                to_backend(A),
+                &[Established],
+            ),
         ]
     });
     modes.collect()
@@ -91,9 +93,11 @@ fn every_mode() -> Vec<Case> {
 fn dnat() -> Vec<Case> {
     let case = |what: &str| Case::new(format!("dnat: {what}")).mode(mode::DNAT);
     vec![
-        case("the answer goes back to the client from the service's address")
-            .handshake()
-            .send(server(A, ACK | PSH).data(1000), to_client(A), &[Established]),
+        case("the answer goes back to the client from the service's address").handshake().send(
+            server(A, ACK | PSH).data(1000),
+            to_client(A),
+            &[Established],
+        ),
         case("acknowledging another number proves nothing")
             .send(client(SYN), to_backend(A).opens(A), &[Embryonic])
             .send(server(A, SYN | ACK), to_client(A), &[Answered])
@@ -128,19 +132,13 @@ fn dnat() -> Vec<Case> {
                 life: Life::Established,
                 age: 0,
             })
-            .send(
-                server(A2, ACK).data(5),
-                to_client(A2),
-                &[Established],
-            )
+            .send(server(A2, ACK).data(5), to_client(A2), &[Established])
             .send(client(ACK).to(ADMIN), to_backend(A2), &[Established]),
-        case("an answer with TTL 1 is answered with time exceeded")
-            .given(held(Life::Established))
-            .send(
-                server(A, ACK).ttl(1),
-                complained(Reason::TtlExceeded, Trouble::TimeExceeded),
-                &[Established],
-            ),
+        case("an answer with TTL 1 is answered with time exceeded").given(held(Life::Established)).send(
+            server(A, ACK).ttl(1),
+            complained(Reason::TtlExceeded, Trouble::TimeExceeded),
+            &[Established],
+        ),
         case("a datagram's conversation is confirmed by its answer")
             .udp()
             .send(datagram(40), to_backend(A).opens(A), &[Embryonic])
@@ -167,7 +165,7 @@ fn one_sided() -> Vec<Case> {
     let modes = [("dsr", mode::DSR), ("ipip", mode::IPIP)];
     let table = modes.iter().flat_map(|(name, mode)| {
         let case = |what: &str| Case::new(format!("{name}: {what}")).mode(*mode);
-        let soon = [
+        [
             case("a client that speaks twice within a second is not believed yet")
                 .send(client(SYN), to_backend(A).opens(A), &[Embryonic])
                 .send(client(ACK), to_backend(A), &[Answered])
@@ -198,8 +196,7 @@ fn one_sided() -> Vec<Case> {
                 )
                 .given(Fact::Pass(1_200))
                 .send(client(ACK), to_backend(A), &[Established]),
-        ];
-        soon
+        ]
     });
     table.collect()
 }
@@ -238,11 +235,7 @@ fn one_sided_ends() -> Vec<Case> {
         Case::new("ipip: a packet with one hop left is answered with time exceeded")
             .mode(mode::IPIP)
             .given(held(Life::Established))
-            .send(
-                client(ACK).ttl(1),
-                complained(Reason::TtlExceeded, Trouble::TimeExceeded),
-                &[Established],
-            ),
+            .send(client(ACK).ttl(1), complained(Reason::TtlExceeded, Trouble::TimeExceeded), &[Established]),
         Case::new("ipip: the tunnel's header begins behind the tags")
             .mode(mode::IPIP)
             .given(held(Life::Established))
@@ -266,25 +259,28 @@ fn sums() -> Vec<Case> {
             _ => forwarded,
         }
     };
-    let table = modes.iter().flat_map(|(name, mode)| {
-        TRUSTS.iter().flat_map(move |(trusted, trust)| {
-            let case = |what: &str| {
-                Case::new(format!("{name}: {what} ({trusted})")).mode(*mode).trust(*trust)
-            };
-            [
-                case("a partial sum over TCP")
-                    .given(held(Life::Established))
-                    .send(client(ACK).data(701).sum(Sum::Partial), made(*trust), &[Established]),
-                case("a partial sum over a datagram")
-                    .udp()
-                    .given(held(Life::Established))
-                    .send(datagram(33).sum(Sum::Partial), made(*trust), &[Established]),
-                case("a sum that was damaged on the wire stays wrong")
-                    .given(held(Life::Established))
-                    .send(client(ACK).data(7).sum(Sum::Raw(0x4321)), to_backend(A), &[Established]),
-            ]
-        })
-    });
+    let table =
+        modes.iter().flat_map(|(name, mode)| {
+            TRUSTS.iter().flat_map(move |(trusted, trust)| {
+                let case =
+                    |what: &str| Case::new(format!("{name}: {what} ({trusted})")).mode(*mode).trust(*trust);
+                [
+                    case("a partial sum over TCP").given(held(Life::Established)).send(
+                        client(ACK).data(701).sum(Sum::Partial),
+                        made(*trust),
+                        &[Established],
+                    ),
+                    case("a partial sum over a datagram").udp().given(held(Life::Established)).send(
+                        datagram(33).sum(Sum::Partial),
+                        made(*trust),
+                        &[Established],
+                    ),
+                    case("a sum that was damaged on the wire stays wrong")
+                        .given(held(Life::Established))
+                        .send(client(ACK).data(7).sum(Sum::Raw(0x4321)), to_backend(A), &[Established]),
+                ]
+            })
+        });
     table.collect()
 }
 

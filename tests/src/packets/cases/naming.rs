@@ -37,9 +37,11 @@ fn ranges() -> Vec<Case> {
             case("a service that names the port goes before a range around it")
                 .given(Fact::Range(1, 65_535))
                 .send(client(SYN).to(ADMIN), to_backend(A2).opens(A2), &[Embryonic]),
-            case("all ports are taken")
-                .given(Fact::Range(1, 65_535))
-                .send(client(SYN).to(port(65_535)), to_backend(A).opens(A), &[Embryonic]),
+            case("all ports are taken").given(Fact::Range(1, 65_535)).send(
+                client(SYN).to(port(65_535)),
+                to_backend(A).opens(A),
+                &[Embryonic],
+            ),
         ]
     });
     let kept = |mode, name| {
@@ -71,11 +73,16 @@ fn tags() -> Vec<Case> {
         ways.iter().flat_map(move |(what, tagged)| {
             let case = |then: &str| Case::new(format!("{name}: {then} behind {what}")).mode(*mode);
             let mut cases = vec![
-                case("a SYN finds its backend")
-                    .send(tagged(client(SYN).tcp_options(&[1; 20])), to_backend(A).opens(A), &[Embryonic]),
-                case("data of a connection goes on")
-                    .given(held())
-                    .send(tagged(client(ACK | PSH).data(333)), to_backend(A), &[Established]),
+                case("a SYN finds its backend").send(
+                    tagged(client(SYN).tcp_options(&[1; 20])),
+                    to_backend(A).opens(A),
+                    &[Embryonic],
+                ),
+                case("data of a connection goes on").given(held()).send(
+                    tagged(client(ACK | PSH).data(333)),
+                    to_backend(A),
+                    &[Established],
+                ),
             ];
             if *mode == mode::SNAT {
                 cases.push(case("a stranger's ACK gets a RST").send(
@@ -89,9 +96,11 @@ fn tags() -> Vec<Case> {
                     case("an answer goes back")
                         .given(held())
                         .send(tagged(server(A, ACK).data(9)), to_client(A), &[Established])
-                        .send(tagged(server(A, RST)), to_client(A).closes(A), &[
-                            lb_common::cell::Phase::Closed,
-                        ]),
+                        .send(
+                            tagged(server(A, RST)),
+                            to_client(A).closes(A),
+                            &[lb_common::cell::Phase::Closed],
+                        ),
                 );
             }
             cases
@@ -155,9 +164,11 @@ fn extensions() -> Vec<Case> {
     });
     let seven = [(0, 0), (60, 0), (43, 0), (60, 0), (60, 0), (60, 0), (60, 0)];
     let not = [
-        Case::new("seven headers are more than anybody sends: the packet is the host's")
-            .only(6)
-            .send(client(SYN).extensions(&seven), untouched(), &[]),
+        Case::new("seven headers are more than anybody sends: the packet is the host's").only(6).send(
+            client(SYN).extensions(&seven),
+            untouched(),
+            &[],
+        ),
         Case::new("a header that reaches over the packet's end is no header").only(6).send(
             client(SYN).extensions(&[(60, 0)]).edit(14 + 40 + 1, &[200]),
             untouched().counted(0, Reason::Malformed),

@@ -82,18 +82,17 @@ fn in_modes() -> Vec<Case> {
             case("a part whose way has gone is dropped")
                 .given(held())
                 .send(first(long()), to_backend(A), &[Established])
-                .send(
-                    last(long()).claiming(8),
-                    untouched().counted(0, Reason::Malformed),
-                    &[Established],
-                ),
+                .send(last(long()).claiming(8), untouched().counted(0, Reason::Malformed), &[Established]),
             case("a later part that does not fit is complained of")
                 .given(held())
                 .send(first(long()), to_backend(A), &[Established])
                 .given(Fact::Mtu(BACK, 1_300))
                 .send(
                     second(long()),
-                    complained(Reason::TooBig, Trouble::TooBig(1_300 - if *mode == mode::IPIP { 20 } else { 0 })),
+                    complained(
+                        Reason::TooBig,
+                        Trouble::TooBig(1_300 - if *mode == mode::IPIP { 20 } else { 0 }),
+                    ),
                     &[Established],
                 )
                 .only(4),
@@ -130,23 +129,29 @@ fn others() -> Vec<Case> {
     let to_host = std::net::SocketAddrV4::new(std::net::Ipv4Addr::new(203, 0, 113, 1), 80);
     vec![
         connection("parts of TCP are balanced too")
-                .send(client(ACK).data(2_000).part(0, 1_024, true), to_backend(A), &[Established])
-                .send(client(ACK).data(2_000).part(1_024, 1_024, false), to_backend(A), &[Established]),
+            .send(client(ACK).data(2_000).part(0, 1_024, true), to_backend(A), &[Established])
+            .send(client(ACK).data(2_000).part(1_024, 1_024, false), to_backend(A), &[Established]),
         connection("a part of TCP does not belong to a datagram of the same number")
-                .send(client(ACK).data(2_000).part(0, 1_024, true), to_backend(A), &[Established])
-                .send(datagram(2_000).part(1_024, 1_024, false), unmatched(), &[Established]),
+            .send(client(ACK).data(2_000).part(0, 1_024, true), to_backend(A), &[Established])
+            .send(datagram(2_000).part(1_024, 1_024, false), unmatched(), &[Established]),
         connection("a first part that ends within the TCP header is the host's").send(
-                client(ACK).data(64).part(0, 16, true),
-                untouched().counted(0, Reason::Malformed),
-                &[Established],
-            ),
-        connection("a whole packet that says so by a fragment header is no part (RFC 6946)").send(client(ACK).data(64).part(0, 4_000, false), to_backend(A), &[Established]),
+            client(ACK).data(64).part(0, 16, true),
+            untouched().counted(0, Reason::Malformed),
+            &[Established],
+        ),
+        connection("a whole packet that says so by a fragment header is no part (RFC 6946)").send(
+            client(ACK).data(64).part(0, 4_000, false),
+            to_backend(A),
+            &[Established],
+        ),
         connection("parts that are for the host are untouched and uncounted")
-                .send(datagram(LONG).to(to_host).part(0, 1_480, true), untouched(), &[Established])
-                .send(datagram(LONG).to(to_host).part(1_480, 1_480, true), untouched(), &[Established]),
-        connection("parts of a packet to a port that no service names are the host's, the later ones counted")
-                .send(datagram(LONG).part(0, 1_480, true), untouched(), &[Established])
-                .send(datagram(LONG).part(1_480, 1_480, true), unmatched(), &[Established]),
+            .send(datagram(LONG).to(to_host).part(0, 1_480, true), untouched(), &[Established])
+            .send(datagram(LONG).to(to_host).part(1_480, 1_480, true), untouched(), &[Established]),
+        connection(
+            "parts of a packet to a port that no service names are the host's, the later ones counted",
+        )
+        .send(datagram(LONG).part(0, 1_480, true), untouched(), &[Established])
+        .send(datagram(LONG).part(1_480, 1_480, true), unmatched(), &[Established]),
     ]
 }
 

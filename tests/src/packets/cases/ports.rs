@@ -9,7 +9,8 @@ use crate::packets::{
     Case, Fact, Life,
     expect::{reset, reset_on, to_backend, to_client},
     scene::{
-        A, A2, ADMIN, ADMIN_ID, B, CLIENT, EIGHT_PORTS, ELEVEN_PORTS, FOUR_PORTS, NO_PORTS, OTHER, THIRD, WEB_ID,
+        A, A2, ADMIN, ADMIN_ID, B, CLIENT, EIGHT_PORTS, ELEVEN_PORTS, FOUR_PORTS, NO_PORTS, OTHER, THIRD,
+        WEB_ID,
     },
     segment::{ACK, CLIENT_ISN, SERVER_ISN, SYN, client, server},
 };

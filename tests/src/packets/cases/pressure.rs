@@ -35,11 +35,7 @@ fn recorded(name: &str, mode: u8) -> Vec<Case> {
     vec![
         case("where all room is established, a SYN and what follows go where the ring says")
             .given(Fact::Crowd(A, Life::Established, 86_400_000))
-            .send(
-                client(SYN),
-                by_ring().tells_pressure(A, Reason::NotRecorded),
-                &with(Established, &[]),
-            )
+            .send(client(SYN), by_ring().tells_pressure(A, Reason::NotRecorded), &with(Established, &[]))
             .send(
                 client(ACK).data(10),
                 by_ring().counted(WEB_ID, Reason::UnknownByRing),
@@ -119,13 +115,7 @@ fn snat() -> Vec<Case> {
             .given(Fact::Crowd(A, Life::Embryonic, 300))
             .send(
                 client(SYN),
-                reset(
-                    Reason::FlowTableFull,
-                    0,
-                    Some(CLIENT_ISN + 1),
-                )
-                .opens(A)
-                .closes(A),
+                reset(Reason::FlowTableFull, 0, Some(CLIENT_ISN + 1)).opens(A).closes(A),
                 &with(Embryonic, &[Resting]),
             ),
         case("a datagram that cannot be recorded is answered with an ICMP error")

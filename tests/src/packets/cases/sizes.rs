@@ -92,7 +92,8 @@ fn in_mode(name: &str, mode: u8, version: u8) -> Vec<Case> {
 fn backwards() -> Vec<Case> {
     let modes = [("snat", mode::SNAT), ("dnat", mode::DNAT)];
     let table = modes.iter().flat_map(|(name, mode)| {
-        let case = |what: &str| Case::new(format!("{name}: {what}")).mode(*mode).given(Fact::Mtu(FRONT, 1_300));
+        let case =
+            |what: &str| Case::new(format!("{name}: {what}")).mode(*mode).given(Fact::Mtu(FRONT, 1_300));
         [
             case("an answer that does not fit is answered with what does")
                 .given(held())

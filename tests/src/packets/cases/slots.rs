@@ -56,20 +56,21 @@ fn settled(case: impl Fn(&str) -> Case) -> Vec<Case> {
             .given(slots(A, A))
             .send(datagram(30), to_backend(A), &[])
             .send(datagram(30), to_backend(A), &[]),
-        case("a settled slot whose backend drains goes on").given(slots(A, A)).given(Fact::State(
-            A,
-            backend_state::CLOSED_TO_NEW,
-        ))
-        .send(client(ACK), to_backend(A), &[]),
+        case("a settled slot whose backend drains goes on")
+            .given(slots(A, A))
+            .given(Fact::State(A, backend_state::CLOSED_TO_NEW))
+            .send(client(ACK), to_backend(A), &[]),
         case("a settled slot whose backend is gone gives a RST that fits")
             .given(slots(A, A))
             .given(Fact::State(A, backend_state::ABSENT))
             .send(client(SYN), reset(Reason::BackendGone, 0, Some(CLIENT_ISN + 1)), &[])
             .send(client(ACK), reset(Reason::BackendGone, SERVER_ISN + 1, None), &[])
             .send(client(RST), dropped(Reason::BackendGone), &[]),
-        case("an empty ring is refused as any other is")
-            .given(Fact::Slots(WEB_ID, vec![]))
-            .send(client(SYN), reset(Reason::NoBackendReset, 0, Some(CLIENT_ISN + 1)), &[]),
+        case("an empty ring is refused as any other is").given(Fact::Slots(WEB_ID, vec![])).send(
+            client(SYN),
+            reset(Reason::NoBackendReset, 0, Some(CLIENT_ISN + 1)),
+            &[],
+        ),
     ]
 }
 
@@ -109,11 +110,7 @@ fn changing(case: impl Fn(&str) -> Case, heard: Phase) -> Vec<Case> {
                 age: 20_000,
             })
             .given(slots(B, A))
-            .send(
-                client(SYN),
-                to_backend(B).opens(B).counted(WEB_ID, Reason::SynOnOldFlow),
-                &[Embryonic],
-            ),
+            .send(client(SYN), to_backend(B).opens(B).counted(WEB_ID, Reason::SynOnOldFlow), &[Embryonic]),
         case("a SYN on the record of a backend that is gone goes to the new owner")
             .given(Fact::Connection {
                 client: CLIENT,
@@ -137,14 +134,11 @@ fn changing(case: impl Fn(&str) -> Case, heard: Phase) -> Vec<Case> {
             .given(slots(B, SAME))
             .send(datagram(9), to_backend(A), &[Answered])
             .send(datagram(9).of(OTHER), to_backend(B).opens(B), &[Answered, Answered]),
-        case("a slot without an owner has no room")
-            .given(slots(0, A))
-            .send(
-                client(SYN),
-                reset(Reason::NoBackendReset, 0, Some(CLIENT_ISN + 1))
-                    .counted(WEB_ID, Reason::BackendsFull),
-                &[],
-            ),
+        case("a slot without an owner has no room").given(slots(0, A)).send(
+            client(SYN),
+            reset(Reason::NoBackendReset, 0, Some(CLIENT_ISN + 1)).counted(WEB_ID, Reason::BackendsFull),
+            &[],
+        ),
     ]
 }
 
@@ -163,11 +157,11 @@ fn full(case: impl Fn(&str) -> Case) -> Vec<Case> {
             .given(slots(A, SAME))
             .send(client(SYN), unrecorded(A, A), &FULL)
             .send(client(ACK), unrecorded(A, A), &FULL),
-        case("a full table matters to no settled slot")
-            .buckets(1)
-            .given(crowd())
-            .given(slots(A, A))
-            .send(client(SYN), to_backend(A), &FULL),
+        case("a full table matters to no settled slot").buckets(1).given(crowd()).given(slots(A, A)).send(
+            client(SYN),
+            to_backend(A),
+            &FULL,
+        ),
     ]
 }
 

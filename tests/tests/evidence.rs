@@ -9,12 +9,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use lb_common::event::{Event, kind};
+use lb_common::{Be32, Reason};
 use lb_tests::lab::balancer::{BackendState, Look, Status};
 use lb_tests::lab::http::{Client, HttpError};
 use lb_tests::lab::load::{Load, LoadReport, Running};
 use lb_tests::lab::server::TcpServer;
 use lb_tests::lab::setup::{Service, WEB};
 use lb_tests::lab::skip::{self, Need};
+use lb_tests::packets::segment::{ACK, client};
+use lb_tests::packets::{Fact, Kernel, Life, World, scene};
 use lb_tests::{Balancer, Host, Lab, Setup, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(15);
@@ -298,4 +302,38 @@ fn handshake_times_are_shown_for_each_backend() {
         assert!(handshake.mean > 0.0 && handshake.mean <= handshake.max, "{handshake:?}");
         assert!(handshake.max < 1_000.0, "{handshake:?}");
     }
+}
+
+/// What the agent does not read, for it is away: a full ring buffer costs events, and nothing else.
+#[test]
+fn a_full_ring_of_events_loses_events_and_no_packet() {
+    const NAME: &str = "a_full_ring_of_events_loses_events_and_no_packet";
+    if skip::cannot_run(NAME, &[Need::Bpf]) {
+        return;
+    }
+    // Bytes of the map `EVENTS`, and of a record with its header (kernel/bpf/ringbuf.c, `BPF_RINGBUF_HDR_SZ`).
+    const RING: usize = 256 * 1024;
+    const RECORD: usize = size_of::<Event>() + 8;
+    const ROOM: usize = (RING - 1) / RECORD;
+    const PACKETS: usize = ROOM + 500;
+    let setting = scene::Setting::DEFAULT;
+    let mut kernel = Kernel::new(setting.config());
+    kernel.clear();
+    scene::set::<Be32>(&mut kernel, &setting);
+    let (client_end, backend) = (scene::CLIENT, scene::A);
+    let held = Fact::Connection { client: client_end, backend, place: 0, life: Life::Established, age: 0 };
+    held.apply::<Be32>(&mut kernel);
+    Fact::Cut(client_end).apply::<Be32>(&mut kernel);
+    // Each packet of a cut connection is told of, and answered with the same RST.
+    let packet = client(ACK).frame();
+    let first = kernel.run(&packet);
+    for number in 1..PACKETS {
+        assert_eq!(kernel.run(&packet), first, "packet {number}");
+    }
+    assert_eq!(kernel.reason(scene::WEB_ID, Reason::Cut), PACKETS as u64);
+    let told = kernel.events();
+    assert_eq!(told.len(), ROOM);
+    assert!(told.iter().all(|event| event.kind == kind::CUT), "{:?}", told[0]);
+    // Somebody reads again.
+    assert_eq!((kernel.run(&packet), kernel.events().len()), (first, 1));
 }

@@ -93,8 +93,9 @@ fn echo<A: Family, F: Frame, T: Tables<A>>(
     let done = (|| {
         let macs: Macs = frame.load(0)?;
         frame.store(0, [source_mac(&macs), destination_mac(&macs)])?;
-        // The sum of the addresses is the same the other way round.
-        A::write(frame, header, &ip.words, (destination, source), Change::NONE, false)?;
+        // The sum of the addresses is the same the other way round. The way back may be longer than what is left.
+        let (renewed, change) = A::renewed(&ip.words);
+        A::write(frame, header, &renewed, (destination, source), change, false)?;
         frame.store(ip.payload, [A::ECHO[1], code, high, low])
     })();
     match done {

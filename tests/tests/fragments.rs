@@ -39,7 +39,9 @@ fn datagrams_in_fragments_come_back_whole_in_every_mode() {
             let service = site.service(mode, family);
             if mode == Mode::Ipip {
                 // The first datagram that fills a frame is what tells the client of the tunnel's MTU.
-                Datagrams::new(service, &[1400, 1453, 4000]).run(client).unwrap();
+                let report = Datagrams::new(service, &[1400, 1453, 4000]).run(client).unwrap();
+                let told = (report.answered(), report.too_large, report.lost);
+                assert_eq!(told, (2, 1, 0), "{family}: {report:?}");
                 assert!(client.path_mtu(service.ip()).unwrap() < 1500, "{family}");
             }
             let counter = if family == Family::V4 { "IpReasmOKs" } else { "Ip6ReasmOKs" };

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::controller::Controller;
+use super::{controller::Controller, machine::addresses};
 use crate::{
+    config,
     dataplane::Way,
     netlink::{NextHop, NextHopChanged, Obstacle},
 };
@@ -26,6 +27,7 @@ impl Controller {
             (Some(way), _) => {
                 if self.ways.get(&backend) != Some(&way) {
                     log::debug!("{backend}: next hop {:02x?}", way.mac);
+                    self.look_at_source(backend, changed.hop.as_ref().and_then(|hop| hop.source));
                     self.ways.insert(backend, way);
                 }
                 self.obstacles.remove(&backend);
@@ -60,6 +62,23 @@ impl Controller {
             exit: *exit,
             sources: sources(&self.fixed.config.sources, hop.source?),
         })
+    }
+
+    /// Says so if this host sends to a backend from an address that the backend has too, for it would not be answered.
+    fn look_at_source(&self, backend: IpAddr, source: Option<IpAddr>) {
+        let config = &self.fixed.config;
+        let Some(source) = source else { return };
+        let shared = config.services.iter().any(|service| {
+            matches!(service.mode, config::Mode::Dsr | config::Mode::Ipip)
+                && service.listen.address == source
+                && addresses(config, &service.target).iter().any(|server| server.ip() == backend)
+        });
+        if shared {
+            let command = if source.is_ipv6() { "ip -6 addr change" } else { "ip addr change" };
+            log::warn!(
+                "{backend}: this host sends there from {source}, the service's own address, which the backend has too, so no probe of it is answered; `{command} {source}/PREFIX dev IFACE preferred_lft 0` makes it use another one"
+            );
+        }
     }
 
     /// Whether there is a way to an address, or a reason for none.

@@ -188,10 +188,12 @@ pub(super) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if Ipv6Addr::is_unicast_link_local(&address))
 }
 
-/// The command that puts a service's address on an interface.
+/// The command that puts a service's address on an interface. Of several IPv6 addresses the kernel sends from the one
+/// most like the destination, and a service's may well be that; of those without preferred lifetime only where there
+/// is no other (RFC 6724, section 5, rule 3).
 pub(super) fn line_that_adds(address: IpAddr, interface: &str) -> String {
     match address {
         IpAddr::V4(_) => format!("ip addr add {address}/32 dev {interface}"),
-        IpAddr::V6(_) => format!("ip -6 addr add {address}/128 dev {interface}"),
+        IpAddr::V6(_) => format!("ip -6 addr add {address}/128 dev {interface} preferred_lft 0"),
     }
 }

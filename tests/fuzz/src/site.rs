@@ -182,10 +182,10 @@ impl Site {
         ranges.ranges[0] = [9000, 9009];
         half.ranges.put(RangesKey { address: virtual_address(1), protocol: TCP.into() }, ranges);
         let key = ServiceKey { address: virtual_address(1), port: port(9000), protocol: TCP, range: 1 };
-        half.services.put(key, self.service(&PLANS[0]));
+        half.services.put(key, Self::service(&PLANS[0]));
     }
 
-    fn service(&self, plan: &Plan) -> Service {
+    fn service(plan: &Plan) -> Service {
         Service {
             ring_seed: 77,
             ring_offset: u32::from(plan.id - 1) * RING_ROOM,
@@ -208,7 +208,7 @@ impl Site {
         let front = front::<A>(plan.id);
         let key =
             ServiceKey { address: front.address, port: port(front.port), protocol: plan.protocol, range: 0 };
-        half.services.put(key, self.service(plan));
+        half.services.put(key, Self::service(plan));
         let translated = plan.mode == mode::SNAT || plan.mode == mode::DNAT;
         for (id, number) in plan.backends {
             let address = server::<A>(*number);

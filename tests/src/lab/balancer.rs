@@ -63,7 +63,7 @@ pub fn add_service_addresses(host: &Host, text: &str) -> Result<()> {
     let mut added: Vec<IpAddr> = Vec::new();
     for address in text.lines().filter_map(service_address) {
         if !added.contains(&address) && !present.contains(&format!(" {address}/")) {
-            host.add_address(address, "eth0")?;
+            host.add_service_address(address, "eth0")?;
             added.push(address);
         }
     }

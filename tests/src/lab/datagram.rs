@@ -103,7 +103,7 @@ pub struct Datagrams {
     pub timeout: Duration,
 }
 
-/// What became of them; `sent` is the sum of the replies, `lost` and `refused`.
+/// What became of them; `sent` is the sum of the replies, `lost`, `refused` and `too_large`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DatagramReport {
     /// Datagrams sent.
@@ -116,6 +116,8 @@ pub struct DatagramReport {
     pub lost: u64,
     /// Datagrams that were answered with an ICMP unreachable.
     pub refused: u64,
+    /// Datagrams that were answered with an ICMP error that told of a smaller MTU; the next ones are cut to fit.
+    pub too_large: u64,
     /// Replies with other contents than were sent, of an earlier number, or from another address.
     pub wrong: u64,
     /// From the first to the last.
@@ -194,6 +196,10 @@ impl Datagrams {
                 Ok(_) => report.wrong += 1,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                     report.refused += 1;
+                    return Ok(());
+                }
+                Err(error) if error.raw_os_error() == Some(nix::libc::EMSGSIZE) => {
+                    report.too_large += 1;
                     return Ok(());
                 }
                 Err(error) if is_empty(&error) => {}

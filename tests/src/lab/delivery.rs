@@ -29,6 +29,7 @@ impl Host {
     /// A backend of the mode `ipip`: the same, and the end of a tunnel, which is held.
     pub fn behind_ipip(&self, services: &[IpAddr], router: Ipv4Addr) -> Result<Decapsulator> {
         self.behind_dsr(services, router)?;
+        self.plain_frames()?;
         Decapsulator::start(self)
     }
 }

@@ -11,6 +11,9 @@ use crate::dataplane::desired::Timeouts;
 /// How long the ends of a cut connection have to answer: three questions, 0.6 s apart, and time to be begun with.
 const PATIENCE: Ticks = Ticks::from_millis(3_000);
 
+/// How long a client whose server is not seen is asked whether it has a connection at all: by three sweeps.
+const QUESTIONS: Ticks = Ticks::from_millis(2_500);
+
 /// What holds for the connections of a backend.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
@@ -33,6 +36,8 @@ pub(super) struct Terms {
 pub(super) enum Judgement {
     /// Nothing.
     Keep,
+    /// Its client is to be asked whether there is a connection: its answer promotes it.
+    Ask,
     /// It is to be cut: marked, handed out, and kept until both ends know.
     Cut,
     /// It ends.
@@ -63,11 +68,12 @@ impl Terms {
 }
 
 /// Judge a held connection. `silent` says how long no end has spoken; it is asked only where that matters. `handed`:
-/// for how long it has been handed out to be cut.
+/// for how long it has been handed out to be cut. `asked`: for how long its client has been asked.
 pub(super) fn judge(
     terms: Option<&Terms>,
     owner: Owner,
     handed: Option<Ticks>,
+    asked: Option<Ticks>,
     silent: impl FnOnce(Ticks) -> bool,
 ) -> Judgement {
     let Some(terms) = terms.filter(|terms| terms.state != backend_state::ABSENT) else {
@@ -89,7 +95,15 @@ pub(super) fn judge(
     if !silent(terms.limit(owner)) {
         return Judgement::Keep;
     }
-    if tcp && owner.phase() == Phase::Established { Judgement::Cut } else { Judgement::End }
+    match owner.phase() {
+        _ if !tcp => Judgement::End,
+        Phase::Established => Judgement::Cut,
+        // It has not spoken since its first second. Forgotten, it would be taken to another server when it does.
+        _ if terms.is_conversation(owner) && !asked.is_some_and(|since| since.at_least(QUESTIONS)) => {
+            Judgement::Ask
+        }
+        _ => Judgement::End,
+    }
 }
 
 #[cfg(test)]
@@ -116,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_judged_by_its_backend_its_phase_and_its_silence() {
-        use Judgement::{Cut, End, Keep};
+        use Judgement::{Ask, Cut, End, Keep};
         let active = |protocol| Some(terms(backend_state::ACTIVE, protocol));
         let cut = |protocol| Some(terms(backend_state::CUT, protocol));
         let told = held(Phase::Established).told(Side::Client);
@@ -167,6 +181,14 @@ mod tests {
                 0,
                 End,
             ),
+            (
+                "one whose server is not seen, silent since its first second",
+                direct(backend_state::ACTIVE),
+                held(Phase::Answered),
+                None,
+                11,
+                Ask,
+            ),
             ("its handshakes", cut(TCP), held(Phase::Answered), None, 0, End),
             ("its datagrams", cut(UDP), held(Phase::Established), None, 0, End),
             ("cut, not handed out", cut(TCP), marked, None, 0, Cut),
@@ -176,8 +198,20 @@ mod tests {
             ("cut, an end is mute", active(TCP), told, Some(PATIENCE), 0, End),
         ] {
             let silent = |limit: Ticks| Ticks::from_millis(silent_for * 1_000).at_least(limit);
-            assert_eq!(judge(terms.as_ref(), owner, handed, silent), judgement, "{what}");
+            assert_eq!(judge(terms.as_ref(), owner, handed, None, silent), judgement, "{what}");
         }
+    }
+
+    #[test]
+    fn a_client_that_does_not_answer_has_no_connection() {
+        let direct = Terms { mode: mode::IPIP, ..terms(backend_state::ACTIVE, TCP) };
+        for (asked, judgement) in
+            [(None, Judgement::Ask), (Some(SECOND), Judgement::Ask), (Some(QUESTIONS), Judgement::End)]
+        {
+            assert_eq!(judge(Some(&direct), held(Phase::Answered), None, asked, |_| true), judgement);
+        }
+        let seen = terms(backend_state::ACTIVE, TCP);
+        assert_eq!(judge(Some(&seen), held(Phase::Answered), None, None, |_| true), Judgement::End);
     }
 
     #[test]

@@ -83,7 +83,7 @@ fn an_ipv6_service_address_on_no_interface_gets_the_line_that_adds_it() {
     assert_eq!(
         error,
         "no interface has the address 2001:db8::10, so nobody answers neighbour discovery for it; \
-         add it with: ip -6 addr add 2001:db8::10/128 dev v0"
+         add it with: ip -6 addr add 2001:db8::10/128 dev v0 preferred_lft 0"
     );
 }
 
@@ -159,7 +159,7 @@ fn a_service_address_that_another_host_has_is_refused() {
         error,
         "another host on the link of v0 has the address fd09::10, so this one does not use it; \
          where that is meant, as in a pair of balancers, add it with: \
-         ip -6 addr add fd09::10/128 dev v0 nodad"
+         ip -6 addr add fd09::10/128 dev v0 preferred_lft 0 nodad"
     );
 }
 

@@ -241,7 +241,7 @@ impl lb_ebpf::World for World {
         }
     }
 
-    fn spend_error(&self) -> bool {
+    fn spend_error(&self, _: lb_ebpf::verdict::Trouble) -> bool {
         self.errors.load(Relaxed)
     }
 

@@ -201,7 +201,7 @@ fn add(world: &World, number: u32, backend: u16) -> Result<(), NotAdded> {
         client: [],
     };
     Tables::<Be32>::open(world, backend);
-    let added = flows::insert(&key, &record, Phase::Embryonic, world);
+    let added = flows::insert(&key, &record, Phase::Embryonic, false, world);
     if added.is_err() {
         Tables::<Be32>::close(world, backend);
     }

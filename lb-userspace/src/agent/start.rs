@@ -216,6 +216,11 @@ fn say_what_happened(
             None => log::info!("{}: {how}, {mode}, program {}", interface.name, attached.program),
         }
     }
+    if attached.len() > 1 && attached.iter().any(|attached| attached.mode == Mode::Generic) {
+        log::warn!(
+            "in generic mode nothing longer than the MTU passes from one interface to another, and local senders such as containers make such segments: turn that off in each of them, `ethtool -K IFACE tso off`"
+        );
+    }
     let layout = dataplane.layout();
     let ports = u64::from(layout.ports.count());
     let cells = [size_of::<PortCell<Be32>>(), size_of::<PortCell<Be128>>()];

@@ -1,13 +1,14 @@
 //! A host of the lab: a [`Machine`] with a network interface, `eth0`, plugged into the switch. What makes a
 //! router of it is in [`network`](super::network).
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::error::{Context, Result};
+use super::error::{Context, Error, Result};
 use super::machine::Machine;
 use super::{Family, HostCommand, Inner, PREFIX_LENGTH, PREFIX_LENGTH_6, Process, family};
 
@@ -23,7 +24,8 @@ struct HostInner {
     machine: Machine,
     name: String,
     address: Ipv4Addr,
-    port: String,
+    /// The switch's end of each interface.
+    ports: Mutex<BTreeMap<String, String>>,
     directory: PathBuf,
     lab: Arc<Inner>,
 }
@@ -34,13 +36,30 @@ impl Host {
         let directory = lab.scratch.path().join(name);
         fs::create_dir(&directory).context(|| format!("cannot make {}", directory.display()))?;
         let port = plug(&lab, &machine, "eth0", address)?;
-        let inner = HostInner { machine, name: name.to_owned(), address, port, directory, lab };
+        let ports = Mutex::new(BTreeMap::from([("eth0".to_owned(), port)]));
+        let inner = HostInner { machine, name: name.to_owned(), address, ports, directory, lab };
         Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Gives the host another interface, plugged into the address's segment.
     pub fn plug(&self, device: &str, address: Ipv4Addr) -> Result<()> {
-        plug(&self.inner.lab, &self.inner.machine, device, address).map(drop)
+        let port = plug(&self.inner.lab, &self.inner.machine, device, address)?;
+        let mut ports = self.inner.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        ports.insert(device.to_owned(), port);
+        Ok(())
+    }
+
+    /// The same, ready for redirected frames: see [`Host::gro_on_peer`].
+    pub fn plug_for_redirects(&self, device: &str, address: Ipv4Addr) -> Result<()> {
+        self.plug(device, address)?;
+        self.gro_on_peer_of(device)
+    }
+
+    /// The switch's end of an interface.
+    fn port(&self, device: &str) -> Result<String> {
+        let ports = self.inner.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        let missing = || Error::Missing { program: format!("the interface {device} of {}", self.name()) };
+        ports.get(device).cloned().ok_or_else(missing)
     }
 
     /// The host's name, also within the host.
@@ -144,26 +163,37 @@ impl Host {
 
     /// Pulls the cable: the switch's port goes down, `eth0` loses its carrier and keeps its settings.
     pub fn link_down(&self) -> Result<()> {
-        self.inner.lab.switch.ip(&["link", "set", &self.inner.port, "down"]).map(drop)
+        self.inner.lab.switch.ip(&["link", "set", &self.port("eth0")?, "down"]).map(drop)
     }
 
     /// Plugs the cable in again.
     pub fn link_up(&self) -> Result<()> {
-        self.inner.lab.switch.ip(&["link", "set", &self.inner.port, "up"]).map(drop)
+        self.inner.lab.switch.ip(&["link", "set", &self.port("eth0")?, "up"]).map(drop)
     }
 
     /// Turns GRO on at the switch's end of `eth0`. veth receives frames that an XDP program redirected only
     /// where NAPI runs, which GRO (or an XDP program) starts: `veth_xdp_xmit` in the kernel's
     /// drivers/net/veth.c. Without it they are lost in silence.
     pub fn gro_on_peer(&self) -> Result<()> {
-        self.inner.lab.switch.run_outside(&["ethtool", "-K", &self.inner.port, "gro", "on"]).map(drop)
+        self.gro_on_peer_of("eth0")
+    }
+
+    fn gro_on_peer_of(&self, device: &str) -> Result<()> {
+        self.inner.lab.switch.run_outside(&["ethtool", "-K", &self.port(device)?, "gro", "on"]).map(drop)
+    }
+
+    /// Sets the largest packet that both ends of an interface's cable take.
+    pub fn set_link_mtu(&self, device: &str, mtu: u16) -> Result<()> {
+        self.set_mtu(device, mtu)?;
+        let port = self.port(device)?;
+        self.inner.lab.switch.ip(&["link", "set", &port, "mtu", &mtu.to_string()]).map(drop)
     }
 
     /// Has `eth0` get frames as they are on a wire: none longer than the MTU, checksums complete. What GRO has joined
     /// on the way, tunnelled TCP too, is taken apart again at the switch. A raw socket would get it as it is, its inner
     /// checksum left to hardware, and no note of that.
     pub fn plain_frames(&self) -> Result<()> {
-        let off = ["ethtool", "-K", &self.inner.port, "tso", "off", "gso", "off", "tx", "off"];
+        let off = ["ethtool", "-K", &self.port("eth0")?, "tso", "off", "gso", "off", "tx", "off"];
         self.inner.lab.switch.run_outside(&off).map(drop)
     }
 }
@@ -177,13 +207,24 @@ pub const fn mac_of(address: Ipv4Addr) -> [u8; 6] {
 /// Lays a cable from the machine's new `device` to a new port of the switch; the port's name.
 fn plug(lab: &Inner, machine: &Machine, device: &str, address: Ipv4Addr) -> Result<String> {
     let (bridge, port) = (lab.bridge(address)?, lab.next_port());
+    cable((&lab.switch, &bridge, &port), machine, device, address)?;
+    Ok(port)
+}
+
+/// Lays a cable from a new port of a machine's bridge to another machine's new `device`, which gets the address.
+pub(super) fn cable(
+    (switch, bridge, port): (&Machine, &str, &str),
+    machine: &Machine,
+    device: &str,
+    address: Ipv4Addr,
+) -> Result<()> {
     let own = mac_of(address);
     let other = [own[0], 1, own[2], own[3], own[4], own[5]];
     let [own, other] = [own, other].map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":"));
-    lab.switch.ip(&[
+    switch.ip(&[
         "link",
         "add",
-        &port,
+        port,
         "address",
         &other,
         "type",
@@ -196,10 +237,9 @@ fn plug(lab: &Inner, machine: &Machine, device: &str, address: Ipv4Addr) -> Resu
         "netns",
         &machine.init().to_string(),
     ])?;
-    lab.switch.ip(&["link", "set", &port, "master", &bridge, "up"])?;
+    switch.ip(&["link", "set", port, "master", bridge, "up"])?;
     machine.ip(&["address", "add", &format!("{address}/{PREFIX_LENGTH}"), "dev", device])?;
     let beside = format!("{}/{PREFIX_LENGTH_6}", family::beside(address));
     machine.ip(&["address", "add", &beside, "dev", device, "nodad"])?;
-    machine.ip(&["link", "set", device, "up"])?;
-    Ok(port)
+    machine.ip(&["link", "set", device, "up"]).map(drop)
 }

@@ -30,6 +30,7 @@ pub mod load;
 pub mod machine;
 pub mod mysql;
 pub mod network;
+pub mod pcapng;
 pub mod php;
 pub mod ping;
 pub mod process;

@@ -28,6 +28,22 @@ impl Host {
         self.enter(|| fs::write(&path, value))?.context(|| format!("cannot write {value} to {path}"))
     }
 
+    /// A bridge of the host's own, as a container engine makes one, with an address.
+    pub fn add_bridge(&self, name: &str, address: Ipv4Addr) -> Result<()> {
+        let kind = ["type", "bridge", "forward_delay", "0", "stp_state", "0", "mcast_snooping", "0"];
+        self.machine().ip(&[&["link", "add", name][..], &kind].concat())?;
+        self.machine().ip(&["address", "add", &format!("{address}/{PREFIX_LENGTH}"), "dev", name])?;
+        let beside = format!("{}/{PREFIX_LENGTH_6}", super::family::beside(address));
+        self.machine().ip(&["address", "add", &beside, "dev", name, "nodad"])?;
+        self.machine().ip(&["link", "set", name, "up"]).map(drop)
+    }
+
+    /// Makes another host a container behind this one's bridge, by its new `device`.
+    pub fn contain(&self, bridge: &str, container: &Host, device: &str, address: Ipv4Addr) -> Result<()> {
+        let port = format!("to-{}", container.name());
+        super::host::cable((self.machine(), bridge, &port), container.machine(), device, address)
+    }
+
     /// Forwards both families, and sends no redirects.
     pub fn forward(&self) -> Result<()> {
         self.set("ipv4/ip_forward", "1")?;

@@ -93,7 +93,12 @@ impl Service<'_> {
 impl Setup {
     /// One interface, `eth0`, and nothing behind it yet.
     pub fn new() -> Self {
-        Self { top: "interfaces = [\"eth0\"]\n".to_owned(), rest: String::new() }
+        Self::on("\"eth0\"")
+    }
+
+    /// The same with these interfaces, as they are typed between the brackets.
+    pub fn on(interfaces: &str) -> Self {
+        Self { top: format!("interfaces = [{interfaces}]\n"), rest: String::new() }
     }
 
     /// Adds lines at the top of the file, such as `source-ports = "20000-20999"`.

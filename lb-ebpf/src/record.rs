@@ -26,17 +26,18 @@ use crate::{
 ///
 /// One that was met midway counts as answered: data of its server proves it.
 ///
-/// The answers of a `dnat` connection find their client by its flow, so it must be recorded. Where a flood leaves no room
-/// but that of embryos in their first second, one of those yields, and the ring names the backend: it names the same one
-/// again, should this record be displaced in its turn before the client has spoken.
+/// A connection in `dnat` (whose answers find their client by its flow) or `snat` must be recorded. Where a flood leaves no
+/// room but that of embryos in their first second, one of those yields: whose round trip is shorter than the table lasts
+/// at the flood's rate is served. In `dnat` the ring names the backend then: it names the same one again, should this
+/// record be displaced in its turn before the client has spoken.
 #[inline(always)]
 pub fn keep<A: Family, T: Tables<A>>(packet: &Packet<A>, handed: &Parcel, tables: &T) -> Step {
     let Some(chosen) = tables.backend(handed.backend) else {
         return Step::drop(handed.service, Reason::BackendGone);
     };
     let key = packet.key(handed.service);
-    let pressed = chosen.mode == mode::DNAT && is_pressed(&key, tables);
-    let moved = if pressed { named_by_ring(packet, &key, handed, tables) } else { handed.backend };
+    let pressed = !mode::is_one_sided(chosen.mode) && is_pressed(&key, tables);
+    let moved = if pressed && chosen.mode == mode::DNAT { named_by_ring(packet, &key, handed, tables) } else { handed.backend };
     let Some(backend) = tables.backend(moved) else {
         return Step::drop(handed.service, Reason::BackendGone);
     };

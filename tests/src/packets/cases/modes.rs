@@ -154,7 +154,8 @@ fn dnat() -> Vec<Case> {
                 to_backend(A).opens(A).counted(WEB_ID, Reason::UnknownByRing),
                 &[Answered],
             )
-            .send(server(A, ACK), to_client(A), &[Established]),
+            .send(server(A, ACK), to_client(A), &[Answered])
+            .send(server(A, ACK).data(9), to_client(A), &[Established]),
         case("a FIN or a RST that nothing is known of is sent by the ring and not recorded")
             .send(client(FIN | ACK), to_backend(A).counted(WEB_ID, Reason::UnknownByRing), &[])
             .send(client(RST), to_backend(A).counted(WEB_ID, Reason::UnknownByRing), &[]),

@@ -25,9 +25,9 @@ fn by_ring() -> Expect {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    let others = MODES.iter().filter(|(_, mode)| *mode != mode::SNAT);
+    let others = MODES.iter().filter(|(_, mode)| mode::is_one_sided(*mode));
     let table = others.flat_map(|(name, mode)| recorded(name, *mode));
-    table.chain(snat()).collect()
+    table.chain(dnat()).chain(snat()).collect()
 }
 
 fn recorded(name: &str, mode: u8) -> Vec<Case> {
@@ -101,6 +101,43 @@ fn recorded(name: &str, mode: u8) -> Vec<Case> {
     ]
 }
 
+/// The answers of `dnat` find their client by its flow, so what cannot be recorded is refused.
+fn dnat() -> Vec<Case> {
+    let case = |what: &str| Case::new(format!("dnat: {what}")).mode(mode::DNAT).buckets(1);
+    let displaced = || to_backend(A).opens(A).closes(A).counted(WEB_ID, Reason::EmbryoDisplaced);
+    vec![
+        case("where all room is established, a SYN is refused")
+            .given(Fact::Crowd(A, Life::Established, 86_400_000))
+            .send(
+                client(SYN),
+                reset(Reason::FlowTableFull, 0, Some(CLIENT_ISN + 1)).opens(A).closes(A),
+                &with(Established, &[]),
+            ),
+        case("where all room is established, a datagram is answered with an ICMP error")
+            .udp()
+            .given(Fact::Crowd(A, Life::Established, 0))
+            .send(
+                datagram(10),
+                complained(Reason::FlowTableFull, Trouble::PortUnreachable).opens(A).closes(A),
+                &with(Established, &[]),
+            ),
+        case("handshakes of less than a second yield where there is no other room")
+            .given(Fact::Crowd(A, Life::Embryonic, 300))
+            .send(client(SYN), displaced(), &with(Embryonic, &[])),
+        case("under pressure the ring names the backend, and its account is the one that is opened")
+            .given(Fact::Ring(WEB_ID, vec![B]))
+            .given(Fact::Crowd(A, Life::Embryonic, 300))
+            .send(
+                client(SYN),
+                to_backend(B).opens(B).closes(A).counted(WEB_ID, Reason::EmbryoDisplaced),
+                &with(Embryonic, &[]),
+            ),
+        case("an older handshake yields, and its account is closed")
+            .given(Fact::Crowd(A, Life::Embryonic, 2_000))
+            .send(client(SYN), displaced(), &with(Embryonic, &[])),
+    ]
+}
+
 fn snat() -> Vec<Case> {
     let case = |what: &str| Case::new(format!("snat: {what}")).buckets(1).ports(ELEVEN_PORTS);
     vec![
@@ -111,12 +148,19 @@ fn snat() -> Vec<Case> {
                 to_backend(A).opens(A).closes(A).counted(WEB_ID, Reason::EmbryoDisplaced),
                 &[&[Embryonic; 8][..], &[Resting]].concat(),
             ),
-        case("handshakes of less than a second do not yield: the newcomer gets a RST")
+        case("handshakes of less than a second yield where there is no other room")
             .given(Fact::Crowd(A, Life::Embryonic, 300))
             .send(
                 client(SYN),
+                to_backend(A).opens(A).closes(A).counted(WEB_ID, Reason::EmbryoDisplaced),
+                &[&[Embryonic; 8][..], &[Resting]].concat(),
+            ),
+        case("where all room is established, a SYN is refused and its port rests")
+            .given(Fact::Crowd(A, Life::Established, 0))
+            .send(
+                client(SYN),
                 reset(Reason::FlowTableFull, 0, Some(CLIENT_ISN + 1)).opens(A).closes(A),
-                &with(Embryonic, &[Resting]),
+                &with(Established, &[Resting]),
             ),
         case("a datagram that cannot be recorded is answered with an ICMP error")
             .udp()

@@ -150,7 +150,7 @@ fn full(case: impl Fn(&str) -> Case) -> Vec<Case> {
             .given(slots(B, A))
             .send(client(SYN), unrecorded(B, A), &FULL)
             .send(client(ACK), unrecorded(A, A), &FULL)
-            .send(client(FIN | ACK), unrecorded(A, A), &FULL),
+            .send(client(FIN | ACK), to_backend(A), &FULL),
         case("a full table in a slot that goes back: all of it belongs to the owner")
             .buckets(1)
             .given(crowd())

@@ -37,7 +37,11 @@ pub fn keep<A: Family, T: Tables<A>>(packet: &Packet<A>, handed: &Parcel, tables
     };
     let key = packet.key(handed.service);
     let pressed = !mode::is_one_sided(chosen.mode) && is_pressed(&key, tables);
-    let moved = if pressed && chosen.mode == mode::DNAT { named_by_ring(packet, &key, handed, tables) } else { handed.backend };
+    let moved = if pressed && chosen.mode == mode::DNAT {
+        named_by_ring(packet, &key, handed, tables)
+    } else {
+        handed.backend
+    };
     let Some(backend) = tables.backend(moved) else {
         return Step::drop(handed.service, Reason::BackendGone);
     };

@@ -130,7 +130,9 @@ fn every_configuration_of_the_readme_is_one() {
 #[test]
 fn every_command_line_of_the_readme_parses() {
     let lines = commands("lb");
-    for wanted in ["run --confirm", "check", "status", "drain", "ready", "trace", "capture", "confirm", "detach"] {
+    for wanted in
+        ["run --confirm", "check", "status", "drain", "ready", "trace", "capture", "confirm", "detach"]
+    {
         assert!(lines.iter().any(|line| line.starts_with(&format!("lb {wanted}"))), "{wanted}: {lines:?}");
     }
     for line in lines {

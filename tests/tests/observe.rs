@@ -124,6 +124,11 @@ fn a_capture_holds_every_datagram_as_it_came_and_as_it_left() {
             let shown = capture.end();
             assert!(shown.contains(&said), "{shown}");
 
+            if skip::missing(Need::Program("tcpdump")).is_none() {
+                let lines = site.balancer.host().run(&["tcpdump", "-n", "-r", path]).unwrap();
+                let datagrams = lines.lines().filter(|line| line.contains(" UDP, length 100"));
+                assert_eq!(datagrams.count() as u64, 4 * COUNT, "{lines}");
+            }
             let read = pcapng::read(&file);
             let packets = packets(&read.frames);
             assert_eq!((packets.len(), read.lost), (2 * COUNT as usize, Some(0)), "{mode} {family}");

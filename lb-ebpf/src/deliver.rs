@@ -32,6 +32,15 @@ pub const fn fits(interface: u16, way: u16) -> u32 {
     if way == 0 || interface != 0 && interface < way { interface as u32 } else { way as u32 }
 }
 
+/// Whether a packet is too long to leave by an interface that has this room; 0: not known. What was joined before it
+/// came here is cut again where it leaves, but the kernel redirects nothing that is longer than the MTU to any interface
+/// but the one that it came in by (`xdp_ok_fwd_dev`, include/linux/filter.h).
+#[inline(always)]
+pub fn is_too_long<A: Address, T: Tables<A>>(length: u32, room: u32, interface: u16, tables: &T) -> bool {
+    let config = tables.config();
+    room != 0 && length > room && (config.joined == 0 || interface != config.interface)
+}
+
 /// Write the MAC addresses.
 #[inline(always)]
 pub fn address<F: Frame>(frame: &mut F, hop: Hop, leaving: &Interface) -> Option<()> {

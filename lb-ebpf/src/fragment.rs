@@ -8,7 +8,7 @@ use lb_common::{
 use crate::{
     Complaint, Frame, Parcel, Tables, Verdict,
     checksum::Change,
-    deliver::{address, encapsulate, fits, leaving, overhead},
+    deliver::{address, encapsulate, fits, is_too_long, leaving, overhead},
     family::{Family, Link, Part, Position, link},
     tables::hand_over,
     verdict::Way,
@@ -45,13 +45,14 @@ pub fn follow<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> V
         return Verdict::drop(first.service, Reason::NextHopUnresolved);
     };
     let (room, over) = (fits(leaving.mtu, first.mtu), overhead::<A>(first.mode));
-    if room != 0 && A::length(&ip.words) + over > room && tables.config().joined == 0 {
+    if is_too_long::<A, T>(A::length(&ip.words) + over, room, first.hop.interface, tables) {
+        if A::VERSION == 4 {
+            // No error is sent about a later part (RFC 1812, 4.3.2.7); the first one's sender has been told.
+            return Verdict::drop(first.service, Reason::TooBig);
+        }
         let complaint = Complaint::too_big(room.saturating_sub(over) as u16);
-        return hand_over(
-            tables,
-            A::STAGES.explain,
-            Parcel::refusal(first.service, Reason::TooBig, complaint),
-        );
+        let refusal = Parcel::refusal(first.service, Reason::TooBig, complaint);
+        return hand_over(tables, A::STAGES.explain, refusal);
     }
     let ends = (first.source, first.destination);
     let done = match first.mode {

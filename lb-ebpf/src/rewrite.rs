@@ -8,7 +8,7 @@ use lb_common::{
 use crate::{
     Complaint, Frame, Parcel, Tables, Verdict,
     checksum::{Change, fold, pseudo_header},
-    deliver::{address, encapsulate, fits, leaving, overhead},
+    deliver::{address, encapsulate, fits, is_too_long, leaving, overhead},
     family::{Family, Position},
     parse::Packet,
     tables::hand_over,
@@ -60,7 +60,7 @@ pub fn rewrite<A: Family, F: Frame, T: Tables<A>>(
     };
     let room = fits(leaving.mtu, to.mtu);
     let over = overhead::<A>(to.mode);
-    if room != 0 && packet.length() + over > room && tables.config().joined == 0 {
+    if is_too_long::<A, T>(packet.length() + over, room, to.hop.interface, tables) {
         let complaint = Complaint::too_big(room.saturating_sub(over) as u16);
         return hand_over(tables, A::STAGES.explain, Parcel::refusal(to.service, Reason::TooBig, complaint));
     }

@@ -27,9 +27,8 @@ const FLOW_BYTES: u64 = (size_of::<Bucket<Be32>>() / SLOTS) as u64;
 /// Flows that a table has room for whose version of IP no service speaks yet.
 const IDLE_FLOWS: u64 = 1 << 12;
 
-/// The largest MTU whose frames lie in one buffer of a native program on veth and virtio: a page less headroom and the
-/// kernel's own data (drivers/net/veth.c, `veth_xdp_set`).
-const LINEAR_MTU: u32 = 3_498;
+/// The largest MTU whose packets' checksums a native program can make whole: what `lb_sum_far` of the data path reaches.
+const SUMMABLE_MTU: u32 = 9_216;
 
 /// Flows at most, unless the configuration says otherwise.
 const MAX_FLOWS: u64 = 1 << 20;
@@ -114,7 +113,8 @@ pub(super) fn layout(config: &Config) -> Result<Layout, StartError> {
 fn buckets(config: &Config, flows: u64, v4: bool) -> u32 {
     let spoken = config.services.iter().any(|service| service.listen.address.is_ipv4() == v4);
     let flows = if spoken { flows } else { flows.min(IDLE_FLOWS) };
-    flows.div_ceil(SLOTS as u64).next_power_of_two().clamp(1, 1 << 20) as u32
+    // Buckets begin to overflow where three slots of four are taken (lb_common::flow).
+    (flows * 4 / 3).div_ceil(SLOTS as u64).next_power_of_two().clamp(1, 1 << 20) as u32
 }
 
 /// Blocks of port cells for one version of IP: one for each server and source address of `snat`, twice, so that
@@ -158,7 +158,7 @@ pub(super) fn port(interface: &Interface, mode: XdpMode) -> Result<(Port, [u8; 6
         (xdp.program_id, mode)
     });
     let mode = match mode {
-        XdpMode::Auto if kind != Kind::Physical && interface.mtu > LINEAR_MTU => {
+        XdpMode::Auto if kind != Kind::Physical && interface.mtu > SUMMABLE_MTU => {
             log::warn!(
                 "{}: generic, and so slower: with an MTU of {} a local sender's checksum lies out of reach of a native program",
                 interface.name,

@@ -116,6 +116,13 @@ pub fn source<A: Numbered>(number: u16) -> A {
     A::numbered(0x32_0100 + u32::from(number))
 }
 
+/// The port from which a client speaks to a service. In `dnat` a server sees the client's own tuple, so one that two
+/// services lead to cannot tell two connections of one tuple: clients of the last service use ports of their own.
+pub fn client_port(service: u16, choice: u16) -> u16 {
+    let of_its_own = if usize::from(service) == PLANS.len() { 100 } else { 0 };
+    40_000 + of_its_own + choice
+}
+
 /// Where clients of a service connect to.
 pub fn front<A: Numbered>(service: u16) -> End<A> {
     End { address: virtual_address(service), port: SERVICE_PORT }

@@ -2,9 +2,12 @@
 
 use std::{
     cell::Cell,
-    sync::atomic::{
-        AtomicBool, AtomicU32, AtomicU64,
-        Ordering::{Relaxed, SeqCst},
+    sync::{
+        Mutex,
+        atomic::{
+            AtomicBool, AtomicU32, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
 };
 
@@ -57,6 +60,8 @@ pub struct World {
     pub errors: AtomicBool,
     /// Events told.
     pub events: AtomicU64,
+    /// Held by whoever publishes: there is one agent.
+    pub publishing: Mutex<()>,
     /// Who has held each port cell, if that is to be known.
     pub claims: Option<Claims>,
     clock: AtomicU32,
@@ -88,6 +93,7 @@ impl World {
             ring: zeros(ring),
             errors: AtomicBool::new(true),
             events: AtomicU64::new(0),
+            publishing: Mutex::new(()),
             claims: None,
             clock: AtomicU32::new(1_000),
             chance: AtomicU64::new(seed),
@@ -235,7 +241,7 @@ impl lb_ebpf::World for World {
         }
     }
 
-    fn spend_error(&self) -> bool {
+    fn spend_error(&self, _: lb_ebpf::verdict::Trouble) -> bool {
         self.errors.load(Relaxed)
     }
 

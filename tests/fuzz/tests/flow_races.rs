@@ -20,7 +20,7 @@ use lb_fuzz::{
     inspect::inspect,
     pace::{self, Dice, Order, Pace},
     packets::{End, Numbered, port},
-    site::{PLANS, SERVICE_PORT, client, plan_of},
+    site::{PLANS, SERVICE_PORT, client, client_port, plan_of},
     traffic::{Said, Taken, Traffic},
     world::Has,
 };
@@ -52,11 +52,9 @@ where
         let said = Said::ALL[self.dice.below(5) as usize];
         match self.dice.below(20) {
             0..=8 => {
-                let from = End {
-                    address: client(1 + self.dice.below(3) as u32),
-                    port: 40_000 + self.dice.below(2) as u16,
-                };
                 let service = 1 + self.dice.below(PLANS.len() as u64) as u16;
+                let port = client_port(service, self.dice.below(2) as u16);
+                let from = End { address: client(1 + self.dice.below(3) as u32), port };
                 let said = if self.dice.one_in(2) { Said::Begin } else { said };
                 self.traffic.ask(from, service, said);
             }
@@ -100,8 +98,8 @@ where
 {
     let mut loyal = Vec::new();
     for number in 0..4 {
-        let from = End { address: client::<A>(LOYAL + number), port: 40_000 };
         let service = 1 + dice.below(PLANS.len() as u64) as u16;
+        let from = End { address: client::<A>(LOYAL + number), port: client_port(service, 0) };
         let Some(way) = traffic.ask(from, service, Said::Begin) else { continue };
         traffic.answer(&way, Said::Begin);
         traffic.ask(from, service, Said::Acknowledge);
@@ -203,7 +201,7 @@ fn add(world: &World, number: u32, backend: u16) -> Result<(), NotAdded> {
         client: [],
     };
     Tables::<Be32>::open(world, backend);
-    let added = flows::insert(&key, &record, Phase::Embryonic, world);
+    let added = flows::insert(&key, &record, Phase::Embryonic, false, world);
     if added.is_err() {
         Tables::<Be32>::close(world, backend);
     }
@@ -284,6 +282,33 @@ fn a_look_up_never_mixes_two_flows_that_follow_each_other_in_a_slot() {
         inspect(&world, true);
     });
     println!("not found and found: {:?}", seen.into_inner().expect("no CPU panics with it"));
+}
+
+#[test]
+fn an_ended_connection_of_another_service_does_not_get_its_successors_answers() {
+    let site = Site::default();
+    let world = site.build();
+    let traffic = Traffic::<Be32>::new(site, &world);
+    // Server 4 stands behind both services, and sees the client itself.
+    for pair in [9, 21, 22] {
+        agent::order::<Be32>(&world, pair, backend_state::CLOSED_TO_NEW);
+    }
+    let mut recorded = 0;
+    for number in 40_000..40_008 {
+        let from = End { address: client::<Be32>(1), port: number };
+        let first = traffic.ask(from, 4, Said::Begin).expect("pair 8 serves");
+        traffic.answer(&first, Said::Abort);
+        let second = traffic.ask(from, 10, Said::Begin).expect("pair 20 serves");
+        // Only the slots that have changed record anything.
+        let key = FlowKey { client_port: port(number), ..key(1, 10) };
+        if flows::find(&key, &world).is_some() {
+            assert_eq!(traffic.answer(&second, Said::Begin), Some(from));
+            let phase = flows::find(&key, &world).map(|found| found.owner.phase());
+            assert_eq!(phase, Some(Phase::Answered));
+            recorded += 1;
+        }
+    }
+    assert!(recorded > 0, "no slot has changed");
 }
 
 #[test]

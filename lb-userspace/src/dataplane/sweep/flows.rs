@@ -28,11 +28,8 @@ impl<A: Ip> Family<A> {
         while self.pass.place < len {
             let now = moment();
             let end = (self.pass.place + STRIDE).min(len);
-            for place in self.pass.place..end {
-                let owner = self.maps.flows.owner(place);
-                if owner.phase() != Phase::Free {
-                    self.look_at_flow(common, &terms, (place, owner), now, tally);
-                }
+            for taken in self.maps.flows.taken(self.pass.place..end) {
+                self.look_at_flow(common, &terms, taken, now, tally);
             }
             self.pass.place = end;
             if time_is_up(begun) && end < len {

@@ -116,9 +116,8 @@ impl<A: Ip> Family<A> {
                     }
                 }
             } else if let Some(places) = self.pass.hunt.next_flows() {
-                for place in places {
-                    let owner = self.maps.flows.owner(place);
-                    if !matches!(owner.phase(), Phase::Free | Phase::Linked)
+                for (place, owner) in self.maps.flows.taken(places) {
+                    if owner.phase() != Phase::Linked
                         && self.pass.hunt.backends.contains(&self.maps.flows.backend(place))
                     {
                         self.look_at_flow(common, &terms, (place, owner), now, &mut tally);

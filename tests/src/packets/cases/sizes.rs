@@ -63,11 +63,11 @@ fn in_mode(name: &str, mode: u8, version: u8) -> Vec<Case> {
             .given(Fact::Mtu(BACK, 1_400))
             .given(Fact::WayMtu(A, 9_000))
             .send(client(ACK).data(fits + 1), too_big(1_400 - over), &[Established]),
-        case("packets that were joined before they came here are as long as they are")
+        case("packets that were joined before they came here do not pass to another interface")
             .joined()
             .given(held())
             .given(Fact::Mtu(BACK, 1_400))
-            .send(client(ACK).data(1_460), to_backend(A), &[Established]),
+            .send(client(ACK).data(1_460), too_big(1_400 - over), &[Established]),
         case("a SYN that does not fit has begun a connection all the same")
             .given(Fact::Mtu(BACK, 1_400))
             .send(client(SYN).data(fits + 1), too_big(1_400 - over).opens(A), &[Embryonic]),
@@ -104,6 +104,10 @@ fn backwards() -> Vec<Case> {
                 too_big(1_300),
                 &[Established],
             ),
+            case("answers that were joined before they came here are as long as they are")
+                .joined()
+                .given(held())
+                .send(server(A, ACK).data(1_300), to_client(A), &[Established]),
         ]
     });
     table.collect()

@@ -25,6 +25,9 @@ const BEGIN: Duration = Duration::from_mins(1);
 const PORT: u16 = 8080;
 const MODES: [Mode; 2] = [Mode::Snat, Mode::Dnat];
 
+/// Datagrams to each service.
+const COUNT: u64 = 20;
+
 /// A capture that has begun.
 struct Capture(Process);
 
@@ -97,7 +100,6 @@ fn a_capture_holds_every_datagram_as_it_came_and_as_it_left() {
     if skip::cannot_run(NAME, &[Need::Lab, Need::Bpf]) {
         return;
     }
-    const COUNT: u64 = 20;
     let wanted = Wanted { protocol: "udp", ..wanted("algorithm = \"round-robin\"") };
     let site = Balanced::start(&wanted, datagrams).unwrap();
     let file = site.balancer.host().directory().join("capture.pcapng");
@@ -122,6 +124,11 @@ fn a_capture_holds_every_datagram_as_it_came_and_as_it_left() {
             let shown = capture.end();
             assert!(shown.contains(&said), "{shown}");
 
+            if skip::missing(Need::Program("tcpdump")).is_none() {
+                let lines = site.balancer.host().run(&["tcpdump", "-n", "-r", path]).unwrap();
+                let datagrams = lines.lines().filter(|line| line.contains(" UDP, length "));
+                assert_eq!(datagrams.count() as u64, 4 * COUNT, "{lines}");
+            }
             let read = pcapng::read(&file);
             let packets = packets(&read.frames);
             assert_eq!((packets.len(), read.lost), (2 * COUNT as usize, Some(0)), "{mode} {family}");

@@ -54,7 +54,7 @@ const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 /// The owner of the state has this long to answer.
 const REPLY_WITHIN: Duration = Duration::from_secs(10);
 /// The same where programs are loaded first, one after the other for each interface.
-const LOADED_WITHIN: Duration = Duration::from_secs(60);
+const LOADED_WITHIN: Duration = Duration::from_mins(1);
 
 /// What a client may ask of the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]

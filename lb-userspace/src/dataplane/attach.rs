@@ -89,7 +89,8 @@ pub(super) fn attach(
     port: &Port,
 ) -> Result<(Loaded, Attached), DataplaneError> {
     if let Some((link, mode)) = pinned_link(pins, port)? {
-        let (loaded, program) = replace(pins, layout, port, mode, purpose::SERVE, link)?;
+        let mut loaded = Loaded::new(pins, layout, port, mode, purpose::SERVE)?;
+        let program = put_behind(pins, port, &mut loaded, link)?;
         return Ok((loaded, Attached { mode, program, fallback: None, adopted: true }));
     }
     match port.mode {
@@ -103,17 +104,12 @@ pub(super) fn attach(
     }
 }
 
-/// Have an attached interface's program replaced in place by one of another purpose; packets meet the one or the other.
-pub(super) fn swap(
-    pins: &Pins,
-    layout: &Layout,
-    port: &Port,
-    mode: Mode,
-    purpose: u8,
-) -> Result<(Loaded, u32), DataplaneError> {
+/// Have an attached interface's program replaced in place by one that is loaded for it; packets meet the one or the
+/// other.
+pub(super) fn swap(pins: &Pins, port: &Port, loaded: &mut Loaded) -> Result<(), DataplaneError> {
     let path = pins.link(&port.name);
     let link = PinnedLink::from_pin(&path).map_err(|source| DataplaneError::Link { path, source })?;
-    replace(pins, layout, port, mode, purpose, FdLink::from(link))
+    put_behind(pins, port, loaded, FdLink::from(link)).map(drop)
 }
 
 /// A pinned link that still holds the interface, with its mode; one whose interface has gone is removed.
@@ -133,17 +129,9 @@ fn pinned_link(pins: &Pins, port: &Port) -> Result<Option<(FdLink, Mode)>, Datap
     Ok(None)
 }
 
-/// Put another program behind a link. Its array of further programs is pinned before it runs, and takes the place of the
-/// former one's only after: a running program never meets an empty array.
-fn replace(
-    pins: &Pins,
-    layout: &Layout,
-    port: &Port,
-    mode: Mode,
-    purpose: u8,
-    link: FdLink,
-) -> Result<(Loaded, u32), DataplaneError> {
-    let mut loaded = Loaded::new(pins, layout, port, mode, purpose)?;
+/// Put a program that is loaded behind a link; its id. Its array of further programs is pinned before it runs, and takes
+/// the place of the former one's only after: a running program never meets an empty array.
+fn put_behind(pins: &Pins, port: &Port, loaded: &mut Loaded, link: FdLink) -> Result<u32, DataplaneError> {
     let next = pins.next_programs(&port.name);
     loaded.pin_programs(&next)?;
     let path = pins.link(&port.name);
@@ -155,7 +143,7 @@ fn replace(
     }
     let id = program.info().map_err(DataplaneError::from_program)?.id();
     pins.settle_programs(&port.name, &next)?;
-    Ok((loaded, id))
+    Ok(id)
 }
 
 fn attach_in(

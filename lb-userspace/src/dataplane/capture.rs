@@ -5,7 +5,6 @@ use std::{net::SocketAddr, sync::atomic::AtomicU64};
 use aya::maps::{MapData, PerCpuArray};
 use lb_common::{
     Reason,
-    abi::purpose,
     event::{self, NO_REASON, SNAP},
 };
 
@@ -66,37 +65,31 @@ impl Packets {
 }
 
 impl Dataplane {
-    /// Have every interface's program show packets. Needs a running tokio. What fails half-way is undone.
-    pub(super) fn load_capture(&mut self) -> Result<Packets, DataplaneError> {
+    /// What loads a program of a purpose for each interface, anywhere: it takes seconds on a busy machine.
+    pub(super) fn loading(
+        &self,
+        purpose: u8,
+    ) -> impl FnOnce() -> Result<Vec<Loaded>, DataplaneError> + Send + 'static {
+        let (pins, layout, ports) = (self.pins.clone(), self.common.layout, self.attached.clone());
+        move || ports.iter().map(|(port, mode)| Loaded::new(&pins, &layout, port, *mode, purpose)).collect()
+    }
+
+    /// Replace every program in place, in the order of the interfaces.
+    pub(super) fn swap_all(&mut self, programs: &mut [Loaded]) -> Result<(), DataplaneError> {
+        for (place, loaded) in programs.iter_mut().enumerate().take(self.attached.len()) {
+            let port = self.attached[place].0.clone();
+            attach::swap(&self.pins, &port, loaded)?;
+            self.listen_to(loaded, &port.name);
+        }
+        Ok(())
+    }
+
+    /// Have every interface's program show packets. Needs a running tokio. After an error some may.
+    pub(super) fn show_packets(&mut self, mut programs: Vec<Loaded>) -> Result<Packets, DataplaneError> {
         let records = Records::open(&self.pins, "CAPTURE")?;
-        let moments = self.swap_all(purpose::CAPTURE).and_then(|programs| {
-            programs.into_iter().map(Loaded::into_moment).collect::<Result<Vec<_>, DataplaneError>>()
-        });
-        match moments {
-            Ok(moments) => Ok(Packets { records, moments }),
-            Err(error) => {
-                self.unload_capture()?;
-                Err(error)
-            }
-        }
-    }
-
-    /// Have the programs only serve again.
-    pub(super) fn unload_capture(&mut self) -> Result<(), DataplaneError> {
-        self.swap_all(purpose::SERVE).map(drop)
-    }
-
-    /// Replace every program in place by one for `purpose`; in the order of the interfaces.
-    pub(super) fn swap_all(&mut self, purpose: u8) -> Result<Vec<Loaded>, DataplaneError> {
-        let mut programs = Vec::with_capacity(self.attached.len());
-        for place in 0..self.attached.len() {
-            let (port, mode) = &self.attached[place];
-            let (mut loaded, _) = attach::swap(&self.pins, &self.common.layout, port, *mode, purpose)?;
-            let name = port.name.clone();
-            self.listen_to(&mut loaded, &name);
-            programs.push(loaded);
-        }
-        Ok(programs)
+        self.swap_all(&mut programs)?;
+        let moments = programs.into_iter().map(Loaded::into_moment).collect::<Result<_, _>>()?;
+        Ok(Packets { records, moments })
     }
 
     /// A captured packet with names.

@@ -9,6 +9,7 @@
 pub mod attach;
 mod backend;
 mod capture;
+mod capturing;
 mod common;
 mod counts;
 mod cuts;

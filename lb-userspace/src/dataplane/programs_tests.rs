@@ -63,14 +63,20 @@ fn with_programs(test: impl FnOnce(Dataplane, &Pins) + Send) {
     });
 }
 
+/// Replace the programs by ones of another purpose.
+fn exchange(dataplane: &mut Dataplane, purpose: u8) {
+    let mut programs = dataplane.loading(purpose)().expect("programs");
+    dataplane.swap_all(&mut programs).expect("programs in place");
+}
+
 #[test]
 fn programs_are_replaced_in_place_and_taken_up_by_a_later_agent() {
     with_programs(|mut dataplane, pins| {
         let first = running("v.0");
-        dataplane.swap_all(purpose::CAPTURE).expect("a program that shows packets");
+        exchange(&mut dataplane, purpose::CAPTURE);
         let second = running("v.0");
         assert!(second.is_some() && second != first);
-        dataplane.unload_capture().expect("a program that serves");
+        exchange(&mut dataplane, purpose::SERVE);
         let third = running("v.0").expect("a program");
         drop(dataplane);
         assert_eq!(running("v.0"), Some(third), "it outlives its agent");

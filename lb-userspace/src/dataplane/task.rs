@@ -1,7 +1,7 @@
 //! The task that alone holds BPF descriptors: it publishes what it is told, sweeps, cuts, hears the kernel's events,
 //! and answers with counts.
 
-use std::{net::SocketAddr, sync::atomic::Ordering, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use lb_common::{Reason, abi::Account, event};
 use tokio::{
@@ -12,7 +12,9 @@ use tokio::{
 
 use super::{
     BackendCounts, Captured, Dataplane, DataplaneError, Desired, Event, Fault, Lost, Question, Swept, Trace,
-    capture::Packets, cuts::Cutting, events::Records,
+    capturing::{Begin, Capturing, Turn},
+    cuts::Cutting,
+    events::Records,
 };
 use crate::listen::Listen;
 
@@ -121,34 +123,6 @@ pub fn spawn(
     (Handle(sender), tokio::spawn(task.run(receiver)))
 }
 
-/// A capture that is going on.
-struct Capture {
-    packets: Packets,
-    to: mpsc::Sender<Captured>,
-    lost: Lost,
-    /// Looks that the receiver has not taken in time.
-    untaken: u64,
-}
-
-impl Capture {
-    /// Hand looks on. `false`: nobody looks any more.
-    fn show(&mut self, dataplane: &Dataplane, packets: &[event::Captured]) -> bool {
-        for raw in packets {
-            match self.to.try_send(dataplane.name_captured(raw)) {
-                Ok(()) => {}
-                Err(mpsc::error::TrySendError::Full(_)) => self.untaken += 1,
-                Err(mpsc::error::TrySendError::Closed(_)) => return false,
-            }
-        }
-        self.count_lost();
-        true
-    }
-
-    fn count_lost(&self) {
-        self.lost.store(self.untaken + self.packets.missed(), Ordering::Relaxed);
-    }
-}
-
 struct Task {
     dataplane: Dataplane,
     watched: Vec<(Listen, Vec<SocketAddr>)>,
@@ -156,7 +130,7 @@ struct Task {
     cutting: Cutting,
     /// `None` where they cannot be read.
     events: Option<Records<event::Event>>,
-    capture: Option<Capture>,
+    capturing: Capturing,
     sweeping: bool,
     unpublished: bool,
     unswept: bool,
@@ -183,7 +157,7 @@ impl Task {
             notices,
             cutting,
             events,
-            capture: None,
+            capturing: Capturing::default(),
             sweeping: false,
             unpublished: false,
             unswept: false,
@@ -206,12 +180,13 @@ impl Task {
                     self.cutting.begin(&self.dataplane.hunt());
                 }
                 _ = seconds.tick() => self.second(),
-                packets = captured(self.capture.as_mut()) => self.show(packets.as_deref()),
+                turn = self.capturing.next() => self.capturing(turn),
                 // One slice a turn: what is to be published never waits for a whole sweep.
                 () = tokio::task::yield_now(), if self.sweeping => self.sweep(),
             }
         }
-        self.end_capture();
+        let ended = self.capturing.end(&mut self.dataplane);
+        self.captured(ended);
     }
 
     fn command(&mut self, command: Command) {
@@ -227,10 +202,7 @@ impl Task {
                 Err(error) => log::error!("the counters cannot be read: {error}"),
             },
             Command::Capture { to, lost, reply } => {
-                let begun = self.dataplane.load_capture().map(|packets| {
-                    self.capture = Some(Capture { packets, to, lost, untaken: 0 });
-                });
-                let _ = reply.send(begun);
+                self.capturing.begin(&self.dataplane, Begin { to, lost, reply });
             }
             Command::Trace { question, reply } => {
                 let _ = reply.send(self.dataplane.trace(&question));
@@ -256,9 +228,7 @@ impl Task {
             self.published(&errors);
         }
         self.dataplane.put_tracer_away();
-        if let Some(capture) = &self.capture {
-            capture.count_lost();
-        }
+        self.capturing.second();
     }
 
     fn sweep(&mut self) {
@@ -309,25 +279,18 @@ impl Task {
         }
     }
 
-    /// Packets for the capture; `None`: it is over.
-    fn show(&mut self, packets: Option<&[event::Captured]>) {
-        let shown = match (&mut self.capture, packets) {
-            (Some(capture), Some(packets)) => capture.show(&self.dataplane, packets),
-            _ => false,
-        };
-        if !shown {
-            self.end_capture();
-        }
+    /// The capture goes on.
+    fn capturing(&mut self, turn: Turn) {
+        let taken = self.capturing.take(&mut self.dataplane, turn);
+        self.captured(taken);
         // However many packets there are, a sweep goes on between them.
         if self.sweeping {
             self.sweep();
         }
     }
 
-    fn end_capture(&mut self) {
-        if self.capture.take().is_some()
-            && let Err(error) = self.dataplane.unload_capture()
-        {
+    fn captured(&self, taken: Result<(), DataplaneError>) {
+        if let Err(error) = taken {
             let _ = self.notices.send(Notice::Degraded(format!("the capture does not end: {error}")));
         }
     }
@@ -338,16 +301,6 @@ async fn next(events: Option<&mut Records<event::Event>>) -> std::io::Result<Vec
     match events {
         Some(events) => events.next().await,
         None => std::future::pending().await,
-    }
-}
-
-/// The next packets; without end where nobody looks. `None`: nobody does any more, or there is nothing to be had.
-async fn captured(capture: Option<&mut Capture>) -> Option<Vec<event::Captured>> {
-    let Some(Capture { packets, to, .. }) = capture else { return std::future::pending().await };
-    tokio::select! {
-        biased;
-        () = to.closed() => None,
-        packets = packets.next() => packets.ok(),
     }
 }
 

@@ -41,6 +41,9 @@ impl Counted<'_> {
         if *mode == Mode::Snat {
             return Some(r#"mode "snat" must find each connection's source port"#.to_owned());
         }
+        if *mode == Mode::Dnat {
+            return Some(r#"mode "dnat" must find the client that each answer is for"#.to_owned());
+        }
         if !algorithm.is_ring() {
             return Some(format!(r#"algorithm "{algorithm}" chooses anew for each connection"#));
         }

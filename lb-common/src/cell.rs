@@ -236,9 +236,9 @@ impl Owner {
         if self.is_live() {
             if signs.rst {
                 let by = match side {
+                    _ if !matches!(phase, Phase::Established) => 0,
                     Side::Server => RESET_BY_SERVER,
-                    Side::Client if matches!(phase, Phase::Established) => RESET_BY_CLIENT,
-                    Side::Client => 0,
+                    Side::Client => RESET_BY_CLIENT,
                 };
                 state = state & !PHASE | Phase::Closed as u64 | by;
             } else if signs.fin {
@@ -255,17 +255,19 @@ impl Owner {
             } else if matches!(phase, Phase::Embryonic) && signs.syn_ack && matches!(side, Side::Server) {
                 state = state & !PHASE | Phase::Answered as u64;
             } else if matches!(phase, Phase::Answered)
-                && (signs.proves || matches!(side, Side::Server) && !signs.syn_ack)
+                && (signs.proves || matches!(side, Side::Server) && signs.data && !signs.syn_ack)
             {
-                // A server says more than its SYN-ACK only where the client has acknowledged that.
+                // A server sends data only where the client has acknowledged its SYN-ACK. A mere ACK of it proves nothing:
+                // Linux answers a segment out of the window so while it waits (tcp_check_req, net/ipv4/tcp_minisocks.c).
                 state = state & !PHASE | Phase::Established as u64;
             }
         } else if matches!(phase, Phase::Closed)
             && signs.data
             && !signs.rst
-            && state & (RESET_BY_CLIENT | CUT) == RESET_BY_CLIENT
+            && (state & (RESET_BY_CLIENT | CUT) == RESET_BY_CLIENT
+                || matches!(side, Side::Server) && state & (RESET_BY_SERVER | CUT) == RESET_BY_SERVER)
         {
-            state = state & !(PHASE | RESET_BY_CLIENT) | Phase::Established as u64;
+            state = state & !(PHASE | RESET_BY_CLIENT | RESET_BY_SERVER) | Phase::Established as u64;
         }
         Self(self.0 & !STATE | state)
     }

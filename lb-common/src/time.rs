@@ -41,6 +41,12 @@ impl Ticks {
         self.0
     }
 
+    /// A moment that much later.
+    #[inline(always)]
+    pub const fn plus(self, span: Self) -> Self {
+        Self(self.0.wrapping_add(span.0))
+    }
+
     /// How long before `self` the moment `earlier` was; a moment that another CPU stamped just ahead counts as now.
     #[inline(always)]
     pub const fn since(self, earlier: Self) -> Self {

@@ -9,7 +9,7 @@ use lb_common::{
 };
 
 use crate::{
-    Tables,
+    Complaint, Tables,
     family::Family,
     flows::{Found, end, find, free, unlink},
     parse::{Packet, flag},
@@ -31,6 +31,10 @@ const UNANSWERED_TICKS: Ticks = Ticks::from_millis(UNANSWERED as u64 / 1_000);
 /// The way of a client's packet to its backend.
 #[inline(always)]
 pub fn begin<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service, tables: &T) -> Step {
+    // Before anything is taken for it that its backend would never see.
+    if service.mode != mode::DSR && A::ttl(&packet.ip) <= 1 {
+        return Step::explain(service.id, Reason::TtlExceeded, Complaint::TIME_EXCEEDED);
+    }
     let key = packet.key(service.id);
     let chosen = if service.flags & service_flag::ON_CHANGE == 0 {
         tracked(packet, service, &key, tables)
@@ -88,14 +92,14 @@ fn unsettled<A: Family, T: Tables<A>>(
     let Some(Slot { current, previous, settled }) = slot_of(service, key, tables) else {
         return Err(nobody(service, tables));
     };
-    if current == 0 {
-        return Err(nobody(service, tables));
-    }
-    if settled {
+    // A datagram may belong to a conversation as old as the slot, so it is no beginning.
+    let begins = packet.begins() && !packet.is_udp();
+    let backend = if begins { current } else { previous };
+    if settled && current != 0 {
         return directly(current, key, tables);
     }
     if let Some(found) = find(key, tables) {
-        if !packet.begins() || alive(&found, tables) {
+        if !begins || alive(&found, tables) && takes_new(&found, tables) {
             return followed(packet, key, &found, tables);
         }
         // Its record would stand in the way of the new one's, and what follows the SYN would follow it.
@@ -104,12 +108,21 @@ fn unsettled<A: Family, T: Tables<A>>(
         }
         tables.count(service.id, Reason::SynOnOldFlow);
     }
-    // A datagram may belong to a conversation as old as the slot, so it is no beginning.
-    let begins = packet.begins() && !packet.is_udp();
-    let backend = if begins { current } else { previous };
-    directly(backend, key, tables)?;
+    if backend == 0 {
+        return Err(nobody(service, tables));
+    }
+    let direct = directly(backend, key, tables)?;
+    if packet.ends() {
+        return Ok(direct);
+    }
     tables.open(backend);
     Ok(Step::record(service.id, backend, previous, begins))
+}
+
+/// Whether a flow's backend still takes new connections.
+#[inline(always)]
+fn takes_new<A: Family, T: Tables<A>>(found: &Found<A>, tables: &T) -> bool {
+    tables.backend(found.record.backend).is_some_and(|backend| backend.state == backend_state::ACTIVE)
 }
 
 /// A SYN or a datagram: one of a living connection follows its flow; any other begins one.
@@ -156,7 +169,7 @@ fn unknown<A: Family, T: Tables<A>>(
     key: &FlowKey<A>,
     tables: &T,
 ) -> Result<Step, Refusal> {
-    let Some(candidate) = by_ring(service, key, tables) else { return Err(nobody(service, tables)) };
+    let Some(candidate) = by_ring(service, key, false, tables) else { return Err(nobody(service, tables)) };
     if candidate.backend.address == key.client {
         return Err(Refusal::Reset(Reason::Hairpin));
     }
@@ -261,11 +274,12 @@ fn rest<A: Family, T: Tables<A>>(
 fn no_room<A: Family, T: Tables<A>>(service: &Service, full: Full, tables: &T) -> Refusal {
     let reason = if full == Full::Service { Reason::ServiceFull } else { Reason::BackendsFull };
     tables.count(service.id, reason);
-    let now = tables.now();
-    if tables.full_since(service.id).raw() == 0 {
-        tables.set_full_since(service.id, now);
+    let (now, mut since) = (tables.now(), tables.full_since(service.id));
+    if since.raw() == 0 {
+        since = now;
+        tables.set_full_since(service.id, since);
     }
-    by_policy(service, now.since(tables.full_since(service.id)))
+    by_policy(service, now.since(since))
 }
 
 /// Nobody can serve: as the service's policy says.

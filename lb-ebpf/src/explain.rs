@@ -26,7 +26,7 @@ pub fn explain<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> 
     };
     let header = tables.vague(header);
     let Parcel { service, reason, complaint, .. } = tables.handed_over();
-    if !tables.spend_error() {
+    if !tables.spend_error(complaint.trouble) {
         tables.count(service, reason);
         return Verdict::drop(service, Reason::ErrorHeldBack);
     }

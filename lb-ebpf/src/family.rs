@@ -46,6 +46,11 @@ pub enum Link {
 /// Read the Ethernet header and its tags; `None`: not IP.
 #[inline(always)]
 pub fn link<F: Frame>(frame: &F) -> Option<Link> {
+    // What is sent to a group of stations is for nobody to balance, and never answered (RFC 1122, 3.2.2).
+    // (Two bytes are loaded, for the verifier learns nothing from a comparison that is off by one: `range_right_open`.)
+    if frame.load::<[u8; 2]>(0)?[0] & 1 != 0 {
+        return None;
+    }
     let mut offset = ETHER_TYPE;
     let mut vlan = 0;
     for tag in 0..=TAGS {
@@ -214,6 +219,8 @@ pub trait Family: Address {
         addresses: Change,
         routed: bool,
     ) -> Option<()>;
+    /// The same header with as many hops to go as a packet of ours has, and what changes by that.
+    fn renewed(words: &Self::Words) -> (Self::Words, Change);
     /// A fresh header for `payload` bytes of `protocol`, its checksum whole; `like`: takes over the class of service.
     fn header(like: &Self::Words, protocol: u8, payload: u16, from: Self, to: Self) -> Self::Words;
     /// What changes in a quoted header beside its addresses (IPv4's own checksum), and the new header.
@@ -314,6 +321,14 @@ impl Family for Be32 {
         let [high, low] = change.complete(field).wire().to_ne_bytes();
         let life = u32::from_ne_bytes([left, protocol, high, low]);
         frame.store(offset + 8, [life, source.wire(), destination.wire()])
+    }
+
+    #[inline(always)]
+    fn renewed(words: &Self::Words) -> (Self::Words, Change) {
+        let [ttl, protocol, high, low] = words[2].to_ne_bytes();
+        let word = |ttl| Be16::from_wire(u16::from_ne_bytes([ttl, protocol]));
+        let life = u32::from_ne_bytes([TTL, protocol, high, low]);
+        ([words[0], words[1], life, words[3], words[4]], Change::NONE.word(word(ttl), word(TTL)))
     }
 
     #[inline(always)]
@@ -456,6 +471,14 @@ impl Family for Be128 {
         let left = if routed { limit.wrapping_sub(1) } else { limit };
         frame.store(offset + 4, [u32::from_ne_bytes([high, low, next, left])])?;
         frame.store(offset + 8, [source, destination])
+    }
+
+    #[inline(always)]
+    fn renewed(words: &Self::Words) -> (Self::Words, Change) {
+        let [high, low, next, _] = words[1].to_ne_bytes();
+        let mut renewed = *words;
+        renewed[1] = u32::from_ne_bytes([high, low, next, TTL]);
+        (renewed, Change::NONE)
     }
 
     #[inline(always)]

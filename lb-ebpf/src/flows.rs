@@ -5,7 +5,7 @@
 //! slot before they look for the other; at least one of them sees the other and gives way.
 
 use lb_common::{
-    Address, Reason, Ticks,
+    Address, EMBRYO_GRACE, Reason, Ticks,
     cell::{Owner, Phase, Worth},
     flow::{FlowKey, Record, SLOTS},
 };
@@ -128,17 +128,26 @@ pub fn slot_worth<A: Address, T: Tables<A>>(slot: u32, now: Ticks, tables: &T) -
     }
 }
 
-/// Add a flow.
+/// Whether there is room for a flow only at the cost of an embryo in its first second, if at all.
+#[inline(always)]
+pub fn is_pressed<A: Address, T: Tables<A>>(key: &FlowKey<A>, tables: &T) -> bool {
+    let config = tables.config();
+    tables.place(key.buckets(config.seed, bucket_mask::<A>(&config)), tables.now()) == NOWHERE
+}
+
+/// Add a flow. `pressed`: at the cost of an embryo in its first second, if need be.
 #[inline(always)]
 pub fn insert<A: Address, T: Tables<A>>(
     key: &FlowKey<A>,
     record: &Record<A>,
     phase: Phase,
+    pressed: bool,
     tables: &T,
 ) -> Result<(), NotAdded> {
     let config = tables.config();
     let buckets = key.buckets(config.seed, bucket_mask::<A>(&config));
-    let now = tables.now();
+    // What is judged a second later has no first second.
+    let now = tables.now().plus(if pressed { EMBRYO_GRACE } else { Ticks::from_raw(0) });
     for _ in 0..TRIES {
         let slot = tables.place(buckets, now);
         if slot == NOWHERE {

@@ -46,12 +46,13 @@ pub fn follow<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> V
     };
     let (room, over) = (fits(leaving.mtu, first.mtu), overhead::<A>(first.mode));
     if is_too_long::<A, T>(A::length(&ip.words) + over, room, first.hop.interface, tables) {
+        if A::VERSION == 4 {
+            // No error is sent about a later part (RFC 1812, 4.3.2.7); the first one's sender has been told.
+            return Verdict::drop(first.service, Reason::TooBig);
+        }
         let complaint = Complaint::too_big(room.saturating_sub(over) as u16);
-        return hand_over(
-            tables,
-            A::STAGES.explain,
-            Parcel::refusal(first.service, Reason::TooBig, complaint),
-        );
+        let refusal = Parcel::refusal(first.service, Reason::TooBig, complaint);
+        return hand_over(tables, A::STAGES.explain, refusal);
     }
     let ends = (first.source, first.destination);
     let done = match first.mode {

@@ -117,6 +117,10 @@ const NO_SUM: u32 = u32::MAX;
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn lb_sum(ctx: *mut xdp_md, offset: u32, length: u32) -> u32 {
+    // Longer than a page is for the other function.
+    if length as usize > STRIDES * STRIDE {
+        return NO_SUM;
+    }
     sum(ctx, offset as usize & REACH, length as usize & REACH).unwrap_or(NO_SUM)
 }
 

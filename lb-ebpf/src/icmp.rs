@@ -6,7 +6,7 @@
 
 use lb_common::{
     Be16, Reason,
-    abi::{Backend, Service, ServiceKey, TCP, UDP, mode},
+    abi::{Backend, Service, ServiceKey, TCP, UDP, mode, service_flag},
     flow::{self, FlowKey},
 };
 
@@ -22,6 +22,7 @@ use crate::{
     quote::{Quote, read, translate},
     rewrite::Route,
     select::by_ring,
+    settled::slot_of,
     tables::hand_over,
     verdict::Way,
 };
@@ -93,8 +94,9 @@ fn echo<A: Family, F: Frame, T: Tables<A>>(
     let done = (|| {
         let macs: Macs = frame.load(0)?;
         frame.store(0, [source_mac(&macs), destination_mac(&macs)])?;
-        // The sum of the addresses is the same the other way round.
-        A::write(frame, header, &ip.words, (destination, source), Change::NONE, false)?;
+        // The sum of the addresses is the same the other way round. The way back may be longer than what is left.
+        let (renewed, change) = A::renewed(&ip.words);
+        A::write(frame, header, &renewed, (destination, source), change, false)?;
         frame.store(ip.payload, [A::ECHO[1], code, high, low])
     })();
     match done {
@@ -149,7 +151,11 @@ fn inward<A: Family, T: Tables<A>>(of: &Service, key: &FlowKey<A>, tables: &T) -
     let (backend, way) = match find(key, tables) {
         Some(found) => (found.record.backend, found.record.way),
         None if of.mode == mode::SNAT => return Verdict::note(of.id, Reason::ErrorUnmatched),
-        None => match by_ring(of, key, tables) {
+        None if of.flags & service_flag::ON_CHANGE != 0 => match slot_of(of, key, tables) {
+            Some(slot) if slot.previous != 0 => (slot.previous, flow::Way::default()),
+            _ => return Verdict::note(of.id, Reason::ErrorUnmatched),
+        },
+        None => match by_ring(of, key, false, tables) {
             Some(chosen) => (chosen.id, flow::Way::default()),
             None => return Verdict::note(of.id, Reason::ErrorUnmatched),
         },

@@ -108,25 +108,31 @@ pub fn answered_flow<A: Address, T: Tables<A>>(tuple: &Tuple<A>, tables: &T) -> 
     flow_of(&endpoint, tuple, tables)
 }
 
+/// A client may use one port towards several services of a backend, one after the other: what the backend says is of
+/// the connection that lives, and only where none does, of the one that has ended.
 #[inline(always)]
 fn flow_of<A: Address, T: Tables<A>>(endpoint: &Endpoint, tuple: &Tuple<A>, tables: &T) -> Option<Found<A>> {
+    let key = |service, port: Be16| FlowKey {
+        client: tuple.destination,
+        client_port: tuple.destination_port,
+        service_port: if port == Be16::default() { tuple.source_port } else { port },
+        service,
+    };
+    let mut ended = (0, Be16::default());
     for index in 0..ENDPOINT_SERVICES {
         let (service, port) = (endpoint.services[index], endpoint.ports[index]);
         if service == 0 {
             break;
         }
-        let key = FlowKey {
-            client: tuple.destination,
-            client_port: tuple.destination_port,
-            service_port: if port == Be16::default() { tuple.source_port } else { port },
-            service,
-        };
-        let found = find(&key, tables);
-        if found.is_some() {
+        let found = find(&key(service, port), tables);
+        if found.is_some_and(|found| found.owner.is_live()) {
             return found;
         }
+        if found.is_some() {
+            ended = (service, port);
+        }
     }
-    None
+    if ended.0 == 0 { None } else { find(&key(ended.0, ended.1), tables) }
 }
 
 /// The service that names an address and port, by itself or in a range.

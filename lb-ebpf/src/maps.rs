@@ -18,7 +18,7 @@
 //! | `ACCOUNTS` | backend, server or service → account; mapped by the agent | each its words | both |
 //! | `TRAFFIC` | backend id → packets and bytes, per CPU | kernel | agent |
 //! | `REASONS` | service id × reasons → packets, per CPU | kernel | agent |
-//! | `ERRORS` | 0 → tokens for ICMP errors | kernel | kernel |
+//! | `ERRORS` | trouble → tokens for ICMP errors | kernel | kernel |
 //! | `HANDOVER` | 0 → what a stage tells the next, per CPU | kernel | kernel |
 //! | `GATES` | backend id × kinds of events → when one was told last | kernel | kernel |
 //! | `EVENTS` | events | kernel | agent |
@@ -79,7 +79,7 @@ static TRAFFIC: PerCpuArray<Traffic> = PerCpuArray::with_max_entries(MAX_BACKEND
 #[map]
 static REASONS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MAX_SERVICES * Reason::SLOTS, 0);
 #[map]
-static ERRORS: Array<u64> = Array::with_max_entries(1, 0);
+static ERRORS: Array<u64> = Array::with_max_entries(4, 0);
 #[map]
 static HANDOVER: PerCpuArray<Handover> = PerCpuArray::with_max_entries(1, 0);
 #[map]
@@ -124,6 +124,9 @@ struct Handover {
     words: [u32; 4],
     way: u64,
 }
+
+/// The same for an account with a limit, which is never passed by: who loses all of them is refused.
+const LIMIT_TRIES: u32 = 32;
 
 /// The maps of this instance.
 #[derive(Clone, Copy)]
@@ -259,8 +262,8 @@ impl World for Maps {
     }
 
     #[inline(always)]
-    fn spend_error(&self) -> bool {
-        let Some(word) = ERRORS.get_ptr_mut(0) else { return false };
+    fn spend_error(&self, trouble: Trouble) -> bool {
+        let Some(word) = ERRORS.get_ptr_mut(trouble as u32) else { return false };
         for _ in 0..TRIES {
             // SAFETY: the element exists as long as the map; one aligned word.
             let before = unsafe { core::ptr::read_volatile(word) };
@@ -778,9 +781,14 @@ pub extern "C" fn lb_vague(number: u32) -> u32 {
 #[inline(never)]
 pub extern "C" fn lb_try_open(row: u32) -> u32 {
     let Some(account) = ACCOUNTS.get_ptr_mut(row) else { return 0 };
-    for _ in 0..TRIES {
-        // SAFETY: the element exists as long as the map. The closed words are read after the opened one, so that a
-        // connection that closes meanwhile leaves more room rather than less than there is.
+    // SAFETY: the element exists as long as the map; one aligned word.
+    if unsafe { core::ptr::read_volatile(&raw const (*account).limit) } == 0 {
+        Maps.open_account(row);
+        return 1;
+    }
+    for _ in 0..LIMIT_TRIES {
+        // SAFETY: as above. The closed words are read after the opened one, so that a connection that closes meanwhile
+        // leaves more room rather than less than there is.
         let (opened, rest) = unsafe {
             let opened = core::ptr::read_volatile(&raw const (*account).opened);
             (opened, core::ptr::read_volatile(account))

@@ -230,7 +230,7 @@ impl<A: Family> Packet<A> {
     /// Whether it may begin a connection: a SYN, or any datagram.
     #[inline(always)]
     pub const fn begins(&self) -> bool {
-        self.is_udp() || self.flags() & (flag::SYN | flag::ACK | flag::RST) == flag::SYN
+        self.is_udp() || self.flags() & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN
     }
 
     /// Whether it can move a connection on: SYN, FIN and RST do, datagrams and plain segments do not.

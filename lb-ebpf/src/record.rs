@@ -12,7 +12,7 @@ use crate::{
     Complaint, Parcel, Tables,
     connect::nobody,
     family::Family,
-    flows::{NotAdded, insert},
+    flows::{NotAdded, insert, is_pressed},
     lookup,
     parse::{Packet, source_mac},
     request::refused,
@@ -24,13 +24,24 @@ use crate::{
 
 /// Record which way a connection goes, and send its packet there.
 ///
-/// One that was met midway counts as answered: anything that its server says but a RST proves it.
+/// One that was met midway counts as answered: data of its server proves it.
+///
+/// A connection in `dnat` (whose answers find their client by its flow) or `snat` must be recorded. Where a flood leaves no
+/// room but that of embryos in their first second, one of those yields: whose round trip is shorter than the table lasts
+/// at the flood's rate is served. In `dnat` the ring names the backend then: it names the same one again, should this
+/// record be displaced in its turn before the client has spoken.
 #[inline(always)]
-pub fn keep<A: Family, T: Tables<A>>(packet: &Packet<A>, of: &Parcel, tables: &T) -> Step {
-    let Some(backend) = tables.backend(of.backend) else {
-        return Step::drop(of.service, Reason::BackendGone);
+pub fn keep<A: Family, T: Tables<A>>(packet: &Packet<A>, handed: &Parcel, tables: &T) -> Step {
+    let Some(chosen) = tables.backend(handed.backend) else {
+        return Step::drop(handed.service, Reason::BackendGone);
     };
-    let key = packet.key(of.service);
+    let key = packet.key(handed.service);
+    let pressed = !mode::is_one_sided(chosen.mode) && is_pressed(&key, tables);
+    let moved = if pressed && chosen.mode == mode::DNAT { named_by_ring(packet, &key, handed, tables) } else { handed.backend };
+    let Some(backend) = tables.backend(moved) else {
+        return Step::drop(handed.service, Reason::BackendGone);
+    };
+    let of = &Parcel { backend: moved, ..*handed };
     let now = tables.now().raw();
     let linked = backend.mode == mode::SNAT;
     let hop = Hop { mac: source_mac(&packet.macs), interface: tables.config().interface };
@@ -49,13 +60,16 @@ pub fn keep<A: Family, T: Tables<A>>(packet: &Packet<A>, of: &Parcel, tables: &T
         (false, true) => Phase::Embryonic,
         (false, false) => Phase::Answered,
     };
-    match insert(&key, &record, phase, tables) {
+    match insert(&key, &record, phase, pressed, tables) {
         Ok(()) => Step::send(of.service, of.backend, of.way),
         Err(failed) => {
             if linked {
-                give_back(packet, &key, of, failed, tables)
+                return give_back(packet, &key, of, failed, tables);
+            }
+            tables.close(of.backend);
+            if backend.mode == mode::DNAT {
+                refused_for_room(packet, &key, of, failed, tables)
             } else {
-                tables.close(of.backend);
                 unrecorded(packet, &key, of, tables)
             }
         }
@@ -83,6 +97,18 @@ fn give_back<A: Family, T: Tables<A>>(
             break;
         }
     }
+    refused_for_room(packet, key, of, failed, tables)
+}
+
+/// The table is full of connections that nobody may displace.
+#[inline(always)]
+fn refused_for_room<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    key: &FlowKey<A>,
+    of: &Parcel,
+    failed: NotAdded,
+    tables: &T,
+) -> Step {
     if failed == NotAdded::Exists {
         return Step::drop(of.service, Reason::PortBusy);
     }
@@ -95,7 +121,28 @@ fn give_back<A: Family, T: Tables<A>>(
     }
 }
 
-/// In the other modes a packet goes where its slot's former owner is, or where the ring says.
+/// The backend that the ring names, with the accounts moved to it; the one that was chosen, if it names none.
+#[inline(always)]
+fn named_by_ring<A: Family, T: Tables<A>>(
+    packet: &Packet<A>,
+    key: &FlowKey<A>,
+    of: &Parcel,
+    tables: &T,
+) -> u16 {
+    tell(kind::PRESSURE, key, of.backend, Reason::NotRecorded as u32, tables);
+    let to = lookup::service(packet.destination(), packet.destination_port(), packet.protocol, tables);
+    let Some(service) = to else { return of.backend };
+    match by_ring(&service, key, of.begins, tables) {
+        Some(named) if named.id != of.backend => {
+            tables.close(of.backend);
+            tables.open(named.id);
+            named.id
+        }
+        _ => of.backend,
+    }
+}
+
+/// Where answers go past, a packet goes where its slot's former owner is, or where the ring says.
 #[inline(always)]
 fn unrecorded<A: Family, T: Tables<A>>(
     packet: &Packet<A>,
@@ -111,7 +158,7 @@ fn unrecorded<A: Family, T: Tables<A>>(
     }
     let to = lookup::service(packet.destination(), packet.destination_port(), packet.protocol, tables);
     let Some(service) = to else { return Step::drop(of.service, Reason::BackendGone) };
-    match by_ring(&service, key, tables) {
+    match by_ring(&service, key, of.begins, tables) {
         Some(candidate) => Step::send(of.service, candidate.id, Way::default()),
         None => refused(packet, &service, nobody::<A, T>(&service, tables)),
     }

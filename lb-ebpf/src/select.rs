@@ -44,16 +44,21 @@ pub fn select<A: Address, T: Tables<A>>(
     choose(service, key, service.algorithm, tables)
 }
 
-/// Choose where the ring says, whatever the service's algorithm: for packets that nothing is recorded of.
+/// Choose where the ring says, whatever the service's algorithm: for packets that nothing is recorded of. One that does
+/// not begin a connection (`begins`) goes to its slot's owner even if that is full or takes no new ones.
 #[inline(always)]
 pub fn by_ring<A: Address, T: Tables<A>>(
     service: &Service,
     key: &FlowKey<A>,
+    begins: bool,
     tables: &T,
 ) -> Option<Candidate<A>> {
     let by = if service.algorithm == algorithm::SOURCE_HASH { service.algorithm } else { algorithm::MAGLEV };
-    choose(service, key, by, tables)
+    choose(service, key, if begins { by } else { by | OLD }, tables)
 }
+
+/// Beside an algorithm by hash: for a connection that may be older than what the owner of its slot takes now.
+const OLD: u8 = 0x80;
 
 #[inline(always)]
 fn choose<A: Address, T: Tables<A>>(
@@ -71,7 +76,7 @@ fn choose<A: Address, T: Tables<A>>(
         offset: service.ring_offset,
         length: service.ring_length,
         members: service.members,
-        hash: match by {
+        hash: match by & !OLD {
             algorithm::MAGLEV => ring_hash(key, service.ring_seed, false),
             algorithm::SOURCE_HASH => ring_hash(key, service.ring_seed, true),
             _ => 0,
@@ -89,7 +94,7 @@ pub fn draw<A: Address, T: Tables<A>>(ring: Ring, tables: &T) -> u16 {
     if ring.length == 0 {
         return NOBODY.id;
     }
-    match ring.algorithm {
+    match ring.algorithm & !OLD {
         algorithm::ROUND_ROBIN => round_robin(ring, tables).id,
         algorithm::LEAST_CONN if u32::from(ring.members) <= SMALL => least_of_all(ring, tables).id,
         algorithm::MAGLEV | algorithm::SOURCE_HASH => hashed(ring, tables).id,
@@ -183,6 +188,10 @@ fn at<A: Address, T: Tables<A>>(ring: Ring, number: u32, tables: &T) -> Draw {
     let Some(id) = slot.map(|word| word as u16) else { return NOBODY };
     match tables.backend(id) {
         // The map of services may hand out a value while it is replaced; a ring of another service is never followed.
+        Some(backend) if backend.service == ring.service && ring.algorithm & OLD != 0 => {
+            let serves = matches!(backend.state, backend_state::ACTIVE | backend_state::CLOSED_TO_NEW);
+            if serves { Draw { id, weight: backend.weight } } else { NOBODY }
+        }
         Some(backend) if backend.state == backend_state::ACTIVE && backend.service == ring.service => {
             let full = backend.server != 0
                 && tables.account(server_account(backend.server)).is_some_and(|account| account.is_full());

@@ -16,7 +16,7 @@ use lb_common::{
     program::Stage,
 };
 
-use crate::verdict::{Parcel, Verdict};
+use crate::verdict::{Parcel, Trouble, Verdict};
 
 /// What a service's choice depends on.
 #[derive(Clone, Copy, Debug)]
@@ -86,8 +86,8 @@ pub trait World {
     /// The owner word after a segment: [`Owner::after`].
     fn after(&self, owner: Owner, side: Side, signs: Signs) -> Owner;
 
-    /// Whether an ICMP error may be made now.
-    fn spend_error(&self) -> bool;
+    /// Whether an ICMP error of this kind may be made now.
+    fn spend_error(&self, trouble: Trouble) -> bool;
     /// Leave something for the next stage.
     fn hand_over(&self, parcel: &Parcel);
     /// What the stage before has handed over.

@@ -16,10 +16,14 @@ use lb_userspace::{
         text,
     },
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 /// What is logged unless RUST_LOG says otherwise. The netlink library warns of every answer that nobody waits for any
 /// more, which is each end of a run.
 const LOG: &str = "info,netlink_proto=error";
+
+/// How long packets of a capture are awaited that came before its end.
+const ON_ITS_WAY: Duration = Duration::from_millis(300);
 
 /// Time between two looks at a draining backend.
 const WATCH: Duration = Duration::from_millis(200);
@@ -182,6 +186,11 @@ async fn capture(instance: &Instance, options: &cli::Capture) -> ExitCode {
         eprintln!("lb: the packets cannot be written: {error}");
         ExitCode::from(Exit::Failed)
     };
+    // Heard from here on, whatever is at hand when it comes.
+    let mut interrupt = match signal(SignalKind::interrupt()) {
+        Ok(interrupt) => interrupt,
+        Err(error) => return failed(&error),
+    };
     let mut lines = match api::capture(&instance.socket(), options.into()).await {
         Ok(lines) => lines,
         Err(error) => return fail(&error),
@@ -193,10 +202,16 @@ async fn capture(instance: &Instance, options: &cli::Capture) -> ExitCode {
     };
     eprintln!("lb: packets are captured; Ctrl-C ends it");
     let (mut shown, zone) = (Shown::default(), jiff::tz::TimeZone::system());
+    // After Ctrl-C, what is on its way yet is shown.
+    let (mut last, mut interrupted) = (tokio::time::Instant::now(), false);
     let ended = loop {
         let taken = tokio::select! {
             taken = lines.next() => taken,
-            _ = tokio::signal::ctrl_c() => break Ok(()),
+            _ = interrupt.recv(), if !interrupted => {
+                (last, interrupted) = (tokio::time::Instant::now() + ON_ITS_WAY, true);
+                continue;
+            }
+            () = tokio::time::sleep_until(last), if interrupted => break Ok(()),
         };
         match taken {
             Ok(taken) if taken.is_empty() => break Ok(()),

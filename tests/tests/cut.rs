@@ -124,6 +124,29 @@ fn two_hundred_silent_connections_are_cut_within_a_second() {
 }
 
 #[test]
+fn two_thousand_connections_of_a_backend_are_cut_by_one_command_within_two_seconds() {
+    const NAME: &str = "two_thousand_connections_of_a_backend_are_cut_by_one_command_within_two_seconds";
+    const CROWD: usize = 2_000;
+    if skip::cannot_run(NAME, &[Need::Lab, Need::Bpf]) {
+        return;
+    }
+    let site = site("algorithm = \"round-robin\"");
+    for mode in [Mode::Snat, Mode::Dnat, Mode::Dsr] {
+        let [name, spare] = [0, 1].map(|place| site.backends_of(mode)[place].host.name());
+        let service = service_name(mode, Family::V4);
+        site.balancer.command(&["drain", &format!("{service}/{spare}")]).run().unwrap();
+        let clients = connect(&site, mode, Family::V4, CROWD);
+        let servers = live(&site, mode, 0);
+        assert_eq!((clients.len(), servers.len()), (CROWD, CROWD), "{mode}");
+        let start = Instant::now();
+        site.balancer.command(&["cut", &format!("{service}/{name}")]).run().unwrap();
+        let took = assert_reset(&service, &clients, &servers) - start;
+        println!("{mode}: {CROWD} connections ended at both ends {took:?} after the command's start");
+        assert!(took < Duration::from_secs(2), "{mode}: {took:?}");
+    }
+}
+
+#[test]
 fn what_a_drain_leaves_at_its_deadline_is_cut_if_told_so() {
     const NAME: &str = "what_a_drain_leaves_at_its_deadline_is_cut_if_told_so";
     if skip::cannot_run(NAME, &[Need::Lab, Need::Bpf]) {
@@ -163,9 +186,9 @@ fn a_connection_that_expires_is_cut_and_one_that_talks_is_not() {
         return;
     }
     let lines = "algorithm = \"round-robin\"\ntimeouts = { established = \"3s\" }";
-    let wanted = Wanted { lines, modes: &[Mode::Snat, Mode::Dnat], ..Wanted::default() };
+    let wanted = Wanted { lines, ..Wanted::default() };
     let site = Balanced::start(&wanted, |host, _| HeldServer::start(host, wanted.port)).unwrap();
-    for mode in [Mode::Snat, Mode::Dnat] {
+    for mode in Mode::ALL {
         for family in Family::BOTH {
             let what = format!("{mode} {family}");
             let address = balanced::service_address(mode, family);
@@ -188,6 +211,36 @@ fn a_connection_that_expires_is_cut_and_one_that_talks_is_not() {
             wait_for("the end at the server", LIMIT, gone).unwrap();
             assert_eq!(talking.end(), None, "{what}");
             talking.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_young_connection_whose_server_is_not_seen_outlives_a_silence() {
+    const NAME: &str = "a_young_connection_whose_server_is_not_seen_outlives_a_silence";
+    if skip::cannot_run(NAME, &[Need::Lab, Need::Bpf]) {
+        return;
+    }
+    // Only what has been spoken in its first second is known of it, as of a forged one.
+    let lines = "algorithm = \"round-robin\"\ntimeouts = { embryonic = \"2s\" }";
+    let wanted = Wanted { lines, modes: &[Mode::Dsr, Mode::Ipip], ..Wanted::default() };
+    let site = Balanced::start(&wanted, |host, _| HeldServer::start(host, wanted.port)).unwrap();
+    for mode in [Mode::Dsr, Mode::Ipip] {
+        for family in Family::BOTH {
+            let what = format!("{mode} {family}");
+            let clients = connect(&site, mode, family, HELD);
+            // Longer than a handshake may take and all questions after it.
+            std::thread::sleep(Duration::from_secs(8));
+            let status = site.balancer.status().unwrap();
+            assert_eq!(status.service(&service_name(mode, family)).live, HELD as u64, "{what}");
+            for client in &clients {
+                client.exchange(b"still the same server", LIMIT).unwrap();
+            }
+            let unknown = status.service(&service_name(mode, family)).drops.get("unknown-by-ring").copied();
+            assert_eq!(unknown, None, "{what}");
+            for client in clients {
+                client.close().unwrap();
+            }
         }
     }
 }

@@ -130,7 +130,9 @@ fn every_configuration_of_the_readme_is_one() {
 #[test]
 fn every_command_line_of_the_readme_parses() {
     let lines = commands("lb");
-    for wanted in ["run --confirm", "check", "status", "drain", "ready", "confirm", "detach"] {
+    for wanted in
+        ["run --confirm", "check", "status", "drain", "ready", "trace", "capture", "confirm", "detach"]
+    {
         assert!(lines.iter().any(|line| line.starts_with(&format!("lb {wanted}"))), "{wanted}: {lines:?}");
     }
     for line in lines {
@@ -157,20 +159,8 @@ fn members_that_the_readme_drains_are_in_its_configuration() {
 
 #[test]
 fn the_table_of_counters_is_the_enum() {
-    let source = read("lb-common/src/reason.rs");
-    let (_, variants) = source.split_once("pub enum Reason {").unwrap();
-    let mut meaning = String::new();
-    let mut wanted = Vec::new();
-    for line in variants.lines().map(str::trim).take_while(|line| *line != "}") {
-        if let Some(text) = line.strip_prefix("/// ") {
-            meaning = if meaning.is_empty() { text.to_owned() } else { format!("{meaning} {text}") };
-        } else if !line.is_empty() {
-            wanted.push(std::mem::take(&mut meaning));
-        }
-    }
-    assert_eq!(wanted.len(), Reason::ALL.len());
-    let names = Reason::ALL.iter().map(|reason| format!("`{}`", reason.name()));
-    let wanted: Vec<Vec<String>> = names.zip(wanted).map(|(name, meaning)| vec![name, meaning]).collect();
+    let row = |reason: &Reason| vec![format!("`{}`", reason.name()), reason.meaning().to_owned()];
+    let wanted: Vec<Vec<String>> = Reason::ALL.iter().map(row).collect();
     assert_eq!(table(&read("README.md"), "| reason | meaning |"), wanted);
 }
 

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use lb_tests::lab::balancer::{Look, Status};
 use lb_tests::lab::galera::GaleraNode;
+use lb_tests::lab::http::{Client, Options};
 use lb_tests::lab::load::{Load, LoadReport, Running};
-use lb_tests::lab::mysql::{Login, Session};
+use lb_tests::lab::mysql::{Login, Session, SessionError};
 use lb_tests::lab::php::{DbAnswer, db_answer};
-use lb_tests::lab::setup::WEB;
+use lb_tests::lab::setup::{DATABASE, WEB};
 use lb_tests::lab::skip::{self, Need};
 use lb_tests::{Setup, Site, wait_for};
 
@@ -80,6 +81,93 @@ fn pages_write_to_one_node_through_the_balancer_and_survive_its_death() {
     every_row_is_written_once_and_on_the_writer(&site);
     the_writer_is_killed(&site);
     bystanders.assert_undisturbed();
+}
+
+/// A page that waits for its database for some seconds; its answer and when it came.
+fn waiting_page(site: &Site, seconds: u32) -> JoinHandle<(Instant, u16, DbAnswer)> {
+    let path = format!("/db.php?h={}&rt=90&sleep={seconds}&tag=waited", DATABASE.ip());
+    let page = site.client.thread(move || {
+        let options = Options { read_timeout: Duration::from_secs(100), ..Options::default() };
+        let answer = Client::new(options).get(WEB, &path).unwrap();
+        (Instant::now(), answer.status, db_answer(&answer.body).unwrap())
+    });
+    std::thread::spawn(|| page.join().unwrap().unwrap())
+}
+
+/// When the service has so many connections.
+fn wait_live(site: &Site, live: u64) {
+    let enough = |status: &Status| status.service("db-write").live == live;
+    site.balancer.wait(enough, "the connections", LIMIT).unwrap();
+}
+
+/// When the cluster has this writer.
+fn wait_writer(site: &Site, name: &str) -> Instant {
+    site.balancer.wait(|status| writer(status).0 == Some(name), "a new writer", LIMIT).unwrap();
+    Instant::now()
+}
+
+#[test]
+fn a_page_that_waits_for_a_dead_writers_answer_fails_as_soon_as_there_is_another() {
+    const NAME: &str = "a_page_that_waits_for_a_dead_writers_answer_fails_as_soon_as_there_is_another";
+    if skip::cannot_run(NAME, &[Need::Lab, Need::Bpf, Need::Php, Need::Galera]) {
+        return;
+    }
+    let site = Site::start(1, 3, &Setup::new().web(1).database(3).text(), &[]).unwrap();
+    let galera = site.galera.as_ref().unwrap();
+    assert_eq!(writer(&site.balancer.status().unwrap()).0, Some("db1"));
+    let page = waiting_page(&site, 60);
+    let mut idle = Session::open(&site.client, &Login::app(DATABASE)).unwrap();
+    assert_eq!(idle.node().unwrap(), "db1");
+    wait_live(&site, 2);
+    // Nothing that this host's kernel says reaches anybody: only the balancer can tell the page.
+    galera.node("db1").unwrap().host().link_down().unwrap();
+    let elected = wait_writer(&site, "db2");
+    let (ended, status, answer) = page.join().unwrap();
+    let after = ended.saturating_duration_since(elected);
+    println!("the page failed {after:?} after the election was seen: {answer:?}");
+    assert_eq!((status, answer.step.as_deref()), (503, Some("sleep")));
+    assert!(matches!(answer.errno, Some(2006 | 2013)), "{answer:?}");
+    assert!(after < Duration::from_secs(1), "{after:?}");
+    assert_lost_at_once(&mut idle);
+    wait_live(&site, 0);
+    let mut next = Session::open(&site.client, &Login::app(DATABASE)).unwrap();
+    assert_eq!(next.node().unwrap(), "db2");
+}
+
+#[test]
+fn a_planned_switch_lets_pages_finish_for_its_grace_and_cuts_what_is_left() {
+    const NAME: &str = "a_planned_switch_lets_pages_finish_for_its_grace_and_cuts_what_is_left";
+    if skip::cannot_run(NAME, &[Need::Lab, Need::Bpf, Need::Php, Need::Galera]) {
+        return;
+    }
+    let site = Site::start(1, 3, &Setup::new().web(1).database(3).text(), &[]).unwrap();
+    let [short, long] = [5, 60].map(|seconds| waiting_page(&site, seconds));
+    let mut idle = Session::open(&site.client, &Login::app(DATABASE)).unwrap();
+    assert_eq!(idle.node().unwrap(), "db1");
+    wait_live(&site, 3);
+    assert_eq!(site.balancer.run_lb(&["drain", "db/db1"]).unwrap().status.code(), Some(0));
+    let elected = wait_writer(&site, "db2");
+    // The former writer still answers whom it had before.
+    assert_eq!(idle.node().unwrap(), "db1");
+    let (_, status, answer) = short.join().unwrap();
+    assert_eq!((status, answer.node.as_deref()), (200, Some("db1")), "{answer:?}");
+    let (ended, status, answer) = long.join().unwrap();
+    let after = ended.saturating_duration_since(elected);
+    println!("what was left was cut {after:?} after the election was seen");
+    assert_eq!((status, answer.step.as_deref()), (503, Some("sleep")), "{answer:?}");
+    assert!(matches!(answer.errno, Some(2006 | 2013)), "{answer:?}");
+    // The agent looks at the end of the grace once a second.
+    assert!(after > Duration::from_secs(8) && after < Duration::from_secs(13), "{after:?}");
+    assert_lost_at_once(&mut idle);
+    wait_live(&site, 0);
+}
+
+/// The connection has ended already, so its next statement waits for nobody.
+fn assert_lost_at_once(session: &mut Session) {
+    let start = Instant::now();
+    let error = session.query("SELECT 1", LIMIT).unwrap_err();
+    assert!(matches!(error, SessionError::Lost { .. }), "{error}");
+    assert!(start.elapsed() < Duration::from_millis(200), "{:?}", start.elapsed());
 }
 
 fn every_row_is_written_once_and_on_the_writer(site: &Site) {

@@ -24,7 +24,7 @@ use lb_tests::packets::{
     message::echo,
     run_all,
     scene::{self, A, LAST_ID, MODES, Setting, TRUSTS, WEB_ID},
-    segment::{ACK, SYN, client, datagram, server},
+    segment::{ACK, FIN, RST, SYN, client, datagram, server},
     traffic::{Chance, packet},
     world::buckets,
 };
@@ -96,6 +96,39 @@ fn fifty_icmp_errors_at_once_are_made_and_no_more() {
     let refused = datagram(20).frame();
     let made = (0..200).filter(|_| World::run(&mut model, &refused).0 == Action::Transmit).count();
     assert_eq!(made, 50);
+}
+
+#[test]
+fn a_connection_that_cannot_be_recorded_stays_with_one_backend() {
+    fn for_mode<A: Kind>(version: u8, mode: u8)
+    where
+        Model: Store<A>,
+    {
+        let setting = Setting { version, mode, buckets: 1, ..Setting::DEFAULT };
+        let mut model = Model::new(setting.config());
+        scene::set::<A>(&mut model, &setting);
+        Fact::Ring(WEB_ID, vec![scene::A, scene::B, scene::B]).apply::<A>(&mut model);
+        Fact::Crowd(scene::A, Life::Established, 0).apply::<A>(&mut model);
+        let mut chosen = [0; 2];
+        for number in 0..300 {
+            let address = SocketAddrV4::new(Ipv4Addr::new(100, 65, 1, number as u8), 10_000 + number);
+            let next_hops = [SYN, ACK, ACK | FIN, RST].map(|flags| {
+                let (action, bytes) = World::run(&mut model, &client(flags).of(address).frame_of(version));
+                assert_eq!(action, Action::Redirect, "{address} in mode {mode}");
+                bytes[0..6].to_vec()
+            });
+            assert!(
+                next_hops.iter().all(|hop| *hop == next_hops[0]),
+                "{address} in mode {mode}: {next_hops:02x?}"
+            );
+            chosen[usize::from(next_hops[0] == scene::SERVER_B_MAC)] += 1;
+        }
+        assert!(chosen.iter().all(|count| *count > 60), "{chosen:?}");
+    }
+    for (_, mode) in MODES.into_iter().filter(|(_, mode)| *mode != mode::SNAT) {
+        for_mode::<Be32>(4, mode);
+        for_mode::<Be128>(6, mode);
+    }
 }
 
 fn sums() -> impl Strategy<Value = Sum> {

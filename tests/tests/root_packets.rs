@@ -16,12 +16,10 @@ use lb_tests::{
         world::{Counters, slots},
     },
 };
-use lb_userspace::dataplane::attach::OBJECT;
+use lb_userspace::dataplane::OBJECT;
 
-/// What the verifier may spend on the hot path, on any kernel (issue 1); it gives up at a million.
+/// What the verifier may spend on a program, on any kernel (issue 1); it gives up at a million.
 const MOST_VERIFIED: u32 = 200_000;
-/// What it may spend on any of the others.
-const MOST_VERIFIED_ELSEWHERE: u32 = 500_000;
 /// Bytes of stack of the hot path itself; 512 are all that it may use together with what it calls.
 const MOST_STACK: u32 = 400;
 /// What the kernel gives a chain of calls (include/linux/filter.h, `MAX_BPF_STACK`).
@@ -75,10 +73,7 @@ fn agree_about(packets: u64, seed: u64) {
             let begun = Instant::now();
             // The model's clock stands still. Where the kernel's has moved on meanwhile, the round is run again.
             while !agrees().unwrap_or_else(|why| panic!("{name}, seed {seed}: {why}")) {
-                assert!(
-                    begun.elapsed() < Duration::from_secs(60),
-                    "no round of seed {seed} fits into a tick"
-                );
+                assert!(begun.elapsed() < Duration::from_mins(1), "no round of seed {seed} fits into a tick");
             }
         }
     }
@@ -115,8 +110,7 @@ fn each_program_costs_the_verifier_less_than_its_budget() {
             program.load().unwrap_or_else(|why| panic!("{stage}, {name}: {why}"));
             let verified = program.info().unwrap().verified_instruction_count().unwrap();
             println!("{name}: {stage}: {verified} instructions verified");
-            let most = if stage == ENTRY { MOST_VERIFIED } else { MOST_VERIFIED_ELSEWHERE };
-            assert!(verified <= most, "{name}: {stage}: {verified} instructions verified");
+            assert!(verified <= MOST_VERIFIED, "{name}: {stage}: {verified} instructions verified");
         }
     }
 }

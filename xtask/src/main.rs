@@ -9,6 +9,7 @@ mod bpf_linker;
 mod demo;
 #[cfg(test)]
 mod documents;
+mod fuzz;
 mod kernels;
 mod packages;
 mod process;
@@ -30,6 +31,8 @@ struct Arguments {
 enum Task {
     /// Show it at work: real PHP and Galera nodes, a slow one, a dead one.
     Demo(demo::Options),
+    /// Feed the data path with inputs that a fuzzer makes.
+    Fuzz(fuzz::Options),
     /// Run the tests in other kernels, on virtual machines that are emulated.
     Kernels(kernels::Options),
     /// Find or install all that building, demo and tests need.
@@ -45,6 +48,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Task::Demo(options) => demo::demo(&options),
+        Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::Kernels(options) => kernels::kernels(&options),
         Task::Setup { check } => setup::setup(check),
         Task::Test(options) => return test::test(&options),

@@ -14,6 +14,7 @@ use tokio::{
 use super::{
     Event,
     clusters::Galera,
+    cuts::Cut,
     pressure::Pressure,
     probers::{BackendAt, Hasten, NodeAt},
     report::History,
@@ -78,8 +79,8 @@ pub struct Controller {
     pub(super) checks: HashMap<BackendAt, Hasten>,
     pub(super) nodes: HashMap<NodeAt, Hasten>,
     pub(super) published: Option<Desired>,
-    /// Whose connections are being ended, and until when at most.
-    pub(super) cuts: BTreeMap<String, Moment>,
+    /// Whose connections are being ended.
+    pub(super) cuts: BTreeMap<String, Cut>,
     quiet: HashMap<BackendAt, bool>,
     pub(super) pressure: Pressure,
     /// The capture that is going on, or the last one.

@@ -12,9 +12,18 @@ use crate::{
     health::Moment,
 };
 
-/// A cut has ended after this long: a silent peer is asked three times in two seconds, and what does not answer then
-/// has no connection any more.
+/// A cut has ended when no connection has gone for this long: a silent peer is asked three times in two seconds, and
+/// what does not answer then has no connection any more.
 pub const CUT_WITHIN: Duration = Duration::from_secs(10);
+
+/// A backend whose connections are being ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// How many are left.
+    left: u64,
+    /// Until when at most, if none goes.
+    until: Moment,
+}
 
 /// When the rest of a drained backend's connections is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -46,7 +55,8 @@ impl Controller {
     fn begin_cut(&mut self, name: &str) -> u64 {
         let left = self.live(name);
         if left > 0 || !self.counts(name) {
-            self.cuts.insert(name.to_owned(), self.now() + CUT_WITHIN);
+            let cut = Cut { left, until: self.now() + CUT_WITHIN };
+            self.cuts.insert(name.to_owned(), cut);
             self.publish();
         }
         left
@@ -59,15 +69,20 @@ impl Controller {
 
     /// Called with counts that are newer than the cuts. A drained backend stays cut: nothing is lost by it, and stragglers are met.
     pub(super) fn end_cuts(&mut self, now: Moment) {
-        let over: Vec<String> = self
-            .cuts
-            .iter()
-            .filter(|(name, until)| {
-                let gone = self.live(name) == 0 && self.counts(name);
-                !self.state.drained.contains(*name) && (gone || now >= **until)
-            })
-            .map(|(name, _)| name.clone())
-            .collect();
+        let mut cuts = std::mem::take(&mut self.cuts);
+        let mut over = Vec::new();
+        for (name, cut) in &mut cuts {
+            let left = self.live(name);
+            if left < cut.left {
+                // Tens of thousands take longer than the last of them may.
+                *cut = Cut { left, until: now + CUT_WITHIN };
+            }
+            let gone = left == 0 && self.counts(name);
+            if !self.state.drained.contains(name) && (gone || now >= cut.until) {
+                over.push(name.clone());
+            }
+        }
+        self.cuts = cuts;
         for name in &over {
             self.cuts.remove(name);
             match self.live(name) {

@@ -113,7 +113,8 @@ pub(super) fn layout(config: &Config) -> Result<Layout, StartError> {
 fn buckets(config: &Config, flows: u64, v4: bool) -> u32 {
     let spoken = config.services.iter().any(|service| service.listen.address.is_ipv4() == v4);
     let flows = if spoken { flows } else { flows.min(IDLE_FLOWS) };
-    flows.div_ceil(SLOTS as u64).next_power_of_two().clamp(1, 1 << 20) as u32
+    // Buckets begin to overflow where three slots of four are taken (lb_common::flow).
+    (flows * 4 / 3).div_ceil(SLOTS as u64).next_power_of_two().clamp(1, 1 << 20) as u32
 }
 
 /// Blocks of port cells for one version of IP: one for each server and source address of `snat`, twice, so that

@@ -13,6 +13,7 @@ use crate::{
     config::{self, Algorithm, Mode, NoBackend, Target, Track},
     dataplane::{Desired, DesiredBackend, DesiredService, Fate, Rate, Timeouts},
     health::{Moment, State},
+    listen::Protocol,
 };
 
 /// Weight of a cluster's writer: it has no peers to be weighed against.
@@ -63,7 +64,11 @@ impl Controller {
                             .iter()
                             .zip(backends.offered())
                             .map(|(backend, weight)| {
-                                let fate = self.fate(&config.name, &backend.name);
+                                // A datagram has no connection to lose: who is down keeps no clients.
+                                let gone = config.listen.protocol == Protocol::Udp
+                                    && backend.health.state() == State::Down;
+                                let fate =
+                                    if gone { Fate::Cut } else { self.fate(&config.name, &backend.name) };
                                 self.desired_backend(backend.address, weight, fate, backend.max_connections)
                             })
                             .collect(),

@@ -49,14 +49,22 @@ impl Controller {
                     refused(RefusalKind::BadInput, "a drain without a deadline never cuts", hint)
                 } else {
                     let deadline = deadline.map(|within| (within, drain.then));
-                    self.administer(&drain.name, Admin::Drain, deadline)
+                    let reply = self.administer(&drain.name, Admin::Drain, deadline);
+                    self.published().await;
+                    reply
                 }
             }
             api::Command::Cut(cut) => {
                 self.count().await;
-                self.cut(&cut.name)
+                let reply = self.cut(&cut.name);
+                self.published().await;
+                reply
             }
-            api::Command::Ready(ready) => self.administer(&ready.name, Admin::Ready, None),
+            api::Command::Ready(ready) => {
+                let reply = self.administer(&ready.name, Admin::Ready, None);
+                self.published().await;
+                reply
+            }
             api::Command::Confirm => match self.confirm.take() {
                 Some(_) => {
                     log::info!("confirmed: the agent stays");
@@ -84,6 +92,12 @@ impl Controller {
         // A client that has gone needs no answer.
         let _ = request.reply.send(reply);
         None
+    }
+
+    /// Wait until the data path has done what it was told: whoever asked may rely on it when he is answered.
+    async fn published(&mut self) {
+        // It takes its commands one after the other.
+        self.count().await;
     }
 
     fn administer(&mut self, name: &str, admin: Admin, deadline: Option<(Duration, Then)>) -> Reply {

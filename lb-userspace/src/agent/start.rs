@@ -228,7 +228,7 @@ fn say_what_happened(
         (0..2).map(|family| u64::from(layout.blocks[family]) * ports * cells[family] as u64).sum();
     let tables = [size_of::<Bucket<Be32>>(), size_of::<Bucket<Be128>>()];
     let tables: u64 = (0..2).map(|family| u64::from(layout.buckets[family]) * tables[family] as u64).sum();
-    let flows = layout.buckets.map(|buckets| u64::from(buckets) * SLOTS as u64);
+    let flows = layout.buckets.map(|buckets| u64::from(buckets) * SLOTS as u64 * 3 / 4);
     log::info!(
         "{} IPv4 and {} IPv6 flows at most ({} MB), {} MB of port cells, {ports} source ports for each backend and address ({} new connections a second each, for good)",
         flows[0],

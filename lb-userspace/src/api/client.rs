@@ -11,23 +11,23 @@ use hyper::{Method, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
 
-use super::{
-    ApiError, Capture, Command, DoneBody, ErrorBody, Line, REPLY_WITHIN, Refusal, RefusalKind, Reply,
-};
+use super::{ApiError, Capture, Command, DoneBody, ErrorBody, Line, Refusal, RefusalKind, Reply};
 
 /// The longest answer that is read, in bytes: a status of ten thousand backends fits.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
-/// Longer than the agent takes to say that it is busy.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5 + REPLY_WITHIN.as_secs());
+/// Longer than the agent takes to say that it is busy, by so much.
+const GRACE: Duration = Duration::from_secs(5);
 
-/// Sends a command to the agent on that socket and waits for the answer, at most 15 s.
+/// Sends a command to the agent on that socket and waits for the answer, at most 15 s, or 65 s where programs are
+/// loaded for it.
 ///
 /// A [`Reply::Refused`] comes as [`ApiError::Refused`], so that a reply is always good news.
 pub async fn call(socket: &Path, command: Command) -> Result<Reply, ApiError> {
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|source| ApiError::NotReached { socket: socket.to_owned(), source })?;
-    let answered = timeout(ANSWER_WITHIN, exchange(stream, &command)).await;
+    let within = command.patience() + GRACE;
+    let answered = timeout(within, exchange(stream, &command)).await;
     let reason = match answered {
         Ok(Ok((code, body))) => match reply_of(&command, code, &body) {
             Ok(Reply::Refused(refusal)) => return Err(refusal.into()),
@@ -35,7 +35,7 @@ pub async fn call(socket: &Path, command: Command) -> Result<Reply, ApiError> {
             Err(error) => format!("its answer is not understood: {error}"),
         },
         Ok(Err(reason)) => reason,
-        Err(_elapsed) => format!("nothing within {} s", ANSWER_WITHIN.as_secs()),
+        Err(_elapsed) => format!("nothing within {} s", within.as_secs()),
     };
     Err(ApiError::NoAnswer { socket: socket.to_owned(), reason })
 }
@@ -117,6 +117,7 @@ pub async fn capture(socket: &Path, wanted: Capture) -> Result<Lines, ApiError> 
         .map_err(|source| ApiError::NotReached { socket: socket.to_owned(), source })?;
     let no_answer = |reason| ApiError::NoAnswer { socket: socket.to_owned(), reason };
     let command = Command::Capture(wanted);
+    let within = command.patience() + GRACE;
     let begun = async {
         let request = request_of(&command)?;
         let text = |error: hyper::Error| error.to_string();
@@ -129,9 +130,9 @@ pub async fn capture(socket: &Path, wanted: Capture) -> Result<Lines, ApiError> 
         let (code, body) = (response.status().as_u16(), response.into_body());
         Ok((code, Lines { body, rest: Vec::new(), socket: socket.to_owned(), connection }))
     };
-    let begun = timeout(ANSWER_WITHIN, begun).await;
-    let within = || format!("nothing within {} s", ANSWER_WITHIN.as_secs());
-    let (code, mut lines) = begun.map_err(|_elapsed| no_answer(within()))?.map_err(no_answer)?;
+    let begun = timeout(within, begun).await;
+    let late = || format!("nothing within {} s", within.as_secs());
+    let (code, mut lines) = begun.map_err(|_elapsed| no_answer(late()))?.map_err(no_answer)?;
     if code == 200 {
         return Ok(lines);
     }

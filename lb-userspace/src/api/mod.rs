@@ -53,6 +53,8 @@ const CONNECTION_LIMIT: usize = 64;
 const REQUEST_WITHIN: Duration = Duration::from_secs(5);
 /// The owner of the state has this long to answer.
 const REPLY_WITHIN: Duration = Duration::from_secs(10);
+/// The same where programs are loaded first, one after the other for each interface.
+const LOADED_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a client may ask of the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +75,16 @@ pub enum Command {
     Confirm,
     /// Take program, maps and pins away.
     Detach,
+}
+
+impl Command {
+    /// How long the answer may take.
+    const fn patience(&self) -> Duration {
+        match self {
+            Self::Capture(_) | Self::Trace(_) => LOADED_WITHIN,
+            _ => REPLY_WITHIN,
+        }
+    }
 }
 
 /// The backend to drain.

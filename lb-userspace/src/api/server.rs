@@ -32,7 +32,7 @@ use tokio::{
 };
 
 use super::{
-    CONNECTION_LIMIT, Command, DoneBody, ErrorBody, Line, REPLY_WITHIN, REQUEST_LIMIT, REQUEST_WITHIN,
+    CONNECTION_LIMIT, Command, DoneBody, ErrorBody, LOADED_WITHIN, Line, REQUEST_LIMIT, REQUEST_WITHIN,
     Refusal, RefusalKind, Reply, Request,
 };
 
@@ -118,7 +118,7 @@ async fn answer(stream: UnixStream, handler: mpsc::Sender<Request>) {
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     // Whatever the client does not do, such as reading its answer, ends here, unless it captures.
-    let ended = match timeout(2 * REQUEST_WITHIN + REPLY_WITHIN, &mut connection).await {
+    let ended = match timeout(2 * REQUEST_WITHIN + LOADED_WITHIN, &mut connection).await {
         Ok(ended) => ended,
         Err(_elapsed) if captures.load(Ordering::Relaxed) => connection.await,
         Err(_elapsed) => return debug!("a client of the agent's socket took too long"),
@@ -152,6 +152,7 @@ async fn handle(
     handler: &mpsc::Sender<Request>,
 ) -> Result<(Reply, Option<mpsc::Receiver<Line>>), Rejection> {
     let command = command_of(request).await?;
+    let within = command.patience();
     let (reply, answer) = oneshot::channel();
     let (lines, captured) = match command {
         Command::Capture(_) => Some(mpsc::channel(LINES)).unzip(),
@@ -165,12 +166,12 @@ async fn handle(
         handler.send(Request { command, reply, lines }).await.map_err(|_closed| ending())?;
         answer.await.map_err(|_dropped| ending())
     };
-    match timeout(REPLY_WITHIN, asked).await {
+    match timeout(within, asked).await {
         Ok(Ok(Reply::Refused(refusal))) => Err(refusal.into()),
         Ok(result) => result.map(|reply| (reply, captured)),
         Err(_elapsed) => Err(Rejection::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            format!("the agent has not answered within {} s", REPLY_WITHIN.as_secs()),
+            format!("the agent has not answered within {} s", within.as_secs()),
             "its log says what it is busy with",
         )),
     }

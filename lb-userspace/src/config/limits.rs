@@ -42,7 +42,7 @@ impl Counted<'_> {
             return Some(r#"mode "snat" must find each connection's source port"#.to_owned());
         }
         if *mode == Mode::Dnat {
-            return Some(r#"mode "dnat" must find the client that each answer is for"#.to_owned());
+            return Some(r#"mode "dnat" must find each connection's client"#.to_owned());
         }
         if !algorithm.is_ring() {
             return Some(format!(r#"algorithm "{algorithm}" chooses anew for each connection"#));

@@ -69,6 +69,14 @@ pub struct Target {
     pub order: Order,
 }
 
+impl Target {
+    /// The frame that makes the client's socket speak if it has the connection; `None` if no way to it is known.
+    pub fn question(&self) -> Option<Frame> {
+        let Connection { client, service } = self.connection;
+        Frame::new(&self.client_hop?, &Tuple { from: service, to: client }, challenge(Side::Client))
+    }
+}
+
 /// Where a side stands, as its packet says. Host order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numbers {

@@ -69,6 +69,9 @@ impl<A: Ip> Family<A> {
             written.map_err(DataplaneError::write(A::NAMES.backends))?;
             self.backends.insert(number, entry);
         }
+        if entry.state == backend_state::CUT && before.service != 0 && before.state != backend_state::CUT {
+            self.pass.hunt.begin(number);
+        }
         Ok(number)
     }
 

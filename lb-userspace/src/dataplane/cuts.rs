@@ -1,12 +1,15 @@
 //! Cuts in the task's hands: what the sweep hands out, what events say, and the segments that go out.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use tokio::time::{Instant as Deadline, sleep_until};
 
 use super::{Swept, events::What};
 use crate::{
-    cut::{Connection, Cuts, Frame, SendError, Sender},
+    cut::{Connection, Cuts, Frame, SendError, Sender, Target},
     health::Moment,
 };
 
@@ -23,6 +26,8 @@ pub(super) struct Cutting {
     sender: Option<Sender>,
     /// What a full queue has left.
     left: Vec<Frame>,
+    /// Questions to clients that may have no connection.
+    questions: VecDeque<Frame>,
     not_before: Moment,
     origin: Instant,
 }
@@ -38,6 +43,7 @@ impl Cutting {
             cuts: Cuts::new(),
             sender,
             left: Vec::new(),
+            questions: VecDeque::new(),
             not_before: Moment::START,
             origin: Instant::now(),
         };
@@ -49,12 +55,21 @@ impl Cutting {
         Moment::at(self.origin.elapsed())
     }
 
-    /// What a sweep has found.
-    pub(super) fn swept(&mut self, swept: &Swept) {
+    /// Ask the ends of connections that are marked as cut.
+    pub(super) fn begin(&mut self, targets: &[Target]) {
         let now = self.now();
-        for target in swept.cut.iter().filter(|_| self.sender.is_some()) {
+        for target in targets.iter().filter(|_| self.sender.is_some()) {
             self.cuts.begin(now, *target);
         }
+    }
+
+    /// What a sweep has found.
+    pub(super) fn swept(&mut self, swept: &Swept) {
+        self.begin(&swept.cut);
+        if self.sender.is_some() {
+            self.questions.extend(swept.ask.iter().filter_map(Target::question));
+        }
+        let now = self.now();
         for (connection, side) in &swept.told {
             self.cuts.told(now, connection, *side);
         }
@@ -69,7 +84,8 @@ impl Cutting {
 
     /// Wait until there is something to send. Without end where there is nothing.
     pub(super) async fn due(&self) {
-        let next = if self.left.is_empty() { self.cuts.next() } else { Some(self.not_before) };
+        let waits = !self.left.is_empty() || !self.questions.is_empty();
+        let next = if waits { Some(self.not_before) } else { self.cuts.next() };
         match next {
             Some(next) => {
                 let deadline = self.origin + next.max(self.not_before).since_start();
@@ -85,6 +101,8 @@ impl Cutting {
         self.not_before = now + PAUSE;
         let mut frames = std::mem::take(&mut self.left);
         self.cuts.due(now, BATCH.saturating_sub(frames.len()), &mut frames);
+        let room = BATCH.saturating_sub(frames.len()).min(self.questions.len());
+        frames.extend(self.questions.drain(..room));
         // Nobody waits for the end of single ones; silent ends were dead or had no connection any more.
         self.cuts.ended();
         let Some(sender) = self.sender.as_mut() else { return Ok(()) };

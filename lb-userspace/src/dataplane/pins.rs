@@ -97,7 +97,7 @@ const COMMON: [Shape; 13] = [
     ("CAPTURE", 0, 0, Some(1 << 20)),
     ("GATES", 4, 4, Some(MAX_BACKENDS * kind::COUNT)),
     ("TRACED", 4, size_of::<Traced>(), Some(1)),
-    ("ERRORS", 4, 8, Some(1)),
+    ("ERRORS", 4, 8, Some(4)),
 ];
 
 /// All maps that the programs of all interfaces share, as `lb-ebpf/src/maps.rs` declares them.

@@ -165,14 +165,18 @@ fn all_kinds() -> Vec<DesiredService> {
     services
 }
 
-/// Have the program that serves handle a packet.
-fn serve(dataplane: &Dataplane, question: &Question) {
+/// The program that serves, to be run over single packets.
+fn server(dataplane: &Dataplane) -> Loaded {
     let (port, mode) = &dataplane.attached[0];
     let loaded = Loaded::new(&dataplane.pins, &dataplane.common.layout, port, *mode, purpose::SERVE);
+    loaded.expect("a program")
+}
+
+/// Have it handle a packet.
+fn serve(server: &mut Loaded, question: &Question) {
     let mut options = TestRunOptions::new();
     options.data_in = Some(&question.packet);
-    let mut loaded = loaded.expect("a program");
-    let done = loaded.entry().expect("its entry").test_run(options).expect("a run");
+    let done = server.entry().expect("its entry").test_run(options).expect("a run");
     assert_eq!(done.return_value, 4, "XDP_REDIRECT");
 }
 
@@ -213,12 +217,13 @@ fn a_trace_of_a_known_connection_names_its_backend() {
     with_programs(|mut dataplane, pins| {
         let services = all_kinds();
         publish(&mut dataplane, &services);
+        let mut server = server(&dataplane);
         for service in &services {
             let client = if service.listen.address.is_ipv4() { "10.77.1.1" } else { "[fd77::1]" };
             let mut backends = std::collections::BTreeSet::new();
             for port in [40_000, 40_001] {
                 let question = syn(&format!("{client}:{port}"), service.listen, "v.0");
-                serve(&dataplane, &question);
+                serve(&mut server, &question);
                 let before = written(&dataplane, pins);
                 let trace = dataplane.trace(&question).expect("an answer");
                 assert!(trace.known && trace.outcome == outcome::FORWARD, "{trace:?}");

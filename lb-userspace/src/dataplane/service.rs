@@ -264,6 +264,9 @@ impl<A: Ip> Family<A> {
             known.state = state;
             let written = self.maps.backends.set(u32::from(number), A::Backend::from(*known), 0);
             written.map_err(DataplaneError::write(A::NAMES.backends))?;
+            if state == backend_state::CUT {
+                self.pass.hunt.begin(number);
+            }
         }
         Ok(())
     }

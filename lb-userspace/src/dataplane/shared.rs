@@ -25,7 +25,7 @@ use aya::{
 use lb_common::{
     Address, Be16, Ticks,
     abi::{Account, Hop},
-    cell::{Owner, PortCell},
+    cell::{Owner, Phase, PortCell},
     flow::{Bucket, FlowKey, Record, SLOTS, Way},
 };
 use tokio::io::{Interest, unix::AsyncFd};
@@ -84,6 +84,18 @@ impl Shared {
     /// The owner word at `offset`.
     fn owner(&self, index: u32, offset: usize) -> Owner {
         Owner(self.word64(index, offset).load(Ordering::Acquire))
+    }
+
+    /// The bits that any of the `COUNT` words from `offset` on has.
+    fn any_of<const COUNT: usize>(&self, index: u32, offset: usize) -> u64 {
+        assert!(offset + COUNT * size_of::<u64>() <= self.stride, "{COUNT} words at {offset}");
+        let (first, mut bits, mut word) = (self.at(index, offset).cast::<u64>(), 0, 0);
+        while word < COUNT {
+            // SAFETY: `first` is in bounds by `at`, the others by the assertion above; aligned as in `word64`.
+            bits |= unsafe { AtomicU64::from_ptr(first.add(word)) }.load(Ordering::Acquire);
+            word += 1;
+        }
+        bits
     }
 
     fn swap_owner(&self, index: u32, offset: usize, before: Owner, after: Owner) -> bool {
@@ -219,6 +231,21 @@ impl<A: Address> Flows<A> {
         self.0.owner(Self::bucket(place), Self::word(place))
     }
 
+    /// The places of whole buckets, `places`, that are not free, each with who holds it. A bucket without any costs a look
+    /// at eight words and nothing else.
+    pub fn taken(&self, places: std::ops::Range<u32>) -> Vec<(u32, Owner)> {
+        let mut taken = Vec::new();
+        for first in places.step_by(SLOTS) {
+            let bits = self.0.any_of::<SLOTS>(Self::bucket(first), offset_of!(Bucket<A>, owners));
+            if Owner(bits).phase() == Phase::Free {
+                continue;
+            }
+            let slots = (first..first + SLOTS as u32).map(|place| (place, self.owner(place)));
+            taken.extend(slots.filter(|(_, owner)| owner.phase() != Phase::Free));
+        }
+        taken
+    }
+
     /// Replace a place's owner if it is still `before`; whether it was.
     pub fn swap_owner(&self, place: u32, before: Owner, after: Owner) -> bool {
         self.0.swap_owner(Self::bucket(place), Self::word(place), before, after)
@@ -227,7 +254,7 @@ impl<A: Address> Flows<A> {
     /// Free a place that `before` still holds; whether it did. Only the generation stays, so that the next owner's word
     /// differs from this one's.
     pub fn free(&self, place: u32, before: Owner) -> bool {
-        let free = Owner::next(before, A::default(), Be16::default(), lb_common::cell::Phase::Free);
+        let free = Owner::next(before, A::default(), Be16::default(), Phase::Free);
         self.swap_owner(place, before, free)
     }
 

@@ -202,6 +202,9 @@ impl Task {
                 },
                 () = self.cutting.due() => self.cut(),
                 events = next(self.events.as_mut()) => self.heard(&events),
+                () = tokio::task::yield_now(), if self.dataplane.is_hunting() => {
+                    self.cutting.begin(&self.dataplane.hunt());
+                }
                 _ = seconds.tick() => self.second(),
                 packets = captured(self.capture.as_mut()) => self.show(packets.as_deref()),
                 // One slice a turn: what is to be published never waits for a whole sweep.

@@ -63,9 +63,11 @@ pub fn weigh<A: Numbered>(world: &World, pair: u16, weight: u32)
 where
     World: Has<A>,
 {
+    let publishing = world.publishing.lock();
     if let Some(backend) = world.half().backends.get(&pair) {
         world.half().backends.put(pair, Backend { weight, ..backend });
     }
+    drop(publishing);
 }
 
 /// Give a backend another state, and its service a ring of those that take new connections.
@@ -73,6 +75,7 @@ pub fn order<A: Numbered>(world: &World, pair: u16, state: u8)
 where
     World: Has<A>,
 {
+    let publishing = world.publishing.lock();
     let backends = &Has::<A>::half(world).backends;
     let Some(backend) = backends.get(&pair) else { return };
     backends.put(pair, Backend { state, ..backend });
@@ -80,6 +83,7 @@ where
     let takes = |id: &u16| backends.get(id).is_some_and(|backend| backend.state == backend_state::ACTIVE);
     let active: Vec<u16> = plan.backends.iter().map(|(id, _)| *id).filter(takes).collect();
     publish_ring(world, plan, &active, false);
+    drop(publishing);
 }
 
 fn close(world: &World, pair: u16, backend: Option<(u16, u16)>) {

@@ -10,12 +10,15 @@
 
 pub mod agent;
 pub mod bytes;
+pub mod claims;
+pub mod half;
 pub mod inspect;
 pub mod memory;
 pub mod pace;
 pub mod packets;
 pub mod site;
 pub mod sums;
+mod tables;
 pub mod targets;
 pub mod traffic;
 pub mod world;

@@ -16,14 +16,14 @@ pub struct Dice(pub u64);
 
 impl Dice {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         lb_common::flow::mix(self.0)
     }
 
     /// A number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
+        self.roll() % bound
     }
 
     /// Whether it is one of `in_how_many`.
@@ -53,13 +53,15 @@ pub fn walk(pace: Option<Pace>) {
 pub fn step() {
     PACE.with_borrow_mut(|pace| match pace {
         None => {}
-        Some(Pace::Random(dice, rarity)) => {
-            if dice.one_in(*rarity) {
-                std::thread::yield_now();
-            }
-        }
+        Some(Pace::Random(dice, rarity)) => give_way(dice.one_in(*rarity)),
         Some(Pace::Baton(baton, runner)) => baton.pass(*runner),
     });
+}
+
+fn give_way(now: bool) {
+    if now {
+        std::thread::yield_now();
+    }
 }
 
 /// One baton for several threads: who holds it runs.

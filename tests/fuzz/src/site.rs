@@ -116,6 +116,13 @@ pub fn source<A: Numbered>(number: u16) -> A {
     A::numbered(0x32_0100 + u32::from(number))
 }
 
+/// The port from which a client speaks to a service. In `dnat` a server sees the client's own tuple, so one that two
+/// services lead to cannot tell two connections of one tuple: clients of the last service use ports of their own.
+pub fn client_port(service: u16, choice: u16) -> u16 {
+    let of_its_own = if usize::from(service) == PLANS.len() { 100 } else { 0 };
+    40_000 + of_its_own + choice
+}
+
 /// Where clients of a service connect to.
 pub fn front<A: Numbered>(service: u16) -> End<A> {
     End { address: virtual_address(service), port: SERVICE_PORT }
@@ -182,10 +189,10 @@ impl Site {
         ranges.ranges[0] = [9000, 9009];
         half.ranges.put(RangesKey { address: virtual_address(1), protocol: TCP.into() }, ranges);
         let key = ServiceKey { address: virtual_address(1), port: port(9000), protocol: TCP, range: 1 };
-        half.services.put(key, self.service(&PLANS[0]));
+        half.services.put(key, Self::service(&PLANS[0]));
     }
 
-    fn service(&self, plan: &Plan) -> Service {
+    fn service(plan: &Plan) -> Service {
         Service {
             ring_seed: 77,
             ring_offset: u32::from(plan.id - 1) * RING_ROOM,
@@ -208,7 +215,7 @@ impl Site {
         let front = front::<A>(plan.id);
         let key =
             ServiceKey { address: front.address, port: port(front.port), protocol: plan.protocol, range: 0 };
-        half.services.put(key, self.service(plan));
+        half.services.put(key, Self::service(plan));
         let translated = plan.mode == mode::SNAT || plan.mode == mode::DNAT;
         for (id, number) in plan.backends {
             let address = server::<A>(*number);

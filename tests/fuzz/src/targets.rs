@@ -307,9 +307,9 @@ fn complaints(dice: &mut Unstructured<'_>) -> Result<()> {
             break;
         }
         if bool::arbitrary(dice)? {
-            complaint::<Be32>(&world, dice)?
+            complaint::<Be32>(&world, dice)?;
         } else {
-            complaint::<Be128>(&world, dice)?
+            complaint::<Be128>(&world, dice)?;
         }
     }
     Ok(())

@@ -74,7 +74,7 @@ where
 
     /// A client says something to a service; where it went, if it went to a server.
     pub fn ask(&self, client: End<A>, service: u16, said: Said) -> Option<Taken<A>> {
-        let began = self.world.claims.as_ref().map(crate::world::Claims::moment);
+        let began = self.world.claims.as_ref().map(crate::claims::Claims::moment);
         let to = front::<A>(service);
         let packet = if plan_of(service).protocol == TCP {
             let (sequence, acknowledgement) = (5_001, SERVER_ISN + 1);

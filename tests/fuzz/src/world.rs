@@ -2,10 +2,8 @@
 
 use std::{
     cell::Cell,
-    collections::HashMap,
-    hash::Hash,
     sync::{
-        Mutex, PoisonError, RwLock,
+        Mutex,
         atomic::{
             AtomicBool, AtomicU32, AtomicU64,
             Ordering::{Relaxed, SeqCst},
@@ -15,23 +13,16 @@ use std::{
 
 use lb_common::{
     Address, Be32, Be128, MAX_BACKENDS, Reason, Ticks,
-    abi::{
-        Account, Backend, BucketKey, Endpoint, EndpointKey, Fragment, FragmentKey, Interface, ProgramConfig,
-        Ranges, RangesKey, Service, ServiceKey,
-    },
-    cell::{Owner, PortCell, Side, Signs, Worth},
+    abi::{Account, Interface, ProgramConfig},
+    cell::{Owner, Side, Signs},
     event::Event,
-    flow::{FlowKey, Record, SLOTS},
 };
-use lb_ebpf::{
-    Parcel, Tables, Verdict, claim, flows, proceed, seat, select,
-    tables::{Block, NOWHERE, Ring},
-    verdict::Kind,
-};
+use lb_ebpf::{Parcel, Verdict, proceed, verdict::Kind};
 
 use crate::{
     bytes::Bytes,
-    memory::{BucketWords, CellWords},
+    claims::Claims,
+    half::{Half, Shelf},
     pace::step,
 };
 
@@ -43,106 +34,6 @@ const TRIES: u32 = 4;
 
 /// Stages that a packet goes through at most.
 const STAGES: u32 = 8;
-
-/// A map of the kernel that only the agent writes, or whose elements are replaced whole.
-#[derive(Debug)]
-pub struct Shelf<K, V>(RwLock<HashMap<K, V>>);
-
-impl<K, V> Default for Shelf<K, V> {
-    fn default() -> Self {
-        Self(RwLock::new(HashMap::new()))
-    }
-}
-
-impl<K: Eq + Hash, V: Copy> Shelf<K, V> {
-    /// What stands at a key.
-    pub fn get(&self, key: &K) -> Option<V> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(key).copied()
-    }
-
-    /// Put something there.
-    pub fn put(&self, key: K, value: V) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, value);
-    }
-}
-
-/// The tables of one family.
-pub struct Half<A: Address> {
-    /// Services.
-    pub services: Shelf<ServiceKey<A>, Service>,
-    /// Ranges of ports.
-    pub ranges: Shelf<RangesKey<A>, Ranges>,
-    /// Backends by id.
-    pub backends: Shelf<u16, Backend<A>>,
-    /// Source addresses by number.
-    pub sources: Shelf<u16, A>,
-    /// Endpoints.
-    pub endpoints: Shelf<EndpointKey<A>, Endpoint>,
-    /// Port cells.
-    pub cells: Vec<CellWords>,
-    /// The flow table.
-    pub flows: Vec<BucketWords>,
-    /// Fragmented packets under way.
-    pub fragments: Shelf<FragmentKey<A>, Fragment<A>>,
-    tokens: Shelf<BucketKey<A>, u64>,
-}
-
-impl<A: Address> Half<A> {
-    fn new(cells: usize, buckets: usize) -> Self {
-        Self {
-            services: Shelf::default(),
-            ranges: Shelf::default(),
-            backends: Shelf::default(),
-            sources: Shelf::default(),
-            endpoints: Shelf::default(),
-            cells: std::iter::repeat_with(CellWords::default).take(cells).collect(),
-            flows: std::iter::repeat_with(BucketWords::default).take(buckets).collect(),
-            fragments: Shelf::default(),
-            tokens: Shelf::default(),
-        }
-    }
-
-    /// A bucket, and a slot's place in it.
-    pub fn bucket(&self, slot: u32) -> Option<(&BucketWords, usize)> {
-        Some((self.flows.get(slot as usize / SLOTS)?, slot as usize % SLOTS))
-    }
-
-    /// Slots of the flow table.
-    pub fn slots(&self) -> u32 {
-        (self.flows.len() * SLOTS) as u32
-    }
-}
-
-/// Who has held each port cell, by the moments at which they were given away.
-#[derive(Debug, Default)]
-pub struct Claims {
-    moment: AtomicU64,
-    given: Mutex<HashMap<(u8, u32), Vec<(u64, Holder)>>>,
-}
-
-/// Family's words of the client's address, its port, and the (service, backend) pair.
-type Holder = ((u64, u64), u16, u16);
-
-impl Claims {
-    /// This moment; no other gets the same.
-    pub fn moment(&self) -> u64 {
-        self.moment.fetch_add(1, SeqCst)
-    }
-
-    fn give<A: Address>(&self, index: u32, body: &PortCell<A>) {
-        let holder = (body.client().words(), body.owner.client_port().host(), body.backend);
-        let mut given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        given.entry((A::VERSION, index)).or_default().push((self.moment(), holder));
-    }
-
-    /// Whether a client has held a cell at `moment` or later.
-    pub fn held<A: Address>(&self, index: u32, client: A, port: u16, pair: u16, moment: u64) -> bool {
-        let given = self.given.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(holders) = given.get(&(A::VERSION, index)) else { return false };
-        let last = holders.iter().rposition(|(_, holder)| *holder == (client.words(), port, pair));
-        last.is_some_and(|place| holders.get(place + 1).is_none_or(|(until, _)| *until > moment))
-    }
-}
 
 /// An account's words.
 #[derive(Default)]
@@ -169,6 +60,8 @@ pub struct World {
     pub errors: AtomicBool,
     /// Events told.
     pub events: AtomicU64,
+    /// Held by whoever publishes: there is one agent.
+    pub publishing: Mutex<()>,
     /// Who has held each port cell, if that is to be known.
     pub claims: Option<Claims>,
     clock: AtomicU32,
@@ -200,6 +93,7 @@ impl World {
             ring: zeros(ring),
             errors: AtomicBool::new(true),
             events: AtomicU64::new(0),
+            publishing: Mutex::new(()),
             claims: None,
             clock: AtomicU32::new(1_000),
             chance: AtomicU64::new(seed),
@@ -347,7 +241,7 @@ impl lb_ebpf::World for World {
         }
     }
 
-    fn spend_error(&self) -> bool {
+    fn spend_error(&self, _: lb_ebpf::verdict::Trouble) -> bool {
         self.errors.load(Relaxed)
     }
 
@@ -393,152 +287,5 @@ impl Has<Be32> for World {
 impl Has<Be128> for World {
     fn half(&self) -> &Half<Be128> {
         &self.six
-    }
-}
-
-impl<A: Address> Tables<A> for World
-where
-    Self: Has<A>,
-{
-    fn service(&self, key: &ServiceKey<A>) -> Option<Service> {
-        self.half().services.get(key)
-    }
-
-    fn ranges(&self, key: &RangesKey<A>) -> Option<Ranges> {
-        self.half().ranges.get(key)
-    }
-
-    fn backend(&self, id: u16) -> Option<Backend<A>> {
-        // An array in the kernel: every id has an element.
-        self.half().backends.get(&id).or((u32::from(id) < MAX_BACKENDS).then(Backend::default))
-    }
-
-    fn source(&self, number: u16) -> Option<A> {
-        self.half().sources.get(&number)
-    }
-
-    fn endpoint(&self, key: &EndpointKey<A>) -> Option<Endpoint> {
-        self.half().endpoints.get(key)
-    }
-
-    fn holder(&self, index: u32) -> Option<(Owner, Ticks)> {
-        let cell = self.half().cells.get(index as usize)?;
-        let owner = cell.owner();
-        Some((owner, Ticks::from_raw(cell.seen())))
-    }
-
-    fn cell(&self, index: u32) -> Option<PortCell<A>> {
-        self.half().cells.get(index as usize).map(CellWords::load::<A>)
-    }
-
-    fn swap_owner(&self, index: u32, before: Owner, after: Owner) -> bool {
-        self.half().cells.get(index as usize).is_some_and(|cell| cell.swap(before, after))
-    }
-
-    fn fill_cell(&self, index: u32, busy: Owner, body: &PortCell<A>) {
-        if let Some(cell) = self.half().cells.get(index as usize) {
-            if let Some(claims) = &self.claims {
-                claims.give(index, body);
-            }
-            cell.fill(busy, body);
-        }
-    }
-
-    fn touch_cell(&self, index: u32, now: Ticks) {
-        if let Some(cell) = self.half().cells.get(index as usize) {
-            cell.touch(now.raw());
-        }
-    }
-
-    fn answer_cell(&self, index: u32, server_isn: u32) {
-        if let Some(cell) = self.half().cells.get(index as usize) {
-            cell.answer(server_isn);
-        }
-    }
-
-    fn flow_owner(&self, slot: u32) -> Option<Owner> {
-        self.half().bucket(slot).map(|(bucket, place)| bucket.owner(place))
-    }
-
-    fn flow_record(&self, slot: u32) -> Option<Record<A>> {
-        self.half().bucket(slot).map(|(bucket, place)| bucket.record::<A>(place))
-    }
-
-    fn swap_flow(&self, slot: u32, before: Owner, after: Owner) -> bool {
-        self.half().bucket(slot).is_some_and(|(bucket, place)| bucket.swap(place, before, after))
-    }
-
-    fn fill_flow(&self, slot: u32, busy: Owner, owner: Owner, record: &Record<A>) {
-        if let Some((bucket, place)) = self.half().bucket(slot) {
-            bucket.fill(place, busy, owner, record);
-        }
-    }
-
-    fn touch_flow(&self, slot: u32, now: Ticks) {
-        if let Some((bucket, place)) = self.half().bucket(slot) {
-            bucket.touch(place, now.raw());
-        }
-    }
-
-    fn answer_flow(&self, slot: u32, word: u32) {
-        if let Some((bucket, place)) = self.half().bucket(slot) {
-            bucket.answer(place, word);
-        }
-    }
-
-    fn fragment(&self, key: &FragmentKey<A>) -> Option<Fragment<A>> {
-        self.half().fragments.get(key)
-    }
-
-    fn keep_fragment(&self, key: &FragmentKey<A>, fragment: &Fragment<A>) {
-        self.half().fragments.put(*key, *fragment);
-    }
-
-    fn tokens(&self, key: &BucketKey<A>) -> u64 {
-        self.half().tokens.get(key).unwrap_or(0)
-    }
-
-    fn swap_tokens(&self, key: &BucketKey<A>, before: u64, after: u64) -> bool {
-        let mut tokens = self.half().tokens.0.write().unwrap_or_else(PoisonError::into_inner);
-        let word = tokens.entry(*key).or_default();
-        let still = *word == before;
-        if still {
-            *word = after;
-        }
-        still
-    }
-
-    fn draw(&self, ring: Ring) -> u16 {
-        select::draw::<A, _>(ring, self)
-    }
-
-    fn worth(&self, index: u32, now: Ticks) -> Worth {
-        claim::worth::<A, _>(index, now, self)
-    }
-
-    fn search(&self, block: Block, now: Ticks) -> Option<u32> {
-        claim::search::<A, _>(block, now, self)
-    }
-
-    fn open(&self, backend: u16) {
-        seat::open::<A, _>(backend, self);
-    }
-
-    fn close(&self, backend: u16) {
-        seat::close::<A, _>(backend, self);
-    }
-
-    fn slot_worth(&self, slot: u32, now: Ticks) -> Worth {
-        flows::slot_worth::<A, _>(slot, now, self)
-    }
-
-    fn find_slot(&self, key: &FlowKey<A>, except: u32) -> u32 {
-        flows::find_slot(key, except, self)
-    }
-
-    fn place(&self, buckets: [u32; 2], now: Ticks) -> u32 {
-        let slot = flows::place::<A, _>(buckets, now, self);
-        assert!(slot == NOWHERE || slot < self.half().slots(), "a slot beyond the table");
-        slot
     }
 }

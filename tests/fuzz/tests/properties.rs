@@ -55,7 +55,7 @@ where
             client: key.client.rest(),
             ..Record::default()
         };
-        let added = flows::insert(&key, &record, Phase::Established, &world);
+        let added = flows::insert(&key, &record, Phase::Established, false, &world);
         held += u32::from(added.is_ok());
         let full = added == Err(flows::NotAdded::Full);
         if full && first_refusal > load {

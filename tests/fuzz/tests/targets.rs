@@ -19,7 +19,7 @@ fn run(name: &str, body: fn(&[u8])) {
     for seed in 0..INPUTS {
         let mut dice = Dice(seed);
         let length = dice.below(600) as usize;
-        let bytes: Vec<u8> = (0..length).map(|_| dice.next() as u8).collect();
+        let bytes: Vec<u8> = (0..length).map(|_| dice.roll() as u8).collect();
         let ran = std::panic::catch_unwind(|| body(&bytes));
         assert!(ran.is_ok(), "{name} fails with the input of seed {seed}");
     }

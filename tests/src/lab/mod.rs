@@ -30,6 +30,7 @@ pub mod load;
 pub mod machine;
 pub mod mysql;
 pub mod network;
+pub mod pcapng;
 pub mod php;
 pub mod ping;
 pub mod process;
@@ -84,7 +85,8 @@ impl Inner {
     /// The bridge of an address, made when it is first asked for.
     pub(crate) fn bridge(&self, address: Ipv4Addr) -> Result<String> {
         let segment = address.octets()[1];
-        let name = if segment == USUAL { "br0".to_owned() } else { format!("br{segment}") };
+        // The segment 0 must not be taken for the usual one.
+        let name = if segment == USUAL { "br0".to_owned() } else { format!("segment{segment}") };
         // A segment is entered only when its bridge is whole.
         let mut segments = self.segments.lock().unwrap_or_else(PoisonError::into_inner);
         if !segments.contains(&segment) {

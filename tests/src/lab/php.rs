@@ -7,7 +7,7 @@
 //! | `/ping`, `/status` | PHP-FPM's own pages, through the pool |
 //! | `/sleep.php?s=1.5` | after that many seconds |
 //! | `/work.php` | the node's name, after the node's work time ([`PhpNode::set_work`]); `?burn=1` uses the CPU |
-//! | `/db.php?h=ADDRESS&p=PORT` | one row written and read back, as JSON ([`DbAnswer`]); `ct`, `rt`: time-outs in s |
+//! | `/db.php?h=ADDRESS&p=PORT` | one row written and read back, as JSON ([`DbAnswer`]); `ct`, `rt`: time-outs in s; `sleep`: what the server does first, in s |
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -77,7 +77,7 @@ pub struct DbAnswer {
     pub connect_ms: Option<f64>,
     /// The whole, in ms.
     pub ms: f64,
-    /// `connect`, `insert` or `select`.
+    /// `connect`, `sleep`, `insert` or `select`.
     pub step: Option<String>,
     /// `MySQL`'s error number.
     pub errno: Option<u32>,

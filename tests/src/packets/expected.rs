@@ -125,6 +125,7 @@ pub fn echoed(packet: &[u8]) -> Vec<u8> {
     out[0..12].copy_from_slice(&[&packet[6..12], &packet[0..6]].concat());
     let (from, to) = (layout.address(packet, layout.destination()), layout.address(packet, layout.source()));
     layout.set_addresses(&mut out, from, to);
+    out[layout.hops()] = 64;
     checksum::fill_ip(&mut out, layout.ip);
     out[layout.transport] = if layout.version == 4 { 0 } else { 129 };
     fill_sum(&mut out[layout.transport..layout.end], from, to);

@@ -265,7 +265,7 @@ impl lb_ebpf::World for Model {
         self.full.borrow_mut().insert(service, since.raw());
     }
 
-    fn spend_error(&self) -> bool {
+    fn spend_error(&self, _: lb_ebpf::verdict::Trouble) -> bool {
         let after = taken(self.errors.get(), self.now, ERRORS.0, ERRORS.1);
         if let Some(after) = after {
             self.errors.set(after);

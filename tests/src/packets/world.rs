@@ -112,7 +112,7 @@ pub trait Store<A: Address>: World {
 
 /// Buckets of a family's flow table.
 pub fn buckets<A: Address>(config: &ProgramConfig) -> u32 {
-    config.bucket_masks[if A::VERSION == 4 { 0 } else { 1 }] + 1
+    config.bucket_masks[usize::from(A::VERSION != 4)] + 1
 }
 
 /// A slot of the flow table that is not free.

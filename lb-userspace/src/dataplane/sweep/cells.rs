@@ -58,7 +58,7 @@ impl<A: Ip> Family<A> {
     }
 
     /// Look at one cell; whether it is held or changing hands.
-    fn look_at_cell(
+    pub(super) fn look_at_cell(
         &mut self,
         common: &Common,
         terms: &[Option<Terms>],
@@ -82,7 +82,7 @@ impl<A: Ip> Family<A> {
         let number = self.maps.cells.backend(cell);
         let terms = terms.get(usize::from(number)).and_then(Option::as_ref);
         let handed = self.pass.cells.handed_at(cell, owner).map(|since| now.since(since));
-        let judgement = judge(terms, owner, handed, |limit| {
+        let judgement = judge(terms, owner, handed, None, |limit| {
             now.since(self.maps.cells.seen(cell)).at_least(limit)
                 && !(owner.phase() == Phase::Established
                     && self.client_spoke(common, cell, owner, limit, now))
@@ -92,7 +92,8 @@ impl<A: Ip> Family<A> {
         }
         let mut stays = owner;
         match judgement {
-            Judgement::Keep => {}
+            // Where there are cells the server is seen, and nobody is asked.
+            Judgement::Keep | Judgement::Ask => {}
             Judgement::End => {
                 self.end_cell(common, cell, owner, number, terms);
                 return true;

@@ -8,7 +8,7 @@ use lb_common::{
 };
 
 use super::{
-    ABANDONED, CUTS, STRIDE, Tally,
+    ABANDONED, ASKS, CUTS, STRIDE, Tally,
     judge::{Judgement, Terms, judge},
     moment, time_is_up,
 };
@@ -28,11 +28,8 @@ impl<A: Ip> Family<A> {
         while self.pass.place < len {
             let now = moment();
             let end = (self.pass.place + STRIDE).min(len);
-            for place in self.pass.place..end {
-                let owner = self.maps.flows.owner(place);
-                if owner.phase() != Phase::Free {
-                    self.look_at_flow(common, &terms, (place, owner), now, tally);
-                }
+            for taken in self.maps.flows.taken(self.pass.place..end) {
+                self.look_at_flow(common, &terms, taken, now, tally);
             }
             self.pass.place = end;
             if time_is_up(begun) && end < len {
@@ -43,7 +40,7 @@ impl<A: Ip> Family<A> {
         true
     }
 
-    fn look_at_flow(
+    pub(super) fn look_at_flow(
         &mut self,
         common: &Common,
         terms: &[Option<Terms>],
@@ -75,14 +72,18 @@ impl<A: Ip> Family<A> {
         let terms = terms.get(usize::from(number)).and_then(Option::as_ref);
         let handed = if owner.is_cut() { self.pass.flows.handed_at(place, owner) } else { None };
         let handed = handed.map(|since| now.since(since));
-        let judgement =
-            judge(terms, owner, handed, |limit| now.since(self.maps.flows.seen(place)).at_least(limit));
+        let asked =
+            if owner.phase() == Phase::Answered { self.pass.flows.asked_at(place, owner) } else { None };
+        let asked = asked.map(|since| now.since(since));
+        let silent = |limit| now.since(self.maps.flows.seen(place)).at_least(limit);
+        let judgement = judge(terms, owner, handed, asked, silent);
         if handed.is_some() {
             self.tell_of_flow(common, place, owner, tally);
         }
         let mut stays = owner;
         match judgement {
             Judgement::Keep => {}
+            Judgement::Ask => self.ask(common, (place, owner), now, tally),
             Judgement::End => {
                 if self.maps.flows.free(place, owner) && owner.is_live() {
                     Self::close_accounts(common, number, terms);
@@ -93,6 +94,16 @@ impl<A: Ip> Family<A> {
             Judgement::Cut => stays = self.cut_flow(common, (place, owner), number, terms, now, tally),
         }
         tally.count(number, stays);
+    }
+
+    /// Hand a connection out whose client is to be asked whether there is one; in the next sweep if these are too many.
+    fn ask(&mut self, common: &Common, (place, owner): (u32, Owner), now: Ticks, tally: &mut Tally) {
+        if tally.swept.ask.len() < ASKS
+            && let Some(target) = self.target_of_flow(common, place, owner)
+        {
+            tally.swept.ask.push(target);
+            self.pass.flows.asked.entry(place).or_insert((owner, now));
+        }
     }
 
     /// Mark a flow as cut, and hand the connection out; the owner word that stands then.

@@ -2,7 +2,7 @@
 
 use lb_common::{
     TIME_WAIT, Ticks,
-    abi::{TCP, backend_state},
+    abi::{TCP, backend_state, mode},
     cell::{Owner, Phase, Side},
 };
 
@@ -11,11 +11,16 @@ use crate::dataplane::desired::Timeouts;
 /// How long the ends of a cut connection have to answer: three questions, 0.6 s apart, and time to be begun with.
 const PATIENCE: Ticks = Ticks::from_millis(3_000);
 
+/// How long a client whose server is not seen is asked whether it has a connection at all: by three sweeps.
+const QUESTIONS: Ticks = Ticks::from_millis(2_500);
+
 /// What holds for the connections of a backend.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
     /// One of `abi::backend_state`.
     pub(super) state: u8,
+    /// One of `abi::mode`.
+    pub(super) mode: u8,
     /// Protocol number.
     pub(super) protocol: u8,
     /// Its service's time-outs.
@@ -31,6 +36,8 @@ pub(super) struct Terms {
 pub(super) enum Judgement {
     /// Nothing.
     Keep,
+    /// Its client is to be asked whether there is a connection: its answer promotes it.
+    Ask,
     /// It is to be cut: marked, handed out, and kept until both ends know.
     Cut,
     /// It ends.
@@ -48,14 +55,25 @@ impl Terms {
             _ => self.timeouts.embryonic,
         }
     }
+
+    /// Whether both ends of a connection may believe that they have one. Where the server is not seen, that begins with
+    /// the client's second packet: it has been answered, or it was forged.
+    const fn is_conversation(&self, owner: Owner) -> bool {
+        match owner.phase() {
+            Phase::Established => true,
+            Phase::Answered => mode::is_one_sided(self.mode),
+            _ => false,
+        }
+    }
 }
 
 /// Judge a held connection. `silent` says how long no end has spoken; it is asked only where that matters. `handed`:
-/// for how long it has been handed out to be cut.
+/// for how long it has been handed out to be cut. `asked`: for how long its client has been asked.
 pub(super) fn judge(
     terms: Option<&Terms>,
     owner: Owner,
     handed: Option<Ticks>,
+    asked: Option<Ticks>,
     silent: impl FnOnce(Ticks) -> bool,
 ) -> Judgement {
     let Some(terms) = terms.filter(|terms| terms.state != backend_state::ABSENT) else {
@@ -71,14 +89,21 @@ pub(super) fn judge(
             None => Judgement::Cut,
         };
     }
-    let established = tcp && owner.phase() == Phase::Established;
     if terms.state == backend_state::CUT {
-        return if established { Judgement::Cut } else { Judgement::End };
+        return if tcp && terms.is_conversation(owner) { Judgement::Cut } else { Judgement::End };
     }
     if !silent(terms.limit(owner)) {
         return Judgement::Keep;
     }
-    if established { Judgement::Cut } else { Judgement::End }
+    match owner.phase() {
+        _ if !tcp => Judgement::End,
+        Phase::Established => Judgement::Cut,
+        // It has not spoken since its first second. Forgotten, it would be taken to another server when it does.
+        _ if terms.is_conversation(owner) && !asked.is_some_and(|since| since.at_least(QUESTIONS)) => {
+            Judgement::Ask
+        }
+        _ => Judgement::End,
+    }
 }
 
 #[cfg(test)]
@@ -96,7 +121,7 @@ mod tests {
             closing: Ticks::from_millis(60_000),
             udp: Ticks::from_millis(30_000),
         };
-        Terms { state, protocol, timeouts, server: 0, service: 0 }
+        Terms { state, mode: mode::SNAT, protocol, timeouts, server: 0, service: 0 }
     }
 
     fn held(phase: Phase) -> Owner {
@@ -105,11 +130,12 @@ mod tests {
 
     #[test]
     fn a_connection_is_judged_by_its_backend_its_phase_and_its_silence() {
-        use Judgement::{Cut, End, Keep};
+        use Judgement::{Ask, Cut, End, Keep};
         let active = |protocol| Some(terms(backend_state::ACTIVE, protocol));
         let cut = |protocol| Some(terms(backend_state::CUT, protocol));
         let told = held(Phase::Established).told(Side::Client);
         let marked = held(Phase::Established).cut();
+        let direct = |state| Some(Terms { mode: mode::DSR, ..terms(state, TCP) });
         for (what, terms, owner, handed, silent_for, judgement) in [
             ("an unknown backend", None, held(Phase::Established), None, 0, End),
             (
@@ -139,6 +165,30 @@ mod tests {
                 Keep,
             ),
             ("a cut backend's", cut(TCP), held(Phase::Established), None, 0, Cut),
+            (
+                "one whose server is not seen, since a moment ago",
+                direct(backend_state::CUT),
+                held(Phase::Answered),
+                None,
+                0,
+                Cut,
+            ),
+            (
+                "a SYN whose server is not seen",
+                direct(backend_state::CUT),
+                held(Phase::Embryonic),
+                None,
+                0,
+                End,
+            ),
+            (
+                "one whose server is not seen, silent since its first second",
+                direct(backend_state::ACTIVE),
+                held(Phase::Answered),
+                None,
+                11,
+                Ask,
+            ),
             ("its handshakes", cut(TCP), held(Phase::Answered), None, 0, End),
             ("its datagrams", cut(UDP), held(Phase::Established), None, 0, End),
             ("cut, not handed out", cut(TCP), marked, None, 0, Cut),
@@ -148,8 +198,20 @@ mod tests {
             ("cut, an end is mute", active(TCP), told, Some(PATIENCE), 0, End),
         ] {
             let silent = |limit: Ticks| Ticks::from_millis(silent_for * 1_000).at_least(limit);
-            assert_eq!(judge(terms.as_ref(), owner, handed, silent), judgement, "{what}");
+            assert_eq!(judge(terms.as_ref(), owner, handed, None, silent), judgement, "{what}");
         }
+    }
+
+    #[test]
+    fn a_client_that_does_not_answer_has_no_connection() {
+        let direct = Terms { mode: mode::IPIP, ..terms(backend_state::ACTIVE, TCP) };
+        for (asked, judgement) in
+            [(None, Judgement::Ask), (Some(SECOND), Judgement::Ask), (Some(QUESTIONS), Judgement::End)]
+        {
+            assert_eq!(judge(Some(&direct), held(Phase::Answered), None, asked, |_| true), judgement);
+        }
+        let seen = terms(backend_state::ACTIVE, TCP);
+        assert_eq!(judge(Some(&seen), held(Phase::Answered), None, None, |_| true), Judgement::End);
     }
 
     #[test]

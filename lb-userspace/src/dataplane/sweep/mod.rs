@@ -7,10 +7,15 @@
 //!
 //! An established TCP connection is never forgotten in silence: it is marked as cut and handed out, so that both ends
 //! are asked for their numbers and get their RST, and freed when both know or have had their time.
+//!
+//! Where the server's packets are not seen (`dsr`, `ipip`), a client that has said nothing since its first second may be
+//! a forged one. Before it is forgotten it is asked: a socket that has the connection answers a SYN with an ACK
+//! (RFC 5961 section 4), which proves it to the data path as any other packet would.
 
 mod audit;
 mod cells;
 mod flows;
+mod hunt;
 mod judge;
 mod settle;
 mod target;
@@ -38,6 +43,7 @@ use super::{
 use crate::{cut, health::Moment};
 pub(super) use audit::Audit;
 pub use audit::Fault;
+use hunt::Hunt;
 use judge::Terms;
 use settle::Unsettled;
 
@@ -50,6 +56,9 @@ const STRIDE: u32 = 1024;
 /// Cuts that one sweep begins at most: what the machine of cuts does in a second.
 const CUTS: usize = 4096;
 
+/// Clients that one sweep has asked at most.
+const ASKS: usize = 16_384;
+
 /// A cell or flow that is still changing hands after this long was left so by somebody who died.
 const ABANDONED: Ticks = Ticks::from_millis(10_000);
 
@@ -60,6 +69,8 @@ pub struct Swept {
     pub faults: Vec<Fault>,
     /// Connections that are marked as cut now, whose ends are to be told; at most 4,096.
     pub cut: Vec<cut::Target>,
+    /// Connections whose client is to be asked whether there is one; at most 16,384.
+    pub ask: Vec<cut::Target>,
     /// Sides of cut connections that know.
     pub told: Vec<(cut::Connection, cut::Side)>,
 }
@@ -130,6 +141,8 @@ pub(super) struct Pass {
     /// Backends that nobody wanted when the pass began. What it finds nothing of is forgotten; a backend that takes
     /// connections until its midst may have some where it has looked already.
     leaving: BTreeSet<u16>,
+    /// Connections that are looked for between the passes.
+    pub(super) hunt: Hunt,
     cells: Memory,
     flows: Memory,
 }
@@ -141,6 +154,8 @@ struct Memory {
     doubtful: HashMap<u32, (Owner, Ticks)>,
     /// Handed out to be cut: the hold, and when.
     handed: HashMap<u32, (Owner, Ticks)>,
+    /// The client was asked whether there is a connection: the hold, and when first.
+    asked: HashMap<u32, (Owner, Ticks)>,
 }
 
 impl Memory {
@@ -159,6 +174,12 @@ impl Memory {
         held.is_same_hold(owner).then_some(*since)
     }
 
+    /// When this hold's client was first asked.
+    fn asked_at(&self, place: u32, owner: Owner) -> Option<Ticks> {
+        let (held, since) = self.asked.get(&place)?;
+        held.is_same_hold(owner).then_some(*since)
+    }
+
     /// Forget places that have other owners now.
     fn tidy(&mut self, owner: impl Fn(u32) -> Owner) {
         self.doubtful.retain(|place, (word, _)| owner(*place) == *word);
@@ -166,6 +187,8 @@ impl Memory {
             let now = owner(*place);
             now.is_held() && now.is_same_hold(*hold)
         });
+        // Who has answered is asked afresh if it is silent again.
+        self.asked.retain(|place, (word, _)| owner(*place) == *word);
     }
 }
 
@@ -230,6 +253,7 @@ impl<A: Ip> Family<A> {
             let service = self.service_by_id(backend.service).map(|(_, known)| known);
             terms[usize::from(*number)] = Some(Terms {
                 state: backend.state,
+                mode: backend.mode,
                 protocol: backend.protocol,
                 timeouts: service.map_or(UNKNOWN, |known| known.timeouts),
                 server: backend.server,

@@ -171,7 +171,7 @@ fn a_cut_backends_connections_are_handed_out_in_every_mode() {
             wanted.backends = vec![backend("10.1.0.1:80", &["10.0.0.9"])];
             publish(&mut dataplane, std::slice::from_ref(&wanted));
             dataplane.v4.maps.flows.put(9, owner(Phase::Established), &record(Way::hop(CLIENT_HOP), now()));
-            dataplane.v4.maps.flows.put(17, owner(Phase::Answered), &record(Way::hop(CLIENT_HOP), now()));
+            dataplane.v4.maps.flows.put(17, owner(Phase::Embryonic), &record(Way::hop(CLIENT_HOP), now()));
             open_accounts(&dataplane);
             open_accounts(&dataplane);
             assert!(sweep(&mut dataplane).cut.is_empty());
@@ -273,7 +273,11 @@ fn a_million_flows_are_swept_in_short_slices() {
             (1..=32).map(|host| backend(&format!("10.1.0.{host}:80"), &["10.0.0.9"])).collect();
         let mut wanted = service("10.0.0.1:80", backends.clone());
         wanted.timeouts.established = Ticks::from_millis(3_600_000);
-        let direct = DesiredService { mode: mode::DNAT, ..service("10.0.0.2:80", backends) };
+        let direct = DesiredService {
+            mode: mode::DNAT,
+            timeouts: wanted.timeouts,
+            ..service("10.0.0.2:80", backends)
+        };
         publish(&mut dataplane, &[wanted, direct]);
         for linked in [false, true] {
             fill(&dataplane, FLOWS, linked);

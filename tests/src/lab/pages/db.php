@@ -1,6 +1,6 @@
 <?php
-// /db.php?h=ADDRESS&p=PORT&ct=SECONDS&rt=SECONDS&tag=TEXT
-// Connects, inserts a row and reads it back on the same connection. 503 with the error's number if it fails.
+// /db.php?h=ADDRESS&p=PORT&ct=SECONDS&rt=SECONDS&sleep=SECONDS&tag=TEXT
+// Connects, has the server sleep if that is asked for, inserts a row and reads it back on the same connection. 503 with the error's number if it fails.
 mysqli_report(MYSQLI_REPORT_OFF);
 header('Content-Type: application/json');
 $start = microtime(true);
@@ -16,6 +16,10 @@ if (!@$db->real_connect($_GET['h'], 'app', 'app', 't', (int)($_GET['p'] ?? 3306)
     $fail('connect', mysqli_connect_errno(), (string)mysqli_connect_error());
 }
 $connected = $elapsed();
+$sleep = (float)($_GET['sleep'] ?? 0);
+if ($sleep > 0 && !@$db->query("DO SLEEP($sleep)")) {
+    $fail('sleep', $db->errno, $db->error);
+}
 $value = $_GET['tag'] ?? bin2hex(random_bytes(6));
 if (!@$db->query("INSERT INTO a(v) VALUES('" . $db->real_escape_string($value) . "')")) {
     $fail('insert', $db->errno, $db->error);

@@ -43,6 +43,9 @@ fn echoes() -> Vec<Case> {
             .send(zeros, echoed(), &[])
             .send(Echo { data: vec![1], ..echo(0xffff) }, echoed(), &[]),
         answering("one behind a tag is answered behind it").send(tagged, echoed(), &[]),
+        answering("a reply begins a life of its own, however few hops its request had left")
+            .send(Echo { ttl: 1, ..echo(1) }, echoed(), &[])
+            .send(Echo { ttl: 255, ..echo(1) }, echoed(), &[]),
         answering("an echo reply is the host's").only(4).send(reply(0), untouched(), &[]),
         answering("an ICMPv6 echo reply and neighbour discovery are the host's")
             .only(6)

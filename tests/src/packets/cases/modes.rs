@@ -165,7 +165,7 @@ fn one_sided() -> Vec<Case> {
     let modes = [("dsr", mode::DSR), ("ipip", mode::IPIP)];
     let table = modes.iter().flat_map(|(name, mode)| {
         let case = |what: &str| Case::new(format!("{name}: {what}")).mode(*mode);
-        let soon = [
+        [
             case("a client that speaks twice within a second is not believed yet")
                 .send(client(SYN), to_backend(A).opens(A), &[Embryonic])
                 .send(client(ACK), to_backend(A), &[Answered])
@@ -196,8 +196,7 @@ fn one_sided() -> Vec<Case> {
                 )
                 .given(Fact::Pass(1_200))
                 .send(client(ACK), to_backend(A), &[Established]),
-        ];
-        soon
+        ]
     });
     table.collect()
 }

@@ -83,19 +83,16 @@ fn in_modes() -> Vec<Case> {
                 .given(held())
                 .send(first(long()), to_backend(A), &[Established])
                 .send(last(long()).claiming(8), untouched().counted(0, Reason::Malformed), &[Established]),
-            case("a later part that does not fit is complained of")
-                .given(held())
-                .send(first(long()), to_backend(A), &[Established])
-                .given(Fact::Mtu(BACK, 1_300))
-                .send(
-                    second(long()),
-                    complained(
-                        Reason::TooBig,
-                        Trouble::TooBig(1_300 - if *mode == mode::IPIP { 20 } else { 0 }),
-                    ),
-                    &[Established],
-                )
-                .only(4),
+            does_not_fit(
+                case("a later part that does not fit is dropped, for nobody may complain of one"),
+                dropped(Reason::TooBig),
+            )
+            .only(4),
+            does_not_fit(
+                case("a later part that does not fit is complained of"),
+                complained(Reason::TooBig, Trouble::TooBig(1_300 - if *mode == mode::IPIP { 40 } else { 0 })),
+            )
+            .only(6),
         ];
         if *mode != mode::DSR {
             cases.push(
@@ -118,6 +115,13 @@ fn in_modes() -> Vec<Case> {
         cases
     });
     table.collect()
+}
+
+fn does_not_fit(case: Case, expect: Expect) -> Case {
+    case.given(held())
+        .send(first(datagram(LONG)), to_backend(A), &[Established])
+        .given(Fact::Mtu(BACK, 1_300))
+        .send(second(datagram(LONG)), expect, &[Established])
 }
 
 fn dressed(segment: Segment) -> Segment {

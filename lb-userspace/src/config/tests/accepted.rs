@@ -359,7 +359,7 @@ fn what_needs_no_memory_of_connections_has_none_unless_asked_for() {
         ("dnat", "least-load", "", Track::Always),
         ("dnat", "least-conn", "", Track::Always),
         ("dsr", "round-robin", "", Track::Always),
-        ("dnat", "maglev", "", Track::OnChange),
+        ("dnat", "maglev", "", Track::Always),
         ("dsr", "source-hash", "", Track::OnChange),
         ("ipip", "maglev", "track = \"on-change\"\n", Track::OnChange),
         ("ipip", "maglev", "track = \"always\"\n", Track::Always),

@@ -170,7 +170,7 @@ impl Fact {
                 }
             }
             // Filled a little later than now: the kernel's clock goes on, and nothing must come in meanwhile.
-            Self::ErrorsSpent => world.set_errors(u64::from(world.now().raw() + 5) << 32),
+            Self::ErrorsSpent => world.set_errors([u64::from(world.now().raw() + 5) << 32; 3]),
             Self::Pass(millis) => age(world, Ticks::from_millis(*millis)),
             _ => unreachable!("{self:?} is handled above"),
         }

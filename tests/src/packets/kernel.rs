@@ -159,7 +159,7 @@ impl World for Kernel {
         for row in rows() {
             self.set("ACCOUNTS", row, Account::default());
         }
-        self.set("ERRORS", 0, 0_u64);
+        self.set_errors([0; 3]);
         self.open_gates();
         self.events();
         self.per_cpu_zero::<Traffic>("TRAFFIC", 0..=u32::from(LAST_ID));
@@ -233,12 +233,14 @@ impl World for Kernel {
         self.set("FULL_SINCE", service.into(), since);
     }
 
-    fn errors(&self) -> u64 {
-        self.get("ERRORS", 0)
+    fn errors(&self) -> [u64; 3] {
+        [0, 1, 2].map(|trouble| self.get("ERRORS", trouble))
     }
 
-    fn set_errors(&mut self, word: u64) {
-        self.set("ERRORS", 0, word);
+    fn set_errors(&mut self, words: [u64; 3]) {
+        for (trouble, word) in (0..).zip(words) {
+            self.set("ERRORS", trouble, word);
+        }
     }
 
     fn open_gates(&mut self) {

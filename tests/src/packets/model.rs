@@ -14,7 +14,7 @@ use lb_common::{
 use lb_ebpf::{
     Parcel, Verdict, World as _, enter, proceed,
     source_rate::taken,
-    verdict::{Kind, Way},
+    verdict::{Kind, Trouble, Way},
 };
 
 use super::{
@@ -39,7 +39,7 @@ pub struct Model {
     now: Ticks,
     chance: Cell<u64>,
     parcel: Cell<Option<Parcel>>,
-    errors: Cell<u64>,
+    errors: Cell<[u64; 3]>,
     ring: HashMap<u32, u32>,
     tickets: RefCell<HashMap<u16, u32>>,
     full: RefCell<HashMap<u16, u32>>,
@@ -178,12 +178,12 @@ impl World for Model {
         self.full.get_mut().insert(service, since);
     }
 
-    fn errors(&self) -> u64 {
+    fn errors(&self) -> [u64; 3] {
         self.errors.get()
     }
 
-    fn set_errors(&mut self, word: u64) {
-        self.errors.set(word);
+    fn set_errors(&mut self, words: [u64; 3]) {
+        self.errors.set(words);
     }
 
     fn open_gates(&mut self) {
@@ -265,10 +265,12 @@ impl lb_ebpf::World for Model {
         self.full.borrow_mut().insert(service, since.raw());
     }
 
-    fn spend_error(&self, _: lb_ebpf::verdict::Trouble) -> bool {
-        let after = taken(self.errors.get(), self.now, ERRORS.0, ERRORS.1);
+    fn spend_error(&self, trouble: Trouble) -> bool {
+        let mut words = self.errors.get();
+        let after = taken(words[trouble as usize], self.now, ERRORS.0, ERRORS.1);
         if let Some(after) = after {
-            self.errors.set(after);
+            words[trouble as usize] = after;
+            self.errors.set(words);
         }
         after.is_some()
     }

@@ -57,10 +57,10 @@ pub trait World {
     fn full_at(&self, service: u16) -> u32;
     /// Write it.
     fn set_full_at(&mut self, service: u16, since: u32);
-    /// The tokens for ICMP errors.
-    fn errors(&self) -> u64;
+    /// The tokens for ICMP errors, by trouble.
+    fn errors(&self) -> [u64; 3];
     /// Write them.
-    fn set_errors(&mut self, word: u64);
+    fn set_errors(&mut self, words: [u64; 3]);
     /// Let every event be told again that a tick's sampling holds back.
     fn open_gates(&mut self);
     /// What has been told since the last time.
@@ -204,10 +204,8 @@ pub fn age<A: Address>(world: &mut impl Store<A>, span: Ticks) {
     for (key, word) in world.all_tokens() {
         world.set_tokens(key, earlier(word));
     }
-    let word = world.errors();
-    if word != 0 {
-        world.set_errors(earlier(word));
-    }
+    let words = world.errors();
+    world.set_errors(words.map(|word| if word == 0 { 0 } else { earlier(word) }));
     for service in 0..=LAST_ID {
         let since = world.full_at(service);
         if since != 0 {

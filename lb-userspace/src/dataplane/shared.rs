@@ -89,13 +89,9 @@ impl Shared {
     /// The bits that any of the `COUNT` words from `offset` on has.
     fn any_of<const COUNT: usize>(&self, index: u32, offset: usize) -> u64 {
         assert!(offset + COUNT * size_of::<u64>() <= self.stride, "{COUNT} words at {offset}");
-        let (first, mut bits, mut word) = (self.at(index, offset).cast::<u64>(), 0, 0);
-        while word < COUNT {
-            // SAFETY: `first` is in bounds by `at`, the others by the assertion above; aligned as in `word64`.
-            bits |= unsafe { AtomicU64::from_ptr(first.add(word)) }.load(Ordering::Acquire);
-            word += 1;
-        }
-        bits
+        (0..COUNT).fold(0, |bits, word| {
+            bits | self.word64(index, offset + word * size_of::<u64>()).load(Ordering::Acquire)
+        })
     }
 
     fn swap_owner(&self, index: u32, offset: usize, before: Owner, after: Owner) -> bool {

@@ -100,7 +100,7 @@ const COMMON: [Shape; 13] = [
     ("ERRORS", 4, 8, Some(4)),
 ];
 
-/// All maps that the programs of all interfaces share, as `lb-ebpf/src/maps.rs` declares them.
+/// All maps that the programs of all interfaces share, as `lb-ebpf/src/maps` declares them.
 pub fn maps() -> impl Iterator<Item = Shape> {
     IPV4.into_iter().chain(IPV6).chain(COMMON)
 }

@@ -40,7 +40,8 @@ impl<A: Ip> Family<A> {
         Some(Target {
             connection,
             client_hop: common.frame_hop(back, vlan),
-            backend: Towards { tuple: Tuple { from, to }, hop: common.frame_hop(backend.hop, 0) },
+            // Tags are kept on rewrite, so the backend's side of the connection carries the client's.
+            backend: Towards { tuple: Tuple { from, to }, hop: common.frame_hop(backend.hop, vlan) },
             order: Order::Both,
         })
     }
@@ -49,7 +50,7 @@ impl<A: Ip> Family<A> {
     pub(super) fn target_of_flow(&self, common: &Common, place: u32, owner: Owner) -> Option<Target> {
         let record = self.maps.flows.record(place);
         let (connection, backend) = self.connection_of_flow(owner, &record)?;
-        let mut hop = common.frame_hop(backend.hop, if backend.mode == mode::DSR { record.vlan } else { 0 });
+        let mut hop = common.frame_hop(backend.hop, record.vlan);
         let one_sided = mode::is_one_sided(backend.mode);
         let to = if one_sided { connection.service } else { towards(backend, connection.service.port()) };
         if backend.mode == mode::IPIP

@@ -106,11 +106,23 @@ impl Reason {
     /// Counters that one service owns; a power of two, so that there is room for more without a new layout.
     pub const SLOTS: u32 = 64;
 
-    /// The reason with that number.
+    /// The reason with that number; [`Malformed`](Self::Malformed) for one that none has.
+    ///
+    /// A table with as many places as a masked number has values: no comparison that the verifier would have to follow.
     #[inline(always)]
-    pub const fn from_number(number: u32) -> Option<Self> {
-        if number < Self::ALL.len() as u32 { Some(Self::ALL[number as usize]) } else { None }
+    pub const fn from_number(number: u32) -> Self {
+        Self::BY_NUMBER[(number % Self::SLOTS) as usize]
     }
+
+    const BY_NUMBER: [Self; Self::SLOTS as usize] = {
+        let mut table = [Self::Malformed; Self::SLOTS as usize];
+        let mut number = 0;
+        while number < Self::ALL.len() {
+            table[number] = Self::ALL[number];
+            number += 1;
+        }
+        table
+    };
 
     /// Whether the packet did not go where its sender wanted: dropped, or answered with a RST.
     pub const fn is_refusal(self) -> bool {

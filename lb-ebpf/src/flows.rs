@@ -98,30 +98,38 @@ fn slot_in<A: Address, T: Tables<A>>(bucket: u32, key: &FlowKey<A>, except: u32,
 /// The slot that a new flow is to take: a free one in the emptier of two buckets, else the most worthy; or [`NOWHERE`].
 #[inline(always)]
 pub fn place<A: Address, T: Tables<A>>(buckets: [u32; 2], now: Ticks, tables: &T) -> u32 {
-    let (mut best, mut best_worth) = (NOWHERE, Worth::NONE);
-    let (mut free_slot, mut free_count) = (NOWHERE, 0);
-    for bucket in buckets {
-        let (mut here, mut count) = (NOWHERE, 0);
-        for slot in 0..SLOTS as u32 {
-            let slot = bucket * SLOTS as u32 + slot;
-            let worth = tables.slot_worth(slot, now);
-            if worth == Worth::FREE {
-                here = slot;
-                count += 1;
-            } else if worth > best_worth {
-                (best, best_worth) = (slot, worth);
-            }
-        }
-        if count > free_count {
-            (free_slot, free_count) = (here, count);
+    let [first, second] = buckets.map(|bucket| tables.room(bucket, now));
+    // More free slots, else the more worthy one: the halves of the number, in that order.
+    let (bucket, room) = if second > first { (buckets[1], second) } else { (buckets[0], first) };
+    if room >> SCORE == 0 { NOWHERE } else { bucket * SLOTS as u32 + (room as u32 & PLACE) }
+}
+
+/// Bits of a bucket's room below the worth and the count.
+const SCORE: u32 = 8;
+
+/// Those that say the place in the bucket.
+const PLACE: u32 = SLOTS as u32 - 1;
+
+/// A bucket's room for a newcomer: how many slots are free, then what the most worthy one is worth, then its place; 0 but
+/// for the place: none can be had. In the kernel a function of its own, see [`tables`](crate::tables).
+#[inline(always)]
+pub fn room<A: Address, T: Tables<A>>(bucket: u32, now: Ticks, tables: &T) -> u64 {
+    let (mut best, mut free) = (0, 0);
+    for place in 0..SLOTS as u32 {
+        let worth = slot_worth(bucket * SLOTS as u32 + place, now, tables).raw();
+        // Only a free slot's worth has the upper bit.
+        free += u64::from(worth >> 31);
+        let score = u64::from(worth) << SCORE | u64::from(place);
+        if score > best {
+            best = score;
         }
     }
-    if free_slot == NOWHERE { best } else { free_slot }
+    free << (32 + SCORE) | best
 }
 
 /// What a slot is worth to a newcomer.
 #[inline(always)]
-pub fn slot_worth<A: Address, T: Tables<A>>(slot: u32, now: Ticks, tables: &T) -> Worth {
+fn slot_worth<A: Address, T: Tables<A>>(slot: u32, now: Ticks, tables: &T) -> Worth {
     match (tables.flow_owner(slot), tables.flow_record(slot)) {
         (Some(owner), Some(record)) => Worth::of(owner, now.since(record.seen())),
         _ => Worth::NONE,

@@ -39,9 +39,11 @@ fn build<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, packet: &Packet<A>, t
     tcp[8] = if stays_partial { fold(pseudo) } else { !fold(sum(&tcp) + pseudo) };
     let ip = A::header(&packet.ip, TCP, segment as u16, from, to);
     frame.store(0, [source_mac(&packet.macs), destination_mac(&packet.macs)])?;
-    frame.store(packet.header, ip)?;
-    frame.store(packet.header + A::HEADER, tcp)?;
-    frame.truncate(packet.header + A::HEADER + segment)
+    // Linux 6.1 forgets the bounds of a number that was spilled as four bytes; here they are again.
+    let offset = tables.vague(packet.header);
+    frame.store(offset, ip)?;
+    frame.store(offset + A::HEADER, tcp)?;
+    frame.truncate(offset + A::HEADER + segment)
 }
 
 /// A RST as RFC 9293 words it: on an ACK it takes that number as its own; otherwise it acknowledges all that came.

@@ -119,7 +119,7 @@ struct Handover {
 }
 
 /// The same for an account with a limit, which is never passed by: who loses all of them is refused.
-const LIMIT_TRIES: u32 = 32;
+const LIMIT_TRIES: u32 = 8;
 
 /// The maps of this instance.
 #[derive(Clone, Copy)]
@@ -295,7 +295,7 @@ impl World for Maps {
         Parcel {
             service: (words[0] >> 16) as u16,
             backend: words[0] as u16,
-            reason: Reason::from_number(words[1]).unwrap_or(Reason::RewriteFailed),
+            reason: Reason::from_number(words[1]),
             complaint: Complaint { trouble, mtu: (words[2] >> 16) as u16 },
             way: FlowWay(way),
             otherwise: (words[3] >> 16) as u16,

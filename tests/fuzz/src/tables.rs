@@ -145,8 +145,8 @@ where
         seat::close::<A, _>(backend, self);
     }
 
-    fn slot_worth(&self, slot: u32, now: Ticks) -> Worth {
-        flows::slot_worth::<A, _>(slot, now, self)
+    fn room(&self, bucket: u32, now: Ticks) -> u64 {
+        flows::room::<A, _>(bucket, now, self)
     }
 
     fn find_slot(&self, key: &FlowKey<A>, except: u32) -> u32 {

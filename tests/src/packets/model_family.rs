@@ -14,7 +14,7 @@ use lb_common::{
 use lb_ebpf::{
     Tables,
     claim::{search, worth},
-    flows::{find_slot, place, slot_worth},
+    flows::{find_slot, place, room},
     seat,
     select::draw,
     tables::{Block, Ring},
@@ -287,8 +287,8 @@ impl<A: Modelled> Tables<A> for Model {
         seat::close::<A, _>(backend, self);
     }
 
-    fn slot_worth(&self, slot: u32, now: Ticks) -> Worth {
-        slot_worth::<A, _>(slot, now, self)
+    fn room(&self, bucket: u32, now: Ticks) -> u64 {
+        room::<A, _>(bucket, now, self)
     }
 
     fn find_slot(&self, key: &FlowKey<A>, except: u32) -> u32 {

@@ -116,7 +116,7 @@ const PLACE: u32 = SLOTS as u32 - 1;
 pub fn room<A: Address, T: Tables<A>>(bucket: u32, now: Ticks, tables: &T) -> u64 {
     let (mut best, mut free) = (0, 0);
     for place in 0..SLOTS as u32 {
-        let worth = slot_worth(bucket * SLOTS as u32 + place, now, tables).raw();
+        let worth = tables.slot_worth(bucket * SLOTS as u32 + place, now).raw();
         // Only a free slot's worth has the upper bit.
         free += u64::from(worth >> 31);
         let score = u64::from(worth) << SCORE | u64::from(place);
@@ -129,7 +129,7 @@ pub fn room<A: Address, T: Tables<A>>(bucket: u32, now: Ticks, tables: &T) -> u6
 
 /// What a slot is worth to a newcomer.
 #[inline(always)]
-fn slot_worth<A: Address, T: Tables<A>>(slot: u32, now: Ticks, tables: &T) -> Worth {
+pub fn slot_worth<A: Address, T: Tables<A>>(slot: u32, now: Ticks, tables: &T) -> Worth {
     match (tables.flow_owner(slot), tables.flow_record(slot)) {
         (Some(owner), Some(record)) => Worth::of(owner, now.since(record.seen())),
         _ => Worth::NONE,
@@ -140,7 +140,7 @@ fn slot_worth<A: Address, T: Tables<A>>(slot: u32, now: Ticks, tables: &T) -> Wo
 #[inline(always)]
 pub fn is_pressed<A: Address, T: Tables<A>>(key: &FlowKey<A>, tables: &T) -> bool {
     let config = tables.config();
-    tables.place(key.buckets(config.seed, bucket_mask::<A>(&config)), tables.now()) == NOWHERE
+    place(key.buckets(config.seed, bucket_mask::<A>(&config)), tables.now(), tables) == NOWHERE
 }
 
 /// Add a flow. `pressed`: at the cost of an embryo in its first second, if need be.
@@ -157,7 +157,7 @@ pub fn insert<A: Address, T: Tables<A>>(
     // What is judged a second later has no first second.
     let now = tables.now().plus(if pressed { EMBRYO_GRACE } else { Ticks::from_raw(0) });
     for _ in 0..TRIES {
-        let slot = tables.place(buckets, now);
+        let slot = place(buckets, now, tables);
         if slot == NOWHERE {
             return Err(NotAdded::Full);
         }

@@ -163,8 +163,8 @@ pub trait Tables<A: Address>: World {
     fn room(&self, bucket: u32, now: Ticks) -> u64;
     /// The slot of a flow other than `except`, or [`NOWHERE`]: [`find_slot`](crate::flows::find_slot).
     fn find_slot(&self, key: &FlowKey<A>, except: u32) -> u32;
-    /// The slot that a new flow is to take, or [`NOWHERE`]: [`place`](crate::flows::place).
-    fn place(&self, buckets: [u32; 2], now: Ticks) -> u32;
+    /// What a slot is worth to a newcomer: [`slot_worth`](crate::flows::slot_worth).
+    fn slot_worth(&self, slot: u32, now: Ticks) -> Worth;
 }
 
 /// Have another stage complete a packet that is untouched so far.

@@ -18,7 +18,7 @@ use lb_common::{
 use lb_ebpf::{
     Tables,
     claim::{search, worth},
-    flows::{find_slot, place, room},
+    flows::{find_slot, room, slot_worth},
     seat::{close, open},
     select::draw,
     tables::{Block, NOWHERE, Ring},
@@ -31,7 +31,7 @@ use crate::atomic::compare_exchange;
 macro_rules! family {
     (
         $address:ty, $services:ident, $ranges:ident, $backends:ident, $sources:ident, $endpoints:ident, $cells:ident,
-        $flows:ident, $fragments:ident, $rates:ident, $draw:ident, $worth:ident, $search:ident, $find:ident, $place:ident, $room:ident, $open:ident,
+        $flows:ident, $fragments:ident, $rates:ident, $draw:ident, $worth:ident, $search:ident, $find:ident, $slot_worth:ident, $room:ident, $open:ident,
         $close:ident
     ) => {
         #[map]
@@ -303,8 +303,8 @@ macro_rules! family {
             }
 
             #[inline(always)]
-            fn place(&self, buckets: [u32; 2], now: Ticks) -> u32 {
-                $place(buckets[0], buckets[1], now.raw())
+            fn slot_worth(&self, slot: u32, now: Ticks) -> Worth {
+                Worth::from_raw($slot_worth(slot, now.raw()))
             }
         }
 
@@ -363,19 +363,51 @@ macro_rules! family {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $place(first: u32, second: u32, now: u32) -> u32 {
-            place::<$address, _>([first, second], Ticks::from_raw(now), &Maps)
+        pub extern "C" fn $slot_worth(slot: u32, now: u32) -> u32 {
+            slot_worth::<$address, _>(slot, Ticks::from_raw(now), &Maps).raw()
         }
     };
 }
 
 family!(
-    Be32, SERVICES4, RANGES4, BACKENDS4, SOURCES4, ENDPOINTS4, CELLS4, FLOWS4, FRAGMENTS4, RATES4, lb_draw4,
-    lb_worth4, lb_search4, lb_find4, lb_place4, lb_room4, lb_open4, lb_close4
+    Be32,
+    SERVICES4,
+    RANGES4,
+    BACKENDS4,
+    SOURCES4,
+    ENDPOINTS4,
+    CELLS4,
+    FLOWS4,
+    FRAGMENTS4,
+    RATES4,
+    lb_draw4,
+    lb_worth4,
+    lb_search4,
+    lb_find4,
+    lb_slot_worth4,
+    lb_room4,
+    lb_open4,
+    lb_close4
 );
 family!(
-    Be128, SERVICES6, RANGES6, BACKENDS6, SOURCES6, ENDPOINTS6, CELLS6, FLOWS6, FRAGMENTS6, RATES6, lb_draw6,
-    lb_worth6, lb_search6, lb_find6, lb_place6, lb_room6, lb_open6, lb_close6
+    Be128,
+    SERVICES6,
+    RANGES6,
+    BACKENDS6,
+    SOURCES6,
+    ENDPOINTS6,
+    CELLS6,
+    FLOWS6,
+    FRAGMENTS6,
+    RATES6,
+    lb_draw6,
+    lb_worth6,
+    lb_search6,
+    lb_find6,
+    lb_slot_worth6,
+    lb_room6,
+    lb_open6,
+    lb_close6
 );
 
 /// Ports and service of a flow as one number.

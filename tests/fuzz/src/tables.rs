@@ -11,7 +11,7 @@ use lb_common::{
 };
 use lb_ebpf::{
     Tables, claim, flows, seat, select,
-    tables::{Block, NOWHERE, Ring},
+    tables::{Block, Ring},
 };
 
 use crate::{
@@ -153,9 +153,8 @@ where
         flows::find_slot(key, except, self)
     }
 
-    fn place(&self, buckets: [u32; 2], now: Ticks) -> u32 {
-        let slot = flows::place::<A, _>(buckets, now, self);
-        assert!(slot == NOWHERE || slot < self.half().slots(), "a slot beyond the table");
-        slot
+    fn slot_worth(&self, slot: u32, now: Ticks) -> Worth {
+        assert!(slot < self.half().slots(), "a slot beyond the table");
+        flows::slot_worth::<A, _>(slot, now, self)
     }
 }

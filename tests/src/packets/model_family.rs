@@ -14,7 +14,7 @@ use lb_common::{
 use lb_ebpf::{
     Tables,
     claim::{search, worth},
-    flows::{find_slot, place, room},
+    flows::{find_slot, room, slot_worth},
     seat,
     select::draw,
     tables::{Block, Ring},
@@ -295,7 +295,7 @@ impl<A: Modelled> Tables<A> for Model {
         find_slot(key, except, self)
     }
 
-    fn place(&self, buckets: [u32; 2], now: Ticks) -> u32 {
-        place::<A, _>(buckets, now, self)
+    fn slot_worth(&self, slot: u32, now: Ticks) -> Worth {
+        slot_worth::<A, _>(slot, now, self)
     }
 }

@@ -59,7 +59,7 @@ reasons! {
     NextHopUnresolved "next-hop-unresolved"
         "The backend's next hop has no MAC address yet; dropped."
     PortBusy "port-busy"
-        "A backend's answer to a port that is changing hands this very moment; dropped."
+        "A packet whose port or flow is changing hands this very moment; dropped."
     ReplyWithoutFlow "reply-without-flow"
         "A backend's answer to a port that no connection has any more; dropped."
     RewriteFailed "rewrite-failed"
@@ -71,7 +71,7 @@ reasons! {
     SynOnOldFlow "syn-on-old-flow"
         "A SYN on the tuple of an older connection, judged afresh; forwarded."
     EmbryoDisplaced "embryo-displaced"
-        "A source port taken from a handshake that did not end in its first second; forwarded."
+        "A handshake that had not ended gave its port or its place in the flow table to a new connection; forwarded."
     RefusalHeld "refusal-held"
         "A backend's RST to a SYN of a service that holds; dropped, for the client's next SYN may find \
          another backend."
@@ -79,7 +79,7 @@ reasons! {
         "A backend that is a client of its own service, where the mode does not allow it; answered with a \
          RST."
     TooBig "too-big"
-        "Longer than its way to the receiver allows; answered with ICMP \"packet too big\"."
+        "Longer than its way to the receiver allows; answered with ICMP \"packet too big\", a later part of an IPv4 packet dropped."
     ErrorHeldBack "error-held-back"
         "An ICMP error that was due, but beyond the rate of errors; the packet is dropped."
     ErrorTranslated "error-translated"

@@ -39,7 +39,7 @@ fn build<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, packet: &Packet<A>, t
     tcp[8] = if stays_partial { fold(pseudo) } else { !fold(sum(&tcp) + pseudo) };
     let ip = A::header(&packet.ip, TCP, segment as u16, from, to);
     frame.store(0, [source_mac(&packet.macs), destination_mac(&packet.macs)])?;
-    // Linux 6.1 forgets the bounds of a number that was spilled as four bytes; here they are again.
+    // Its bounds once more, where the verifier needs them.
     let offset = tables.vague(packet.header);
     frame.store(offset, ip)?;
     frame.store(offset + A::HEADER, tcp)?;

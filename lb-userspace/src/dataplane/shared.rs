@@ -89,9 +89,9 @@ impl Shared {
     /// The bits that any of the `COUNT` words from `offset` on has.
     fn any_of<const COUNT: usize>(&self, index: u32, offset: usize) -> u64 {
         assert!(offset + COUNT * size_of::<u64>() <= self.stride, "{COUNT} words at {offset}");
-        (0..COUNT).fold(0, |bits, word| {
-            bits | self.word64(index, offset + word * size_of::<u64>()).load(Ordering::Acquire)
-        })
+        // SAFETY: the first word is in bounds and aligned as in `word64`, the last one in bounds by the assertion above.
+        let words = unsafe { &*self.at(index, offset).cast::<[AtomicU64; COUNT]>() };
+        words.iter().fold(0, |bits, word| bits | word.load(Ordering::Acquire))
     }
 
     fn swap_owner(&self, index: u32, offset: usize, before: Owner, after: Owner) -> bool {

@@ -72,6 +72,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             say(call(&instance.socket(), api::Command::Ready(api::Ready { name: ready.name.to_string() }))
                 .await)
         }
+        Command::Galera(cli::Galera::Status(options)) => clusters(instance, &options).await,
+        Command::Galera(order) => say(call(&instance.socket(), order.command()).await),
         Command::Capture(options) => capture(instance, &options).await,
         Command::Trace(options) => trace(instance, &options).await,
         Command::Confirm => say(call(&instance.socket(), api::Command::Confirm).await),
@@ -158,6 +160,25 @@ async fn status(instance: &Instance, json: bool) -> ExitCode {
         Ok(status) => say(Ok(Reply::Status(Box::new(status)))),
         Err(error) => fail(&error),
     }
+}
+
+async fn clusters(instance: &Instance, options: &cli::Shown) -> ExitCode {
+    let status = match fetch(instance).await {
+        Ok(status) => status,
+        Err(error) => return fail(&error),
+    };
+    let name = options.cluster.as_deref();
+    let shown: Vec<_> =
+        status.clusters.iter().filter(|cluster| name.is_none_or(|name| cluster.name == name)).collect();
+    if let (Some(name), true) = (name, shown.is_empty()) {
+        eprintln!("lb: there is no cluster {name} here; `lb galera status` shows what there is");
+        return Exit::BadInput.into();
+    }
+    if options.json {
+        return print_json(&shown);
+    }
+    print!("{}", api::render_clusters(&status, name));
+    Exit::Done.into()
 }
 
 fn print_json(value: &impl serde::Serialize) -> ExitCode {

@@ -2,12 +2,15 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::handshakes::Handshakes;
+use super::{
+    handshakes::Handshakes,
+    shares::{Found, Loads},
+};
 use crate::{
     api::Timestamp,
     cluster::{
-        Cluster, Donor, Event, How, Incumbent, Node, Observation, Outcome, Policy, Readiness, RejectQueries,
-        Seen, Signals,
+        Cluster, Donor, Event, How, Incumbent, Kind, Node, Observation, Outcome, Policy, Readiness,
+        RejectQueries, Replication, Seen, Signals,
     },
     config,
     health::{Admin, Moment, Suspicion},
@@ -19,6 +22,9 @@ use crate::{
 
 /// How long a planned switch lets the former writer's connections finish before they are cut.
 const PLANNED_DRAIN: Duration = Duration::from_secs(10);
+
+/// How long a preferred node must have been well before it takes the role back by itself.
+const WELL: Duration = Duration::from_mins(1);
 
 /// Connections that a server keeps free of ours, for those that come between two looks at it.
 const RESERVE: u64 = 5;
@@ -57,6 +63,8 @@ pub struct Galera {
     pub members: Vec<Member>,
     /// The election.
     pub election: Cluster,
+    /// What its nodes weigh by their load.
+    pub loads: Loads,
     /// When the writer was last chosen or lost.
     pub since: Timestamp,
     /// When the election wants to be looked at again.
@@ -66,18 +74,19 @@ pub struct Galera {
 }
 
 impl Galera {
-    /// The cluster of the configuration; `incumbent` wrote when the last agent ended.
+    /// The cluster of the configuration; `incumbent` wrote when the last agent ended. Where nothing was kept of that,
+    /// what is `found` in an earlier agent's data path says it.
     pub fn new(
         config: &config::Cluster,
         incumbent: Option<Incumbent>,
+        found: &Found,
         drained: impl Fn(&str) -> bool,
         now: Moment,
     ) -> Self {
-        let donor = match config.donor {
-            config::DonorPolicy::LastResort => Donor::LastResort,
-            config::DonorPolicy::Avoid => Donor::Avoid,
-            config::DonorPolicy::Allow => Donor::Allow,
-        };
+        let incumbent = incumbent.or_else(|| {
+            let node = config.nodes.iter().find(|node| Some(node.address) == found.writer)?;
+            Some(Incumbent { node: node.name.clone(), epoch: 0, serving: true, by_hand: false })
+        });
         let nodes = config
             .nodes
             .iter()
@@ -101,10 +110,17 @@ impl Galera {
                 refused: false,
             })
             .collect();
+        let mut election = Cluster::new(policy(config), nodes, incumbent, now);
+        for (index, node) in config.nodes.iter().enumerate() {
+            if found.served.contains(&node.address) {
+                election.served(index);
+            }
+        }
         Self {
             name: config.name.clone(),
+            loads: Loads::new(config.nodes.len(), now),
             members,
-            election: Cluster::new(Policy { donor, ..Policy::default() }, nodes, incumbent, now),
+            election,
             since: Timestamp::now(),
             wake: None,
             leaving: None,
@@ -121,6 +137,7 @@ impl Galera {
                 let mut signals = signals(&sample);
                 // A drained node is in maintenance by our own word.
                 signals.maintenance |= member.admin == Admin::Drain;
+                self.loads.sampled(index, &sample, now);
                 member.sample = Some(*sample);
                 Seen::Sample(signals)
             }
@@ -138,7 +155,8 @@ impl Galera {
         outcome
     }
 
-    fn note(&mut self, outcome: &Outcome, now: Moment) {
+    /// Takes in what the election has decided.
+    pub fn note(&mut self, outcome: &Outcome, now: Moment) {
         self.wake = outcome.wake;
         for event in &outcome.events {
             match event {
@@ -152,7 +170,11 @@ impl Galera {
                     self.since = Timestamp::now();
                     self.leaving = None;
                 }
-                Event::ReadinessChanged { node, .. } => self.members[*node].since = Timestamp::now(),
+                Event::ReadinessChanged { node, from, to, .. } => {
+                    self.members[*node].since = Timestamp::now();
+                    self.loads.judged(*node, *from, *to, now);
+                    self.loads.step(now);
+                }
                 Event::AlarmRaised(_) | Event::AlarmCleared(_) => {}
             }
         }
@@ -229,6 +251,23 @@ impl Member {
     }
 }
 
+fn policy(config: &config::Cluster) -> Policy {
+    Policy {
+        kind: match config.kind {
+            config::ClusterKind::Galera => Kind::Galera,
+            config::ClusterKind::Mysql => Kind::Mysql,
+        },
+        donor: match config.donor {
+            config::DonorPolicy::LastResort => Donor::LastResort,
+            config::DonorPolicy::Avoid => Donor::Avoid,
+            config::DonorPolicy::Allow => Donor::Allow,
+        },
+        max_lag: config.max_lag,
+        fail_back: config.fail_back.then_some(WELL),
+        ..Policy::default()
+    }
+}
+
 /// A sample in the words of the election.
 fn signals(sample: &Sample) -> Signals {
     Signals {
@@ -254,6 +293,15 @@ fn signals(sample: &Sample) -> Signals {
         members: sample.members().into_iter().map(str::to_owned).collect(),
         cluster_size: sample.cluster_size.map(|size| size as u32),
         last_committed: sample.last_committed,
+        paused_ns: sample.flow_control_paused_ns,
+        pauses_sent: sample.flow_control_sent,
+        conflicts: sample.cert_failures.zip(sample.bf_aborts).map(|(failures, aborts)| failures + aborts),
+        replication: match &sample.replication {
+            probe::galera::Replication::NotAsked => Replication::NotAsked,
+            probe::galera::Replication::Source => Replication::Source,
+            probe::galera::Replication::Replica { lag } => Replication::Replica { lag: *lag },
+            probe::galera::Replication::Forbidden(what) => Replication::Forbidden(what.clone()),
+        },
     }
 }
 
@@ -271,15 +319,17 @@ mod tests {
             timeout: seconds,
         };
         let address = "10.0.1.1:3306".parse().unwrap();
-        let node = Node { name: "db1".to_owned(), address, priority: 1, max_connections: limit };
+        let node = Node { name: "db1".to_owned(), address, priority: 1, max_connections: limit, extra_port: None };
         let config = config::Cluster {
             name: "db".to_owned(),
             kind: ClusterKind::Galera,
             monitor,
             donor: DonorPolicy::default(),
+            fail_back: false,
+            max_lag: None,
             nodes: vec![node],
         };
-        Galera::new(&config, None, |_| false, Moment::START).members.remove(0)
+        Galera::new(&config, None, &Found::default(), |_| false, Moment::START).members.remove(0)
     }
 
     fn sample(room: Option<u64>, connected: Option<u64>) -> Sample {

@@ -19,12 +19,13 @@ use super::{
     probers::{BackendAt, Hasten, NodeAt},
     report::History,
     services::{Backends, hastened},
+    shares::Found,
     state::{State as Kept, StateFile},
 };
 use crate::{
     api::{Reply, Timestamp},
     cluster::{self, How, Outcome},
-    config::Config,
+    config::{Config, Role, Target},
     dataplane::{
         Attached, Desired, Fault, Way,
         task::{Handle, Notice},
@@ -118,7 +119,13 @@ impl Controller {
             .iter()
             .map(|cluster| {
                 let incumbent = state.writers.get(&cluster.name).cloned();
-                Galera::new(cluster, incumbent, drained(&cluster.name), now)
+                let found = Found::of(&cluster.name, &fixed.config.services, &fixed.active);
+                let mut galera = Galera::new(cluster, incumbent, &found, drained(&cluster.name), now);
+                galera.election.freeze(state.frozen.contains(&cluster.name));
+                galera.election.expect_conflicts(fixed.config.services.iter().any(|service| {
+                    matches!(&service.target, Target::Cluster { cluster: of, role: Role::Any, .. } if *of == cluster.name)
+                }));
+                galera
             })
             .collect();
         let confirm = confirm.map(|within| {
@@ -247,7 +254,7 @@ impl Controller {
     }
 
     /// What an election has decided: log it, keep it, publish it, and hasten the probes that it wants.
-    fn elected(&mut self, index: usize, former: Option<usize>, outcome: &Outcome) {
+    pub(super) fn elected(&mut self, index: usize, former: Option<usize>, outcome: &Outcome) {
         for wish in &outcome.reprobe {
             if let Some(task) = self.nodes.get(&NodeAt { cluster: index, node: wish.node }) {
                 task.after(wish.after);
@@ -329,6 +336,9 @@ impl Controller {
             }
         }
         let mut changed = false;
+        for cluster in &mut self.clusters {
+            changed |= cluster.loads.step(now);
+        }
         for service in 0..self.services.len() {
             changed |= self.step(service, now);
         }
@@ -375,7 +385,8 @@ fn log_election(cluster: &Galera, event: &cluster::Event) {
         cluster::Event::ReadinessChanged { node: index, from, to, reason } => {
             log::info!("{name}/{}: {from:?} → {to:?}: {reason}", node(*index));
         }
-        cluster::Event::AlarmRaised(alarm) => log::error!("{name}: {alarm:?}"),
-        cluster::Event::AlarmCleared(alarm) => log::info!("{name}: over: {alarm:?}"),
+        cluster::Event::AlarmRaised(alarm) if alarm.is_warning() => log::warn!("{name}: {alarm}"),
+        cluster::Event::AlarmRaised(alarm) => log::error!("{name}: {alarm}"),
+        cluster::Event::AlarmCleared(alarm) => log::info!("{name}: over: {alarm}"),
     }
 }

@@ -171,13 +171,16 @@ pub struct NodeAt {
 /// A connection that breaks is followed up at once, see [`follow_up`].
 pub fn node(
     at: NodeAt,
-    address: SocketAddr,
-    monitor: &config::Monitor,
+    node: &config::Node,
+    cluster: &config::Cluster,
     events: mpsc::UnboundedSender<Event>,
 ) -> Hasten {
+    let monitor = &cluster.monitor;
     let (mut rhythm, hasten) = Rhythm::new(monitor.interval);
     let mut session =
-        galera::Monitor::new(address, &monitor.user, monitor.password.expose(), monitor.timeout);
+        galera::Monitor::new(node.address, &monitor.user, monitor.password.expose(), monitor.timeout)
+            .with_extra_port(node.extra_port)
+            .with_replication(cluster.kind == config::ClusterKind::Mysql);
     tokio::spawn(async move {
         loop {
             let result = session.sample().await.map(Box::new);

@@ -8,16 +8,13 @@ use std::{
 
 use lb_common::{Ticks, abi};
 
-use super::controller::Controller;
+use super::{controller::Controller, shares::Share};
 use crate::{
-    config::{self, Algorithm, Mode, NoBackend, Target, Track},
+    config::{self, Algorithm, Mode, NoBackend, OnOut, Role, Target, Track},
     dataplane::{Desired, DesiredBackend, DesiredService, Fate, Rate, Timeouts},
     health::{Moment, State},
     listen::Protocol,
 };
-
-/// Weight of a cluster's writer: it has no peers to be weighed against.
-const WRITER_WEIGHT: u32 = 100 * 1024;
 
 /// How long a new agent learns before it replaces what an earlier one published.
 const LEARNING: Duration = Duration::from_secs(3);
@@ -46,6 +43,7 @@ impl Controller {
             });
         let elected = self.clusters.iter().all(|cluster| {
             cluster.election.writer().is_some()
+                && cluster.election.knows_all()
                 && cluster.members.iter().all(|member| self.way_known(member.address.ip()))
         });
         judged && elected || self.now().since(Moment::START) >= LEARNING
@@ -58,7 +56,9 @@ impl Controller {
             services: services
                 .map(|(config, backends)| {
                     let backends = match (&config.target, backends) {
-                        (Target::Cluster { cluster, .. }, _) => self.writer_of(cluster),
+                        (Target::Cluster { cluster, role, on_out }, _) => {
+                            self.nodes_of(cluster, *role, *on_out)
+                        }
                         (Target::Backends { .. }, Some(backends)) => backends
                             .members
                             .iter()
@@ -103,19 +103,15 @@ impl Controller {
         DesiredBackend { address, weight, fate, max_connections: limit, way }
     }
 
-    /// The writer of a cluster, and the one before it while its connections may finish. Every other node is out of this
-    /// service and loses its connections: a stale node must not keep writers.
-    fn writer_of(&self, cluster: &str) -> Vec<DesiredBackend> {
+    /// The nodes of a cluster, as a service of this role has them.
+    fn nodes_of(&self, cluster: &str, role: Role, on_out: OnOut) -> Vec<DesiredBackend> {
         let Some(cluster) = self.clusters.iter().find(|known| known.name == cluster) else {
             return Vec::new();
         };
-        let (writer, leaving) = (cluster.election.writer(), cluster.leaving());
-        let members = cluster.members.iter().enumerate();
+        let members = cluster.members.iter().zip(cluster.shares(role, on_out));
         members
-            .map(|(index, member)| {
-                let weight = if writer == Some(index) { WRITER_WEIGHT } else { 0 };
-                let stale = weight == 0 && leaving != Some(index);
-                let fate = if stale { Fate::Cut } else { self.fate(&cluster.name, &member.name) };
+            .map(|(member, Share { weight, cut })| {
+                let fate = if cut { Fate::Cut } else { self.fate(&cluster.name, &member.name) };
                 self.desired_backend(member.address, weight, fate, member.max_connections)
             })
             .collect()

@@ -12,17 +12,19 @@ use super::{
     handshakes::Handshakes,
     machine::addresses,
     services::Backend,
+    shares::Share,
 };
 use crate::{
     api::{
         AgentStatus, BackendState, BackendStatus, ClusterStatus, HandshakeMs, InterfaceStatus, NodeReadiness,
-        NodeStatus, ServiceStatus, Status, Timestamp,
+        NodeStatus, NodeUse, ServiceStatus, Status, Timestamp,
     },
     cluster::Readiness,
     config::{self, NoBackend, Target, Track},
     dataplane::{BackendCounts, Mode, task::Counts},
     health::{Admin, Moment, State},
     listen::{self, Listen},
+    probe::galera::Replication,
 };
 
 /// The span over which shares and rates are taken.
@@ -96,7 +98,8 @@ impl Controller {
 
     fn alarms(&self) -> Vec<String> {
         let elections = self.clusters.iter().flat_map(|cluster| {
-            cluster.election.alarms().iter().map(move |alarm| format!("{}: {alarm}", cluster.name))
+            let alarms = cluster.election.alarms().iter().filter(|alarm| !alarm.is_warning());
+            alarms.map(move |alarm| format!("{}: {alarm}", cluster.name))
         });
         self.faults.values().cloned().chain(elections).collect()
     }
@@ -115,9 +118,9 @@ impl Controller {
     fn service(&self, index: usize) -> ServiceStatus {
         let config = &self.fixed.config.services[index];
         let backends: Vec<BackendStatus> = match (&config.target, &self.services[index]) {
-            (Target::Cluster { cluster, .. }, _) => {
+            (Target::Cluster { cluster, role, on_out }, _) => {
                 let known = self.clusters.iter().find(|known| known.name == *cluster);
-                known.map(|known| self.nodes(config, known)).unwrap_or_default()
+                known.map(|known| self.nodes(config, known, &known.shares(*role, *on_out))).unwrap_or_default()
             }
             (_, Some(backends)) => {
                 let peers = &backends.members;
@@ -127,9 +130,7 @@ impl Controller {
             _ => Vec::new(),
         };
         let (cluster, role) = match &config.target {
-            Target::Cluster { cluster, role: config::Role::Writer } => {
-                (Some(cluster.clone()), Some("writer".to_owned()))
-            }
+            Target::Cluster { cluster, role, .. } => (Some(cluster.clone()), Some(role.name().to_owned())),
             Target::Backends { .. } => (None, None),
         };
         let per_second = |(given, span): (u64, Duration)| {
@@ -235,9 +236,8 @@ impl Controller {
         handshakes.millis(self.now()).map(|(mean, max)| HandshakeMs { mean: round(mean), max: round(max) })
     }
 
-    fn nodes(&self, service: &config::Service, cluster: &Galera) -> Vec<BackendStatus> {
+    fn nodes(&self, service: &config::Service, cluster: &Galera, shares: &[Share]) -> Vec<BackendStatus> {
         let peers: Vec<SocketAddr> = cluster.members.iter().map(|member| member.address).collect();
-        let writer = cluster.election.writer();
         let node = |(index, member): (usize, &Member)| {
             let (live, opened, share) = self.connections(service, member.address, &peers);
             let judgement = cluster.election.nodes()[index].judgement();
@@ -254,7 +254,7 @@ impl Controller {
                 reason: self.reason(&cluster.name, &member.name, &judgement.reason.to_string()),
                 since: member.since,
                 weight_configured: 100,
-                weight_effective: if writer == Some(index) { 100.0 } else { 0.0 },
+                weight_effective: f64::from(shares[index].weight) / 1024.0,
                 load: None,
                 handshake_ms: self.handshake(&member.handshakes),
                 live,
@@ -269,30 +269,53 @@ impl Controller {
 }
 
 fn cluster(cluster: &Galera) -> ClusterStatus {
-    let writer = cluster.election.writer();
+    let election = &cluster.election;
+    let warnings = election.alarms().iter().filter(|alarm| alarm.is_warning());
+    let nodes = cluster.members.iter().zip(election.nodes());
     ClusterStatus {
         name: cluster.name.clone(),
-        writer: writer.map(|index| cluster.members[index].name.clone()),
+        writer: election.writer().map(|index| cluster.members[index].name.clone()),
         since: cluster.since,
-        epoch: cluster.election.incumbent().map_or(0, |incumbent| incumbent.epoch),
-        nodes: cluster
-            .members
-            .iter()
-            .zip(cluster.election.nodes())
-            .map(|(member, status)| NodeStatus {
-                name: member.name.clone(),
-                address: member.address.to_string(),
-                readiness: match status.judgement().readiness {
-                    Readiness::Writer => NodeReadiness::Ready,
-                    Readiness::Reader => NodeReadiness::ReadOnly,
-                    Readiness::NoNew | Readiness::Out => NodeReadiness::NotReady,
-                    Readiness::Unknown => NodeReadiness::Unknown,
-                },
-                state_comment: member.sample.as_ref().and_then(|sample| sample.local_state_comment.clone()),
-                reason: status.judgement().reason.to_string(),
-                conf_id: member.sample.as_ref().and_then(|sample| sample.conf_id),
-                recv_queue: member.sample.as_ref().and_then(|sample| sample.recv_queue),
-            })
-            .collect(),
+        epoch: election.incumbent().map_or(0, |incumbent| incumbent.epoch),
+        frozen: election.is_frozen(),
+        paused_percent: (election.paused() * 100.0).round().clamp(0.0, 100.0) as u8,
+        warnings: warnings.map(ToString::to_string).collect(),
+        nodes: nodes.map(|(member, status)| node(member, status)).collect(),
+    }
+}
+
+fn node(member: &Member, status: &crate::cluster::NodeStatus) -> NodeStatus {
+    let readiness = status.judgement().readiness;
+    let said = member.sample.clone().unwrap_or_default();
+    NodeStatus {
+        name: member.name.clone(),
+        address: member.address.to_string(),
+        readiness: match readiness {
+            Readiness::Writer => NodeReadiness::Ready,
+            Readiness::Reader => NodeReadiness::ReadOnly,
+            Readiness::NoNew | Readiness::Out => NodeReadiness::NotReady,
+            Readiness::Unknown => NodeReadiness::Unknown,
+        },
+        used: match readiness {
+            Readiness::Writer => NodeUse::Write,
+            Readiness::Reader => NodeUse::Read,
+            Readiness::NoNew => NodeUse::NoNew,
+            Readiness::Out => NodeUse::Out,
+            Readiness::Unknown => NodeUse::Unknown,
+        },
+        queue_limit: said.queue_limit(),
+        state_comment: said.local_state_comment,
+        reason: status.judgement().reason.to_string(),
+        conf_id: said.conf_id,
+        recv_queue: said.recv_queue,
+        last_committed: said.last_committed,
+        cert_failures: said.cert_failures,
+        bf_aborts: said.bf_aborts,
+        lag_seconds: match said.replication {
+            Replication::Replica { lag } => lag,
+            _ => None,
+        },
+        threads_connected: said.threads_connected,
+        threads_running: said.threads_running,
     }
 }

@@ -65,6 +65,17 @@ impl Controller {
                 self.published().await;
                 reply
             }
+            api::Command::Switch(wanted) => {
+                let reply = self.switch(&wanted);
+                self.published().await;
+                reply
+            }
+            api::Command::Freeze(wanted) => self.freeze(&wanted),
+            api::Command::Accept(wanted) => {
+                let reply = self.accept(&wanted);
+                self.published().await;
+                reply
+            }
             api::Command::Confirm => match self.confirm.take() {
                 Some(_) => {
                     log::info!("confirmed: the agent stays");
@@ -158,6 +169,6 @@ fn refusal(kind: RefusalKind, error: &str, hint: &str) -> Refusal {
     Refusal { kind, error: error.to_owned(), hint: hint.to_owned() }
 }
 
-fn refused(kind: RefusalKind, error: &str, hint: &str) -> Reply {
+pub(super) fn refused(kind: RefusalKind, error: &str, hint: &str) -> Reply {
     Reply::Refused(refusal(kind, error, hint))
 }

@@ -293,7 +293,7 @@ fn probe_all(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Tasks {
     for (cluster, known) in config.clusters.iter().enumerate() {
         for (node, target) in known.nodes.iter().enumerate() {
             let at = NodeAt { cluster, node };
-            nodes.insert(at, probers::node(at, target.address, &known.monitor, events.clone()));
+            nodes.insert(at, probers::node(at, target, known, events.clone()));
         }
     }
     (checks, nodes)

@@ -18,6 +18,9 @@ pub struct State {
     /// The last writer of each cluster.
     #[serde(default)]
     pub writers: BTreeMap<String, Incumbent>,
+    /// Clusters whose writer does not change by itself.
+    #[serde(default)]
+    pub frozen: BTreeSet<String>,
     /// Backends and nodes that take no new connections: `SERVICE/BACKEND` or `CLUSTER/NODE`.
     #[serde(default)]
     pub drained: BTreeSet<String>,
@@ -71,7 +74,8 @@ mod tests {
         let file = StateFile::new(folder.path().join("lb/state.json"));
         assert_eq!(file.load().unwrap(), State::default());
         let mut state = State::default();
-        state.writers.insert("db".into(), Incumbent { node: "db2".into(), epoch: 7, serving: true });
+        state.writers.insert("db".into(), Incumbent { node: "db2".into(), epoch: 7, serving: true, by_hand: false });
+        state.frozen.insert("db".into());
         state.drained.insert("web/web1".into());
         let at = "2026-03-01T02:13:00Z".parse().unwrap();
         state.deadlines.insert("web/web1".into(), Deadline { at, then: Then::Cut });

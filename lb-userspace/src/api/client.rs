@@ -67,6 +67,9 @@ fn request_of(command: &Command) -> Result<hyper::Request<Full<Bytes>>, String> 
         Command::Ready(ready) => (Method::POST, "/ready", serde_json::to_vec(ready)),
         Command::Capture(capture) => (Method::POST, "/capture", serde_json::to_vec(capture)),
         Command::Trace(trace) => (Method::POST, "/trace", serde_json::to_vec(trace)),
+        Command::Switch(switch) => (Method::POST, "/galera/switch", serde_json::to_vec(switch)),
+        Command::Freeze(freeze) => (Method::POST, "/galera/freeze", serde_json::to_vec(freeze)),
+        Command::Accept(accept) => (Method::POST, "/galera/accept", serde_json::to_vec(accept)),
         Command::Confirm => (Method::POST, "/confirm", Ok(Vec::new())),
         Command::Detach => (Method::POST, "/detach", Ok(Vec::new())),
     };

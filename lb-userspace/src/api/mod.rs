@@ -12,12 +12,16 @@
 //! | `POST /ready` | `{"name": "web/web1"}` | `{"message": …}` |
 //! | `POST /trace` | `{"client": "198.51.100.7:40000", "service": "web"}` | [`Traced`] |
 //! | `POST /capture` | `{"service": "web", "count": 10}` | a [`Line`] of JSON for each packet, until the client goes |
+//! | `POST /galera/switch` | `{"cluster": "db", "node": "db2"}`, without `node` the best other one | `{"message": …}` |
+//! | `POST /galera/freeze` | `{"cluster": "db", "frozen": true}` | `{"message": …}` |
+//! | `POST /galera/accept` | `{"cluster": "db", "node": "db2"}` | `{"message": …}` |
 //! | `POST /confirm` | – | `{"message": …}` |
 //! | `POST /detach` | – | `{"message": …}` |
 //!
 //! Every error is `{"error": what is wrong, "hint": what to do}` with a fitting status code.
 
 mod client;
+mod galera;
 mod observe;
 mod render;
 mod sentence;
@@ -34,14 +38,15 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
     client::{Lines, call, capture},
+    galera::{Accept, Freeze, Switch},
     observe::{Capture, Followed, Hex, Line, Look, NextHop, Packet, Segment, Trace, Traced, Tunnel, Verdict},
-    render::render,
+    render::{render, render_clusters},
     sentence::sentence,
     server::serve,
     socket::Socket,
     status::{
         AgentStatus, BackendState, BackendStatus, ClusterStatus, HandshakeMs, InterfaceStatus, NodeReadiness,
-        NodeStatus, ServiceStatus, Status, Timestamp,
+        NodeStatus, NodeUse, ServiceStatus, Status, Timestamp,
     },
 };
 
@@ -71,6 +76,12 @@ pub enum Command {
     Capture(Capture),
     /// Say what would become of a packet.
     Trace(Trace),
+    /// Hand a cluster's writer role over.
+    Switch(Switch),
+    /// Let the writer role move by itself no more, or again.
+    Freeze(Freeze),
+    /// Take one group of nodes for the cluster.
+    Accept(Accept),
     /// Stay attached: the operator still has access to the host.
     Confirm,
     /// Take program, maps and pins away.

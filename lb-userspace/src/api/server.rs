@@ -177,13 +177,16 @@ async fn handle(
     }
 }
 
-const ROUTES: [(&str, Method); 8] = [
+const ROUTES: [(&str, Method); 11] = [
     ("/status", Method::GET),
     ("/drain", Method::POST),
     ("/cut", Method::POST),
     ("/ready", Method::POST),
     ("/capture", Method::POST),
     ("/trace", Method::POST),
+    ("/galera/switch", Method::POST),
+    ("/galera/freeze", Method::POST),
+    ("/galera/accept", Method::POST),
     ("/confirm", Method::POST),
     ("/detach", Method::POST),
 ];
@@ -213,6 +216,9 @@ async fn command_of(request: hyper::Request<Incoming>) -> Result<Command, Reject
         "/trace" => {
             Ok(Command::Trace(parse(&body, r#"{"client": "198.51.100.7:40000", "service": "web"}"#)?))
         }
+        "/galera/switch" => Ok(Command::Switch(parse(&body, r#"{"cluster": "db", "node": "db2"}"#)?)),
+        "/galera/freeze" => Ok(Command::Freeze(parse(&body, r#"{"cluster": "db", "frozen": true}"#)?)),
+        "/galera/accept" => Ok(Command::Accept(parse(&body, r#"{"cluster": "db", "node": "db2"}"#)?)),
         "/confirm" => Ok(Command::Confirm),
         _ => Ok(Command::Detach),
     }

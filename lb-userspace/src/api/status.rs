@@ -182,6 +182,15 @@ pub struct ClusterStatus {
     pub since: Timestamp,
     /// Raised with every change of the writer.
     pub epoch: u64,
+    /// The writer does not change by itself, see `lb galera freeze`.
+    #[serde(default)]
+    pub frozen: bool,
+    /// The part of the last ten seconds that writes have waited for the slowest node (flow control), in percent.
+    #[serde(default)]
+    pub paused_percent: u8,
+    /// What is worth knowing and needs nobody at once.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Its nodes, in the order of the configuration.
     pub nodes: Vec<NodeStatus>,
 }
@@ -211,6 +220,35 @@ impl fmt::Display for NodeReadiness {
     }
 }
 
+/// What the balancer does with a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeUse {
+    /// It may be the writer, and read from.
+    Write,
+    /// It may be read from.
+    Read,
+    /// It gets no new connections; those that it has stay.
+    NoNew,
+    /// It gets none, and those that it has are cut unless the service says otherwise.
+    Out,
+    /// It has not been heard yet.
+    #[default]
+    Unknown,
+}
+
+impl fmt::Display for NodeUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Write => "write",
+            Self::Read => "read",
+            Self::NoNew => "no-new",
+            Self::Out => "out",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
 /// A node of a database cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -220,6 +258,9 @@ pub struct NodeStatus {
     pub address: String,
     /// What it can be used for.
     pub readiness: NodeReadiness,
+    /// What the balancer does with it.
+    #[serde(default, rename = "use")]
+    pub used: NodeUse,
     /// Galera's own word for its state (`wsrep_local_state_comment`), `Synced` for instance.
     #[serde(default)]
     pub state_comment: Option<String>,
@@ -232,4 +273,25 @@ pub struct NodeStatus {
     /// Write sets that it has received and not applied (`wsrep_local_recv_queue`).
     #[serde(default)]
     pub recv_queue: Option<u64>,
+    /// The length of that queue at which it makes the whole cluster wait.
+    #[serde(default)]
+    pub queue_limit: Option<u64>,
+    /// `wsrep_last_committed`.
+    #[serde(default)]
+    pub last_committed: Option<u64>,
+    /// Transactions that lost against another node's: `wsrep_local_cert_failures`.
+    #[serde(default)]
+    pub cert_failures: Option<u64>,
+    /// Transactions that were aborted for another node's: `wsrep_local_bf_aborts`.
+    #[serde(default)]
+    pub bf_aborts: Option<u64>,
+    /// How many seconds a replica is behind.
+    #[serde(default)]
+    pub lag_seconds: Option<u64>,
+    /// `Threads_connected`.
+    #[serde(default)]
+    pub threads_connected: Option<u64>,
+    /// `Threads_running`.
+    #[serde(default)]
+    pub threads_running: Option<u64>,
 }

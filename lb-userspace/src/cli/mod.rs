@@ -2,6 +2,7 @@
 //!
 //! Definitions and parsing only; nothing here opens a socket or a file.
 
+mod galera;
 mod observe;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use crate::{
     config::{Fault, XdpMode, parse_duration, parse_name},
 };
 
+pub use self::galera::{Accept, Freeze, Galera, Shown, Switch};
 pub use self::observe::{Capture, Trace};
 
 /// Where the configuration is unless said.
@@ -70,6 +72,9 @@ pub enum Command {
     /// Let a drained backend or database node take new connections again
     #[command(after_help = "Example:\n  lb ready web/web1")]
     Ready(Ready),
+    /// Look at a database cluster, and say which node writes
+    #[command(subcommand)]
+    Galera(Galera),
     /// Show packets as they come in and as they leave, with what became of them
     ///
     /// In a line each, or as a file for Wireshark. `tcpdump` on this host does not see balanced packets. The programs on

@@ -9,7 +9,7 @@ use super::check::{CHECK_EXAMPLE, LOAD_EXAMPLE, read_check, read_load};
 use super::cross::{Seen, claim};
 use super::fit;
 use super::limits::max_connections;
-use super::model::{Backend, Check, CheckKind, Mode, Role, Target};
+use super::model::{Backend, Check, CheckKind, Mode, OnOut, Role, Target, WriterReads};
 use super::report::Report;
 use super::table::{Marked, Section};
 use super::value::{Fault, parse_name};
@@ -58,8 +58,37 @@ pub(super) fn cluster_target(section: &Section<'_>, shape: Shape, seen: &mut See
         seen.cluster_user(section.report(), cluster);
         nodes_fit(section, cluster, shape, seen);
     }
-    let role = section.required_choice("role", &[("writer", Role::Writer)]);
-    Some(Target::Cluster { cluster: cluster?.value, role: role? })
+    let role = role(section, cluster.as_ref(), seen);
+    let on_out = section.choice("on-out", &[("cut", OnOut::Cut), ("keep", OnOut::Keep)]);
+    if role == Some(Role::Writer) {
+        let wrong = "on-out: connections to a node that is not the writer are always cut";
+        section.refuse("on-out", wrong, "leave `on-out` out");
+    }
+    Some(Target::Cluster { cluster: cluster?.value, role: role?, on_out: on_out.unwrap_or_default() })
+}
+
+const ROLES: [(&str, Role); 3] =
+    [("writer", Role::Writer), ("reader", Role::Reader(WriterReads::LastResort)), ("any", Role::Any)];
+const WRITER_READS: [(&str, WriterReads); 3] = [
+    ("never", WriterReads::Never),
+    ("last-resort", WriterReads::LastResort),
+    ("always", WriterReads::Always),
+];
+
+fn role(section: &Section<'_>, cluster: Option<&Marked<String>>, seen: &Seen) -> Option<Role> {
+    let role = section.required_choice("role", &ROLES)?;
+    let writer_reads = section.choice("writer-reads", &WRITER_READS).unwrap_or_default();
+    match role {
+        Role::Reader(_) => return Some(Role::Reader(writer_reads)),
+        Role::Any if cluster.is_some_and(|cluster| seen.plain.contains(&cluster.value)) => {
+            let wrong = r#"role: "any" writes to all nodes, which only a cluster of type "galera" stands"#;
+            section.add("role", Fault::new(wrong, r#"write role = "writer" or role = "reader""#));
+        }
+        Role::Any | Role::Writer => {}
+    }
+    let wrong = r#"writer-reads: it has a meaning only with role = "reader""#;
+    section.refuse("writer-reads", wrong, "leave `writer-reads` out");
+    Some(role)
 }
 
 /// Reports nodes that cannot serve the service, at the service: others may use the same cluster well.
@@ -85,6 +114,10 @@ fn nodes_fit(section: &Section<'_>, cluster: &Marked<String>, shape: Shape, seen
 /// Reads backends as a target. `None` if something has been reported.
 pub(super) fn backends_target(section: &Section<'_>, shape: Shape, seen: &mut Seen) -> Option<Target> {
     section.refuse("role", "role: only a service with `cluster` has one", r#"name it: cluster = "db""#);
+    for key in ["writer-reads", "on-out"] {
+        let wrong = format!("{key}: only a service with `cluster` has it");
+        section.refuse(key, &wrong, r#"name it: cluster = "db""#);
+    }
     let backends = backends(section, shape, seen);
     let check = match section.table("check", CHECK_EXAMPLE) {
         Some(table) => read_check(section.report(), table)?,

@@ -1,6 +1,6 @@
 //! What only the whole file shows: names and addresses used twice, clusters that are not there, limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::SocketAddr;
 
@@ -23,6 +23,8 @@ pub(super) struct Seen {
     listens: Vec<Marked<Listen>>,
     /// Nodes by cluster: names and addresses.
     pub(super) nodes: BTreeMap<String, Vec<(String, SocketAddr)>>,
+    /// Clusters without Galera.
+    pub(super) plain: BTreeSet<String>,
     /// Addresses of backends and nodes.
     servers: Vec<(Marked<SocketAddr>, Protocol)>,
     /// `max-connections` of servers that backends name.

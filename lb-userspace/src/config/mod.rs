@@ -32,8 +32,8 @@ use std::path::Path;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use model::{
     Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, Config, DonorPolicy, Load, LoadKind, Mode,
-    Monitor, NoBackend, Node, RateLimit, Role, Service, SourcePorts, StatusRange, Target, Timeouts, Track,
-    XdpMode,
+    Monitor, NoBackend, Node, OnOut, RateLimit, Role, Service, SourcePorts, StatusRange, Target, Timeouts,
+    Track, WriterReads, XdpMode,
 };
 pub use secret::{Secret, SecretSource, SystemSecrets};
 pub use value::{Fault, FpmScheme, FpmUrl, parse_duration, parse_name};

@@ -39,6 +39,8 @@ pub(super) const KEYS: &[&str] = &[
     "load",
     "cluster",
     "role",
+    "writer-reads",
+    "on-out",
 ];
 pub(super) const TIMEOUT_KEYS: &[&str] = &["established", "closing", "embryonic", "udp"];
 

@@ -14,8 +14,10 @@ use super::mysql::{Rows, Session};
 use super::peer::Peer;
 use super::{Failure, FailureKind};
 
+mod replication;
 mod sample;
 
+pub use replication::Replication;
 pub use sample::{ClusterStatus, RejectQueries, Sample};
 
 /// Error 1193: the server does not know the variable.
@@ -66,6 +68,8 @@ pub struct Monitor {
     user: String,
     password: String,
     timeout: Duration,
+    extra_port: Option<u16>,
+    asks_replication: bool,
     link: Option<Link>,
 }
 
@@ -75,6 +79,7 @@ struct Link {
     /// Those of [`VARIABLES`] that this server knows.
     known: Vec<&'static str>,
     provider_options: Option<String>,
+    replication: replication::Asked,
 }
 
 impl Monitor {
@@ -85,7 +90,19 @@ impl Monitor {
         password: impl Into<String>,
         timeout: Duration,
     ) -> Self {
-        Self { addr, user: user.into(), password: password.into(), timeout, link: None }
+        Self { addr, user: user.into(), password: password.into(), timeout, extra_port: None, asks_replication: false, link: None }
+    }
+
+    /// Lets the monitor in by this port (MariaDB's `extra_port`) when the other one takes no more connections.
+    #[must_use]
+    pub fn with_extra_port(self, extra_port: Option<u16>) -> Self {
+        Self { extra_port, ..self }
+    }
+
+    /// Asks about replication too, which needs a privilege; see [`Replication::Forbidden`].
+    #[must_use]
+    pub fn with_replication(self, asks_replication: bool) -> Self {
+        Self { asks_replication, ..self }
     }
 
     /// Takes one sample.
@@ -119,21 +136,37 @@ impl Monitor {
     }
 
     async fn connect(&self, peer: &Peer) -> Result<Link, Failure> {
-        let mut session = Session::connect_by(peer, &self.user, &self.password).await?;
+        let mut session = self.log_in(peer).await?;
         // With causal reads on, SHOW would wait for the very backlog that it shall report.
         match session.query_by(peer, "SET SESSION wsrep_sync_wait=0").await {
             Err(failure) if failure.kind != UNKNOWN_VARIABLE => return Err(failure),
             _ => {}
         }
-        let mut link = Link { session, known: Vec::new(), provider_options: None };
+        let mut link =
+            Link { session, known: Vec::new(), provider_options: None, replication: replication::Asked::default() };
         link.learn(peer).await?;
         Ok(link)
     }
 
+    async fn log_in(&self, peer: &Peer) -> Result<Session, Failure> {
+        let answer = Session::connect_by(peer, &self.user, &self.password).await;
+        let (Err(failure), Some(port)) = (&answer, self.extra_port) else { return answer };
+        if failure.kind != FailureKind::Saturated {
+            return answer;
+        }
+        let mut extra = *peer;
+        extra.addr.set_port(port);
+        // Without this way in, that the server is full is what there is to say.
+        Session::connect_by(&extra, &self.user, &self.password).await.or(answer)
+    }
+
     async fn sample_on(&mut self, mut link: Link, peer: &Peer) -> Result<Sample, Failure> {
         let values = link.read(peer).await?;
-        let sample = Sample::from_values(&values, link.provider_options.as_deref())
+        let mut sample = Sample::from_values(&values, link.provider_options.as_deref())
             .map_err(|what| Failure::new(FailureKind::BadAnswer, format!("{} {what}", self.addr)))?;
+        if self.asks_replication {
+            sample.replication = link.replication.look(&mut link.session, peer).await?;
+        }
         self.link = Some(link);
         Ok(sample)
     }

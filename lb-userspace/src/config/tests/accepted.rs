@@ -24,7 +24,7 @@ fn backend(name: &str, at: &str, weight: u16) -> Backend {
 }
 
 fn node(name: &str, at: &str, priority: i32) -> Node {
-    Node { name: name.to_owned(), address: address(at), priority, max_connections: None }
+    Node { name: name.to_owned(), address: address(at), priority, max_connections: None, extra_port: None }
 }
 
 fn fpm(text: &str) -> FpmUrl {
@@ -146,7 +146,7 @@ fn example() -> Config {
         echo: false,
         no_backend: NoBackend::Hold(3 * SECOND),
         timeouts: timeouts(9 * 60 * MINUTE),
-        target: Target::Cluster { cluster: "db".to_owned(), role: Role::Writer },
+        target: Target::Cluster { cluster: "db".to_owned(), role: Role::Writer, on_out: crate::config::OnOut::Cut },
     };
     let monitor = Monitor {
         user: "lb".to_owned(),
@@ -166,6 +166,8 @@ fn example() -> Config {
             kind: ClusterKind::Galera,
             monitor,
             donor: DonorPolicy::LastResort,
+            fail_back: false,
+            max_lag: None,
             nodes: vec![node("db1", "10.0.1.1:3306", 1), node("db2", "10.0.1.2:3306", 2)],
         }],
     }

@@ -49,10 +49,10 @@ impl Loads {
         }
     }
 
-    /// A node's readiness has changed. One that was not known before starts at its full weight.
+    /// A node's readiness has changed. Who was out starts slowly; who only took no new connections is warm.
     pub fn judged(&mut self, node: usize, from: Readiness, to: Readiness, now: Moment) {
         let serves = |readiness| matches!(readiness, Readiness::Writer | Readiness::Reader);
-        self.controller.health(node, serves(to), now, from == Readiness::Unknown);
+        self.controller.health(node, serves(to), now, from != Readiness::Out);
     }
 
     /// Lets the controller step; whether any weight has changed.

@@ -459,7 +459,8 @@ impl Cluster {
     /// Without Galera nothing keeps two writers apart but the rest of this list being `read_only`.
     fn several_are_writable(&self) -> Option<Alarm> {
         let writable = |node: &&NodeStatus| {
-            node.verdict.readiness == Readiness::Writer || node.verdict.reason == Reason::Saturated
+            node.verdict.readiness == Readiness::Writer
+                || node.verdict.reason == Reason::Saturated && node.proven
         };
         let nodes: Vec<String> =
             self.nodes.iter().filter(writable).map(|node| node.name().to_owned()).collect();

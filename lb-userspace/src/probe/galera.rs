@@ -167,7 +167,9 @@ impl Monitor {
         if self.asks_replication {
             sample.replication = link.replication.look(&mut link.session, peer).await?;
         }
-        self.link = Some(link);
+        if !link.replication.wants_new_session() {
+            self.link = Some(link);
+        }
         Ok(sample)
     }
 }

@@ -33,9 +33,18 @@ pub(super) struct Asked {
     statement: usize,
     /// The account may not ask: what to type.
     grant: Option<String>,
+    refused: u32,
 }
 
+/// A session keeps the privileges that it began with, so after so many refusals a new one is worth a try.
+const PATIENCE: u32 = 10;
+
 impl Asked {
+    /// Whether the answer may be another one in a new session.
+    pub(super) fn wants_new_session(&self) -> bool {
+        self.refused >= PATIENCE
+    }
+
     /// One look at it.
     pub(super) async fn look(&mut self, session: &mut Session, peer: &Peer) -> Result<Replication, Failure> {
         let statements: &[&str] = if is_mariadb(session.version()) {
@@ -60,6 +69,7 @@ impl Asked {
     }
 
     async fn forbidden(&mut self, session: &mut Session, peer: &Peer) -> Result<Replication, Failure> {
+        self.refused += 1;
         if let Some(grant) = &self.grant {
             return Ok(Replication::Forbidden(grant.clone()));
         }

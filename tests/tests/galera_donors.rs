@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use lb_tests::Site;
 use lb_tests::lab::balancer::{Look as _, Status};
 use lb_tests::lab::galera::GaleraNode;
 use lb_tests::lab::galera::journal::{Journal, roles};
 use lb_tests::lab::mysql::{Login, Session};
 use lb_tests::lab::setup::DATABASE;
 use lb_tests::lab::skip::{self, Need};
-use lb_tests::Site;
 
 const LIMIT: Duration = Duration::from_secs(40);
 const RHYTHM: &str = "interval = \"200ms\", timeout = \"200ms\"";
@@ -36,7 +36,10 @@ fn about<'a>(news: &'a [String], node: &str) -> Vec<&'a str> {
 #[test]
 fn a_donor_takes_no_new_connections_and_hands_the_role_over_if_it_takes_long() {
     const NAME: &str = "a_donor_takes_no_new_connections_and_hands_the_role_over_if_it_takes_long";
-    if skip::cannot_run(NAME, &[Need::Lab, Need::Bpf, Need::Galera, Need::Program("rsync"), Need::Program("nft")]) {
+    if skip::cannot_run(
+        NAME,
+        &[Need::Lab, Need::Bpf, Need::Galera, Need::Program("rsync"), Need::Program("nft")],
+    ) {
         return;
     }
     let site = Site::start(0, 3, &roles(RHYTHM), &[]).unwrap();

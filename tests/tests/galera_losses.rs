@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use lb_tests::Site;
 use lb_tests::lab::balancer::Status;
 use lb_tests::lab::galera::GaleraNode;
 use lb_tests::lab::galera::journal::{Journal, roles};
 use lb_tests::lab::mysql::{Login, Session};
 use lb_tests::lab::setup::DATABASE;
 use lb_tests::lab::skip::{self, Need};
-use lb_tests::Site;
 
 const LIMIT: Duration = Duration::from_secs(30);
 const RHYTHM: &str = "interval = \"200ms\", timeout = \"200ms\"";
@@ -83,10 +83,15 @@ fn a_reader_is_killed(site: &Site) {
     // One of the others feeds it meanwhile; if that is the writer, it keeps the role.
     whole(site, "db1", 1);
     let news = journal.until(&[""]).unwrap();
-    let fed = |line: &&String| line.ends_with(": Writer → NoNew: donor") || line.ends_with(": NoNew → Writer: synced");
+    let fed = |line: &&String| {
+        line.ends_with(": Writer → NoNew: donor") || line.ends_with(": NoNew → Writer: synced")
+    };
     let others: Vec<&String> = news.iter().filter(|line| !line.starts_with("db2: ")).collect();
     assert!(others.iter().all(fed) && others.len() <= 2, "{news:?}");
-    assert!(news.iter().any(|line| line.starts_with("db2: ") && line.ends_with("→ Writer: synced")), "{news:?}");
+    assert!(
+        news.iter().any(|line| line.starts_with("db2: ") && line.ends_with("→ Writer: synced")),
+        "{news:?}"
+    );
 }
 
 fn the_writer_loses_its_group(site: &Site) {

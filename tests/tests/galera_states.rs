@@ -147,6 +147,18 @@ fn read_only(site: &Site) {
     journal.expect(&["db2: Reader → Writer: synced"]);
 }
 
+/// The node behind `reader` applies nothing at the moment: it answers with what it has, or waits if it is told to.
+fn what_another_connection_reads(site: &Site, reader: &mut Session) {
+    let mut session = Session::open(&site.client, &Login::app(DATABASE)).unwrap();
+    assert_eq!(session.node().unwrap(), "db3");
+    let count = "SELECT COUNT(*) FROM a WHERE v = 'new'";
+    session.query("INSERT INTO a(v) VALUES('new')", LIMIT).unwrap();
+    assert_eq!(session.query(count, LIMIT).unwrap(), ["1"], "a session reads its own writes");
+    assert_eq!(reader.query(count, LIMIT).unwrap(), ["0"], "another one on another node need not");
+    reader.query("SET SESSION wsrep_sync_wait=1", LIMIT).unwrap();
+    assert_eq!(reader.query(count, LIMIT).unwrap(), ["1"], "unless it waits for what was committed before");
+}
+
 /// A thread that holds a node's backup lock for so many seconds.
 fn locked(site: &Site, name: &str, seconds: u32) -> JoinHandle<()> {
     let hold = format!("FLUSH TABLES WITH READ LOCK; DO SLEEP({seconds}); UNLOCK TABLES");
@@ -155,10 +167,12 @@ fn locked(site: &Site, name: &str, seconds: u32) -> JoinHandle<()> {
 }
 
 fn a_backup_lock(site: &Site) {
+    let mut reader = on_node(site, READERS, "db2");
     let mut journal = Journal::begin(&site.balancer);
-    let lock = locked(site, "db2", 2);
+    let lock = locked(site, "db2", 3);
     journal.expect(&["db2: Writer → NoNew: donor"]);
     wait_taking(site, "db-read", [1, 0, 0]);
+    what_another_connection_reads(site, &mut reader);
     lock.join().unwrap();
     journal.expect(&["db2: NoNew → Writer: synced"]);
     // A writer keeps the role through a short one, and hands it over in a long one.
@@ -175,7 +189,10 @@ fn a_backup_lock(site: &Site) {
 fn orders(site: &Site) {
     let mut journal = Journal::begin(&site.balancer);
     let (code, said) = lb(site, "galera switch db db2");
-    assert_eq!((code, said.as_str()), (0, "db: writer db2, epoch 6; connections to db1 have ten seconds to finish\n"));
+    assert_eq!(
+        (code, said.as_str()),
+        (0, "db: writer db2, epoch 6; connections to db1 have ten seconds to finish\n")
+    );
     journal.expect(&["writer db2, epoch 6, elected by plan: an operator wants it"]);
     assert_eq!(lb(site, "galera switch db db2").0, 1);
     assert_eq!(lb(site, "galera switch db db9").0, 2);
@@ -189,7 +206,10 @@ fn orders(site: &Site) {
     ]);
     let (code, said) = lb(site, "galera status db");
     assert_eq!(code, 0);
-    assert!(said.contains("no writer") && said.contains("frozen") && said.contains("lb galera freeze"), "{said}");
+    assert!(
+        said.contains("no writer") && said.contains("frozen") && said.contains("lb galera freeze"),
+        "{said}"
+    );
     let (_, json) = lb(site, "galera status --json");
     assert!(json.contains("\"frozen\": true") && json.contains("\"use\": \"out\""), "{json}");
     assert_eq!(lb(site, "galera freeze db --off").0, 0);
@@ -210,7 +230,8 @@ fn connections_that_run_out_move_nothing_even_over_a_restart_of_the_agent() {
     let full = |name: &str, clients: usize| {
         let server = node(&site, name).address().into();
         let query = "SELECT SLEEP(12)".to_owned();
-        let crowd = lb_tests::lab::crowd::Crowd { query, ..lb_tests::lab::crowd::Crowd::new(server, clients) };
+        let crowd =
+            lb_tests::lab::crowd::Crowd { query, ..lb_tests::lab::crowd::Crowd::new(server, clients) };
         let client = site.client.clone();
         std::thread::spawn(move || crowd.run(&client).unwrap())
     };

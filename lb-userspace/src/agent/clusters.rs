@@ -319,7 +319,8 @@ mod tests {
             timeout: seconds,
         };
         let address = "10.0.1.1:3306".parse().unwrap();
-        let node = Node { name: "db1".to_owned(), address, priority: 1, max_connections: limit, extra_port: None };
+        let node =
+            Node { name: "db1".to_owned(), address, priority: 1, max_connections: limit, extra_port: None };
         let config = config::Cluster {
             name: "db".to_owned(),
             kind: ClusterKind::Galera,

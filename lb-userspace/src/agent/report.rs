@@ -120,7 +120,9 @@ impl Controller {
         let backends: Vec<BackendStatus> = match (&config.target, &self.services[index]) {
             (Target::Cluster { cluster, role, on_out }, _) => {
                 let known = self.clusters.iter().find(|known| known.name == *cluster);
-                known.map(|known| self.nodes(config, known, &known.shares(*role, *on_out))).unwrap_or_default()
+                known
+                    .map(|known| self.nodes(config, known, &known.shares(*role, *on_out)))
+                    .unwrap_or_default()
             }
             (_, Some(backends)) => {
                 let peers = &backends.members;

@@ -112,11 +112,16 @@ pub struct Found {
 
 impl Found {
     /// Of the cluster of this name; `active` are services and backends that took new connections.
-    pub fn of(name: &str, services: &[config::Service], active: &[(crate::listen::Listen, SocketAddr)]) -> Self {
+    pub fn of(
+        name: &str,
+        services: &[config::Service],
+        active: &[(crate::listen::Listen, SocketAddr)],
+    ) -> Self {
         let mut found = Self::default();
         for service in services {
             let config::Target::Cluster { cluster, role, .. } = &service.target else { continue };
-            let mut taking = active.iter().filter(|(listen, _)| *listen == service.listen).map(|(_, node)| *node);
+            let mut taking =
+                active.iter().filter(|(listen, _)| *listen == service.listen).map(|(_, node)| *node);
             match role {
                 _ if cluster != name => {}
                 Role::Writer => found.writer = found.writer.or(taking.next()),

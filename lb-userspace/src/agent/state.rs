@@ -74,7 +74,9 @@ mod tests {
         let file = StateFile::new(folder.path().join("lb/state.json"));
         assert_eq!(file.load().unwrap(), State::default());
         let mut state = State::default();
-        state.writers.insert("db".into(), Incumbent { node: "db2".into(), epoch: 7, serving: true, by_hand: false });
+        state
+            .writers
+            .insert("db".into(), Incumbent { node: "db2".into(), epoch: 7, serving: true, by_hand: false });
         state.frozen.insert("db".into());
         state.drained.insert("web/web1".into());
         let at = "2026-03-01T02:13:00Z".parse().unwrap();

@@ -82,9 +82,9 @@ fn writer(cluster: &ClusterStatus, zone: &TimeZone) -> (String, bool) {
 fn several(service: &ServiceStatus, cluster: &ClusterStatus, zone: &TimeZone) -> (String, bool) {
     let takes = |node: &&BackendStatus| node.weight_effective > 0.0;
     let taking: Vec<&str> = service.backends.iter().filter(takes).map(|node| node.name.as_str()).collect();
-    let ailing = cluster.nodes.iter().filter(|node| node.used == NodeUse::Out && !taking.contains(&&*node.name));
-    let ailing: Vec<(&str, String)> =
-        ailing.map(|node| (node.name.as_str(), node.reason.clone())).collect();
+    let ailing =
+        cluster.nodes.iter().filter(|node| node.used == NodeUse::Out && !taking.contains(&&*node.name));
+    let ailing: Vec<(&str, String)> = ailing.map(|node| (node.name.as_str(), node.reason.clone())).collect();
     if taking.is_empty() {
         let since = service.backends.iter().map(|backend| backend.since).max().unwrap_or_default();
         return (format!("no node since {}{}", clock(since, zone), because(ailing.into_iter())), true);

@@ -14,12 +14,16 @@ pub enum Galera {
     #[command(after_help = "Example:\n  lb galera status db")]
     Status(Shown),
     /// Hand the writer role over: new connections go to the other node at once, old ones have ten seconds
-    #[command(after_help = "Example, to the best other node, then to one by name:\n  lb galera switch db\n  lb galera switch db db2")]
+    #[command(
+        after_help = "Example, to the best other node, then to one by name:\n  lb galera switch db\n  lb galera switch db db2"
+    )]
     Switch(Switch),
     /// Leave the writer role where it is, whatever happens
     ///
     /// A frozen writer that is out leaves the service without one, and has the role again when it is back.
-    #[command(after_help = "Example, around work on the databases:\n  lb galera freeze db\n  lb galera freeze db --off")]
+    #[command(
+        after_help = "Example, around work on the databases:\n  lb galera freeze db\n  lb galera freeze db --off"
+    )]
     Freeze(Freeze),
     /// In a split brain, or after a cluster was made anew: take the group that this node is in for the cluster
     ///

@@ -35,6 +35,7 @@ fn every_command_means_what_is_typed() {
         let deadline = deadline.map(Duration::from_secs);
         Command::Drain(Drain { name: member(name), deadline, then, wait })
     };
+    let galera = Command::Galera;
     let trace = |client: &str, port, ack| {
         Command::Trace(Trace {
             client: client.parse().unwrap(),
@@ -94,6 +95,32 @@ fn every_command_means_what_is_typed() {
             Command::Trace(Trace { syn: true, ..plain })
         }),
         ("lb trace [fd00::7]:1 web --ack --json --port 81", "lb", trace("[fd00::7]:1", Some(81), true)),
+        ("lb galera status", "lb", galera(Galera::Status(Shown { cluster: None, json: false }))),
+        (
+            "lb galera status db --json",
+            "lb",
+            galera(Galera::Status(Shown { cluster: Some("db".to_owned()), json: true })),
+        ),
+        (
+            "lb galera switch db",
+            "lb",
+            galera(Galera::Switch(Switch { cluster: "db".to_owned(), node: None })),
+        ),
+        (
+            "lb galera switch db db2",
+            "lb",
+            galera(Galera::Switch(Switch { cluster: "db".to_owned(), node: Some("db2".to_owned()) })),
+        ),
+        (
+            "lb galera freeze db --off",
+            "lb",
+            galera(Galera::Freeze(Freeze { cluster: "db".to_owned(), off: true })),
+        ),
+        (
+            "lb galera accept db db2",
+            "lb",
+            galera(Galera::Accept(Accept { cluster: "db".to_owned(), node: "db2".to_owned() })),
+        ),
         ("lb confirm", "lb", Command::Confirm),
         ("lb detach", "lb", Command::Detach),
     ];

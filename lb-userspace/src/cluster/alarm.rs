@@ -2,6 +2,13 @@
 
 use std::fmt;
 
+use super::election::Cluster;
+use super::flow::Level;
+use super::node::LastCommitted;
+use super::view::Comparison;
+use super::{Event, Kind, NodeStatus, Outcome, Readiness, Reason};
+use crate::health::Moment;
+
 /// A condition that needs a person.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Alarm {
@@ -114,4 +121,74 @@ fn nobody_primary(f: &mut fmt::Formatter<'_>, node: &str, last_committed: Option
          not type it while any other node may still be Primary or may hold later transactions: that makes two \
          clusters of one",
     )
+}
+
+impl Cluster {
+    pub(super) fn raise_alarms(&mut self, comparison: &Comparison, now: Moment, outcome: &mut Outcome) {
+        let mut alarms = Vec::new();
+        for status in &self.nodes {
+            let node = status.name().to_owned();
+            if let Some(text) = &status.denied {
+                alarms.push(Alarm::MonitorDenied { node: node.clone(), text: text.clone() });
+            }
+            if let Some(text) = &status.not_granted {
+                alarms.push(Alarm::NotGranted { node: node.clone(), text: text.clone() });
+            }
+            if !self.policy.many_writers && status.conflicts(now) > 0 {
+                alarms.push(Alarm::Conflicts { node: node.clone() });
+            }
+            if status.verdict.reason == Reason::Foreign {
+                alarms.push(Alarm::ForeignCluster { node });
+            }
+        }
+        if self.split_is_confirmed(comparison) {
+            alarms.push(Alarm::SplitBrain);
+        }
+        alarms.extend(self.nobody_is_primary());
+        alarms.extend(self.several_are_writable());
+        if self.frozen && self.writer.is_none() {
+            alarms.push(Alarm::Frozen);
+        }
+        if self.flow.level > Level::None {
+            let culprit = self.flow.culprit.map(|node| self.nodes[node].name().to_owned());
+            alarms.push(Alarm::FlowControl { severe: self.flow.level == Level::Alarm, culprit });
+        }
+        let raised = alarms.iter().filter(|alarm| !self.alarms.contains(alarm)).cloned();
+        outcome.events.extend(raised.map(Event::AlarmRaised));
+        let cleared = self.alarms.iter().filter(|alarm| !alarms.contains(alarm)).cloned();
+        outcome.events.extend(cleared.map(Event::AlarmCleared));
+        self.alarms = alarms;
+    }
+
+    /// A split counts once every node in it has been heard again since it was first seen.
+    pub(super) fn split_is_confirmed(&self, comparison: &Comparison) -> bool {
+        let Some(since) = self.split_since else { return false };
+        let again = |node: &NodeStatus| node.last.is_some_and(|last| last > since);
+        self.nodes
+            .iter()
+            .zip(&comparison.component)
+            .all(|(node, component)| component.is_none() || again(node))
+    }
+
+    fn nobody_is_primary(&self) -> Option<Alarm> {
+        if !self.settled || self.nodes.iter().any(|node| node.view.is_some()) {
+            return None;
+        }
+        let committed =
+            |node: &NodeStatus| node.non_primary.map(|committed| (committed, node.name().to_owned()));
+        // The first of the highest: `max_by_key` would return the last.
+        let highest = self.nodes.iter().rev().filter_map(committed).max_by_key(|(committed, _)| *committed);
+        highest.map(|(LastCommitted(last_committed), node)| Alarm::NobodyPrimary { node, last_committed })
+    }
+
+    /// Without Galera nothing keeps two writers apart but the rest of this list being `read_only`.
+    fn several_are_writable(&self) -> Option<Alarm> {
+        let writable = |node: &&NodeStatus| {
+            node.verdict.readiness == Readiness::Writer
+                || node.verdict.reason == Reason::Saturated && node.proven
+        };
+        let nodes: Vec<String> =
+            self.nodes.iter().filter(writable).map(|node| node.name().to_owned()).collect();
+        (self.policy.kind == Kind::Mysql && nodes.len() > 1).then_some(Alarm::SeveralWritable { nodes })
+    }
 }

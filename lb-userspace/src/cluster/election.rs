@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::flow::{Counted, Flow, Level};
-use super::node::{LastCommitted, Place};
+use super::candidate::Rank;
+use super::flow::{Counted, Flow};
+use super::node::Place;
 use super::view::{Comparison, View, compare};
 use super::{
-    Alarm, Donor, Event, How, Incumbent, Kind, Node, NodeStatus, Observation, Outcome, Policy, Readiness,
-    Reason, Reprobe,
+    Alarm, Event, How, Incumbent, Node, NodeStatus, Observation, Outcome, Policy, Readiness, Reason, Reprobe,
 };
 use crate::health::Moment;
 
@@ -18,7 +18,7 @@ pub struct Cluster {
     pub(super) nodes: Vec<NodeStatus>,
     started: Moment,
     /// Every node has been heard of, or the first round has lasted long enough.
-    settled: bool,
+    pub(super) settled: bool,
     /// The cluster's state UUID.
     pub(super) home: Option<String>,
     pub(super) incumbent: Option<Incumbent>,
@@ -29,15 +29,15 @@ pub struct Cluster {
     pub(super) accepted: Option<usize>,
     pub(super) flow: Flow,
     /// The last view in which the writer was Primary: where its component is looked for when it is gone.
-    writer_view: Option<View>,
+    pub(super) writer_view: Option<View>,
     /// Since when the writer is in a state that passes by itself as a rule (donor, catching up, an outdated view),
     /// and until when it is given the time.
     impaired: Option<(Moment, Moment)>,
     /// Since when the nodes' views differ.
     differ_since: Option<Moment>,
     /// Since when there is more than one component.
-    split_since: Option<Moment>,
-    alarms: Vec<Alarm>,
+    pub(super) split_since: Option<Moment>,
+    pub(super) alarms: Vec<Alarm>,
 }
 
 /// What is to become of the present writer.
@@ -248,7 +248,8 @@ impl Cluster {
             Fate::Stays if views_differ || self.frozen => {}
             Fate::Stays => {
                 if let Some(node) = self.better(comparison, writer, now) {
-                    let reason = format!("{} is preferred and has been well for a while", self.nodes[node].name());
+                    let reason =
+                        format!("{} is preferred and has been well for a while", self.nodes[node].name());
                     self.elect(node, How::Planned, reason, outcome);
                 }
             }
@@ -266,31 +267,9 @@ impl Cluster {
         }
     }
 
-    fn had_the_role(&self, node: usize) -> bool {
-        self.incumbent.as_ref().is_some_and(|incumbent| incumbent.node == self.nodes[node].name())
-    }
-
-    /// A node that has the role by preference, if it goes back by itself and the operator has not chosen otherwise.
-    fn better(&self, comparison: &Comparison, writer: usize, now: Moment) -> Option<usize> {
-        let rest = self.policy.fail_back?;
-        if self.incumbent.as_ref().is_none_or(|incumbent| incumbent.by_hand) {
-            return None;
-        }
-        let preference = |node: usize| (self.nodes[node].node.priority, node);
-        let rested = |node: &usize| {
-            let status = &self.nodes[*node];
-            self.rank(status) == Some(Rank::Good)
-                && status.good_since.is_some_and(|since| now.since(since) >= rest)
-        };
-        (0..self.nodes.len())
-            .filter(|node| preference(*node) < preference(writer) && self.stands(*node, comparison))
-            .filter(rested)
-            .min_by_key(|node| preference(*node))
-    }
-
     /// What the writer's own state asks for.
     fn fate(&mut self, writer: usize, now: Moment) -> Fate {
-        let NodeStatus { verdict, node, .. } = &self.nodes[writer];
+        let NodeStatus { verdict, node, fresh, .. } = &self.nodes[writer];
         let reason = format!("{}: {}", node.name, verdict.reason);
         let grace = match verdict.reason {
             Reason::Donor | Reason::DonorRejects | Reason::Joined => Some(self.policy.donor_grace),
@@ -305,85 +284,30 @@ impl Cluster {
             Readiness::NoNew
                 if matches!(
                     verdict.reason,
-                    Reason::SaturatedReader | Reason::OtherSide | Reason::Lags(_) | Reason::ReplicationStopped
+                    Reason::SaturatedReader
+                        | Reason::OtherSide
+                        | Reason::Lags(_)
+                        | Reason::ReplicationStopped
                 ) =>
             {
                 Fate::Out(reason)
             }
             Readiness::NoNew if verdict.reason == Reason::Saturated => Fate::Stays,
+            // Full, or not to be asked: what it said before is no reason to move anything now.
+            Readiness::NoNew if !*fresh => Fate::Stays,
             Readiness::NoNew if self.impaired.is_none_or(|(_, until)| now >= until) => Fate::Optional(reason),
             Readiness::NoNew | Readiness::Unknown | Readiness::Writer => Fate::Stays,
         }
     }
 
-    /// Whether a node is in the component that may elect.
-    pub(super) fn stands(&self, node: usize, comparison: &Comparison) -> bool {
-        let component = comparison.component[node];
-        match self.policy.kind {
-            Kind::Mysql => true,
-            Kind::Galera => component.is_some() && component == self.electing_component(comparison),
-        }
-    }
-
-    /// The best node to become the writer, of at least this rank, within the component that may elect.
-    pub(super) fn candidate(
-        &self,
-        comparison: &Comparison,
-        besides: Option<usize>,
-        least: Rank,
-    ) -> Option<usize> {
-        if !self.settled {
-            return None;
-        }
-        (0..self.nodes.len())
-            .filter(|node| Some(*node) != besides && self.stands(*node, comparison))
-            .filter_map(|index| {
-                let status = &self.nodes[index];
-                let rank = self.rank(status).filter(|rank| *rank <= least)?;
-                Some((rank, !self.had_the_role(index), status.node.priority, index))
-            })
-            .min()
-            .map(|(.., index)| index)
-    }
-
-    pub(super) fn rank(&self, status: &NodeStatus) -> Option<Rank> {
-        if status.suspect || status.node.priority < 0 {
-            return None;
-        }
-        match (status.verdict.readiness, &status.verdict.reason) {
-            (Readiness::Writer, _) => Some(Rank::Good),
-            (Readiness::NoNew, Reason::Saturated) => status.proven.then_some(Rank::Saturated),
-            (Readiness::NoNew, Reason::DesyncedByHand) => Some(Rank::Desynced),
-            (Readiness::NoNew, Reason::Donor) if self.policy.donor == Donor::LastResort => Some(Rank::Donor),
-            _ => None,
-        }
-    }
-
-    /// The component whose nodes may become the writer: the only one, or in a split brain the one that the writer is
-    /// in, or was in last. Where that cannot be told, none.
-    fn electing_component(&self, comparison: &Comparison) -> Option<usize> {
-        if comparison.components < 2 {
-            return (comparison.components == 1).then_some(0);
-        }
-        if let Some(component) = self.accepted.and_then(|node| comparison.component[node]) {
-            return Some(component);
-        }
-        if let Some(component) = self.writer.and_then(|writer| comparison.component[writer]) {
-            return Some(component);
-        }
-        let was_in = self.writer_view.as_ref()?;
-        let overlaps = |component: &usize| {
-            let mut members =
-                self.nodes.iter().zip(&comparison.component).filter(|(_, c)| *c == &Some(*component));
-            members.any(|(node, _)| node.current_view().is_some_and(|view| view.overlaps(was_in)))
-        };
-        let mut same = (0..comparison.components).filter(overlaps);
-        same.next().filter(|_| same.next().is_none())
-    }
-
     pub(super) fn elect(&mut self, node: usize, how: How, reason: String, outcome: &mut Outcome) {
         let epoch = self.incumbent.as_ref().map_or(0, |incumbent| incumbent.epoch) + 1;
-        self.incumbent = Some(Incumbent { node: self.nodes[node].name().to_owned(), epoch, serving: true, by_hand: false });
+        self.incumbent = Some(Incumbent {
+            node: self.nodes[node].name().to_owned(),
+            epoch,
+            serving: true,
+            by_hand: false,
+        });
         self.writer = Some(node);
         self.writer_view.clone_from(&self.nodes[node].view);
         self.impaired = None;
@@ -399,74 +323,6 @@ impl Cluster {
         outcome.events.push(Event::WriterLost { node, reason });
     }
 
-    fn raise_alarms(&mut self, comparison: &Comparison, now: Moment, outcome: &mut Outcome) {
-        let mut alarms = Vec::new();
-        for status in &self.nodes {
-            let node = status.name().to_owned();
-            if let Some(text) = &status.denied {
-                alarms.push(Alarm::MonitorDenied { node: node.clone(), text: text.clone() });
-            }
-            if let Some(text) = &status.not_granted {
-                alarms.push(Alarm::NotGranted { node: node.clone(), text: text.clone() });
-            }
-            if !self.policy.many_writers && status.conflicts(now) > 0 {
-                alarms.push(Alarm::Conflicts { node: node.clone() });
-            }
-            if status.verdict.reason == Reason::Foreign {
-                alarms.push(Alarm::ForeignCluster { node });
-            }
-        }
-        if self.split_is_confirmed(comparison) {
-            alarms.push(Alarm::SplitBrain);
-        }
-        alarms.extend(self.nobody_is_primary());
-        alarms.extend(self.several_are_writable());
-        if self.frozen && self.writer.is_none() {
-            alarms.push(Alarm::Frozen);
-        }
-        if self.flow.level > Level::None {
-            let culprit = self.flow.culprit.map(|node| self.nodes[node].name().to_owned());
-            alarms.push(Alarm::FlowControl { severe: self.flow.level == Level::Alarm, culprit });
-        }
-        let raised = alarms.iter().filter(|alarm| !self.alarms.contains(alarm)).cloned();
-        outcome.events.extend(raised.map(Event::AlarmRaised));
-        let cleared = self.alarms.iter().filter(|alarm| !alarms.contains(alarm)).cloned();
-        outcome.events.extend(cleared.map(Event::AlarmCleared));
-        self.alarms = alarms;
-    }
-
-    /// A split counts once every node in it has been heard again since it was first seen.
-    pub(super) fn split_is_confirmed(&self, comparison: &Comparison) -> bool {
-        let Some(since) = self.split_since else { return false };
-        let again = |node: &NodeStatus| node.last.is_some_and(|last| last > since);
-        self.nodes
-            .iter()
-            .zip(&comparison.component)
-            .all(|(node, component)| component.is_none() || again(node))
-    }
-
-    fn nobody_is_primary(&self) -> Option<Alarm> {
-        if !self.settled || self.nodes.iter().any(|node| node.view.is_some()) {
-            return None;
-        }
-        let committed =
-            |node: &NodeStatus| node.non_primary.map(|committed| (committed, node.name().to_owned()));
-        // The first of the highest: `max_by_key` would return the last.
-        let highest = self.nodes.iter().rev().filter_map(committed).max_by_key(|(committed, _)| *committed);
-        highest.map(|(LastCommitted(last_committed), node)| Alarm::NobodyPrimary { node, last_committed })
-    }
-
-    /// Without Galera nothing keeps two writers apart but the rest of this list being `read_only`.
-    fn several_are_writable(&self) -> Option<Alarm> {
-        let writable = |node: &&NodeStatus| {
-            node.verdict.readiness == Readiness::Writer
-                || node.verdict.reason == Reason::Saturated && node.proven
-        };
-        let nodes: Vec<String> =
-            self.nodes.iter().filter(writable).map(|node| node.name().to_owned()).collect();
-        (self.policy.kind == Kind::Mysql && nodes.len() > 1).then_some(Alarm::SeveralWritable { nodes })
-    }
-
     fn wake(&self, now: Moment) -> Option<Moment> {
         let first = (!self.settled).then(|| self.started + self.policy.first_round);
         let grace = self.impaired.map(|(_, until)| until);
@@ -476,13 +332,4 @@ impl Cluster {
         });
         [first, grace, views, rested].into_iter().flatten().filter(|at| *at > now).min()
     }
-}
-
-/// How good a candidate is; the order of last resorts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
-    Good,
-    Saturated,
-    Desynced,
-    Donor,
 }

@@ -107,7 +107,6 @@ impl Flow {
         };
         let sent: Vec<u64> = nodes.iter().map(|node| node.sent(now)).collect();
         let all: u64 = sent.iter().sum();
-        self.culprit =
-            sent.iter().position(|sent| 2 * sent > all).filter(|_| self.level > Level::None);
+        self.culprit = sent.iter().position(|sent| 2 * sent > all).filter(|_| self.level > Level::None);
     }
 }

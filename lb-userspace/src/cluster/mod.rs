@@ -9,6 +9,7 @@
 //! there is evidence.
 
 mod alarm;
+mod candidate;
 mod classify;
 mod decision;
 mod election;

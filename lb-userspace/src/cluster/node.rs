@@ -1,8 +1,8 @@
 //! What is remembered of one node.
 
-use super::view::View;
 use super::flow::Counted;
 use super::share::QUEUE_SHORT;
+use super::view::View;
 use super::{Before, Judgement, Kind, Node, Policy, Readiness, Reason, Replication, Seen, Signals, classify};
 use crate::health::Moment;
 

@@ -1,6 +1,7 @@
 //! What an operator may order: hand the role over, freeze it, take one side of a split brain for the cluster.
 
-use super::election::{Cluster, Rank};
+use super::candidate::Rank;
+use super::election::Cluster;
 use super::{How, Outcome, Reason};
 use crate::health::Moment;
 
@@ -38,9 +39,12 @@ impl Cluster {
     pub fn switch(&mut self, node: Option<usize>, now: Moment) -> Result<Outcome, Refused> {
         let comparison = self.compared();
         let chosen = match node {
-            Some(node) if self.writer == Some(node) => return Err(Refused::IsWriter { node: self.name(node) }),
+            Some(node) if self.writer == Some(node) => {
+                return Err(Refused::IsWriter { node: self.name(node) });
+            }
             Some(node) => {
-                let stands = self.stands(node, &comparison) && self.rank(&self.nodes[node]) == Some(Rank::Good);
+                let stands =
+                    self.stands(node, &comparison) && self.rank(&self.nodes[node]) == Some(Rank::Good);
                 stands.then_some(node).ok_or_else(|| self.cannot_write(node))?
             }
             None => self.candidate(&comparison, self.writer, Rank::Good).ok_or(Refused::NobodyElse)?,

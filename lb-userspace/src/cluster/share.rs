@@ -52,9 +52,8 @@ impl Cluster {
                 && status.verdict.readiness != Readiness::Reader
                 && status.verdict.reason != Reason::SaturatedReader
         };
-        let tier = |status: &NodeStatus| {
-            self.tier(status).filter(|tier| *tier != Tier::Joined && may_write(status))
-        };
+        let tier =
+            |status: &NodeStatus| self.tier(status).filter(|tier| *tier != Tier::Joined && may_write(status));
         let tiers: Vec<Option<Tier>> = self.nodes.iter().map(tier).collect();
         let best = tiers.iter().flatten().min().copied();
         self.shares(|index| best.is_some() && tiers[index] == best)

@@ -90,7 +90,15 @@ impl Monitor {
         password: impl Into<String>,
         timeout: Duration,
     ) -> Self {
-        Self { addr, user: user.into(), password: password.into(), timeout, extra_port: None, asks_replication: false, link: None }
+        Self {
+            addr,
+            user: user.into(),
+            password: password.into(),
+            timeout,
+            extra_port: None,
+            asks_replication: false,
+            link: None,
+        }
     }
 
     /// Lets the monitor in by this port (MariaDB's `extra_port`) when the other one takes no more connections.
@@ -142,8 +150,12 @@ impl Monitor {
             Err(failure) if failure.kind != UNKNOWN_VARIABLE => return Err(failure),
             _ => {}
         }
-        let mut link =
-            Link { session, known: Vec::new(), provider_options: None, replication: replication::Asked::default() };
+        let mut link = Link {
+            session,
+            known: Vec::new(),
+            provider_options: None,
+            replication: replication::Asked::default(),
+        };
         link.learn(peer).await?;
         Ok(link)
     }

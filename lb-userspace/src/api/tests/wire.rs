@@ -73,6 +73,10 @@ async fn every_command_arrives_whole_and_its_reply_comes_back() {
         Command::Drain(Drain { name: "web/web1".to_owned(), deadline_ms: None, then: Then::Keep }),
         Command::Cut(Cut { name: "web/web1".to_owned() }),
         Command::Ready(Ready { name: "db/db1".to_owned() }),
+        Command::Switch(Switch { cluster: "db".to_owned(), node: Some("db2".to_owned()) }),
+        Command::Switch(Switch { cluster: "db".to_owned(), node: None }),
+        Command::Freeze(Freeze { cluster: "db".to_owned(), frozen: true }),
+        Command::Accept(Accept { cluster: "db".to_owned(), node: "db2".to_owned() }),
         Command::Confirm,
         Command::Detach,
     ];

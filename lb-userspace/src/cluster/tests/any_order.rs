@@ -69,7 +69,9 @@ fn usable(cluster: &Cluster, node: usize) -> bool {
     let judgement = cluster.nodes()[node].judgement();
     match judgement.readiness {
         Readiness::Writer | Readiness::Reader => true,
-        Readiness::NoNew => matches!(judgement.reason, Reason::DesyncedByHand | Reason::Donor | Reason::Joined),
+        Readiness::NoNew => {
+            matches!(judgement.reason, Reason::DesyncedByHand | Reason::Donor | Reason::Joined)
+        }
         Readiness::Unknown | Readiness::Out => false,
     }
 }

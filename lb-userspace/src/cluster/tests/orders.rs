@@ -77,7 +77,10 @@ fn the_role_goes_back_by_itself_only_where_that_is_wanted_and_after_a_minute_of_
         assert_eq!(told.cluster.writer(), Some(1), "its queue was long a minute ago");
         told.ticks(110_000);
         assert_eq!(told.elections().len(), 2 + moves);
-        assert_eq!(told.elections().last().map(|election| election.2), Some([How::Failover, How::Planned][moves]));
+        assert_eq!(
+            told.elections().last().map(|election| election.2),
+            Some([How::Failover, How::Planned][moves])
+        );
     }
 }
 

@@ -49,7 +49,12 @@ fn every_signal_of_a_plain_server_has_its_readiness() {
         ),
         // What belongs to Galera says nothing here.
         (Signals { primary: Some(false), local_state: Some(0), ..plain() }, none, Writer, Reason::Writable),
-        (Signals { replication: Replication::Forbidden(String::new()), ..plain() }, none, Writer, Reason::Writable),
+        (
+            Signals { replication: Replication::Forbidden(String::new()), ..plain() },
+            none,
+            Writer,
+            Reason::Writable,
+        ),
     ] {
         let judged = classify(&signals, &policy(), before);
         assert_eq!((judged.readiness, judged.reason), (readiness, reason), "{signals:?}");

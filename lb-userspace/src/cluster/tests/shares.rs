@@ -161,7 +161,8 @@ fn who_makes_the_cluster_wait_is_found_by_what_it_sends_and_loses_weight_only() 
             told.sees(now, node, counters);
         }
     };
-    let flow = |severe, culprit: Option<&str>| Alarm::FlowControl { severe, culprit: culprit.map(str::to_owned) };
+    let flow =
+        |severe, culprit: Option<&str>| Alarm::FlowControl { severe, culprit: culprit.map(str::to_owned) };
     second(&mut told, 0, [0, 0, 0]);
     // One pause in ten seconds is nobody's fault.
     second(&mut told, 50_000_000, [0, 0, 1]);

@@ -95,7 +95,11 @@ fn donors_follow_the_policy() {
         (Donor::Allow, Signals { desync: true, ..donor(3, &[0]) }, NoNew),
     ] {
         let policy = Policy { donor: policy, ..Policy::default() };
-        assert_eq!(classify(&signals, &policy, Before::default()).readiness, readiness, "{policy:?} {signals:?}");
+        assert_eq!(
+            classify(&signals, &policy, Before::default()).readiness,
+            readiness,
+            "{policy:?} {signals:?}"
+        );
     }
 }
 
@@ -106,7 +110,11 @@ fn saturation_begins_at_95_and_ends_below_90() {
         [(94, false, Writer), (95, false, NoNew), (92, true, NoNew), (90, true, NoNew), (89, true, Writer)]
     {
         let signals = Signals { threads_connected: Some(connected), ..synced(3, &[0]) };
-        assert_eq!(classify(&signals, &policy, Before { saturated: before, lagging: false }).readiness, readiness, "{connected} {before}");
+        assert_eq!(
+            classify(&signals, &policy, Before { saturated: before, lagging: false }).readiness,
+            readiness,
+            "{connected} {before}"
+        );
     }
 }
 

@@ -146,7 +146,11 @@ fn example() -> Config {
         echo: false,
         no_backend: NoBackend::Hold(3 * SECOND),
         timeouts: timeouts(9 * 60 * MINUTE),
-        target: Target::Cluster { cluster: "db".to_owned(), role: Role::Writer, on_out: crate::config::OnOut::Cut },
+        target: Target::Cluster {
+            cluster: "db".to_owned(),
+            role: Role::Writer,
+            on_out: crate::config::OnOut::Cut,
+        },
     };
     let monitor = Monitor {
         user: "lb".to_owned(),

@@ -56,7 +56,9 @@ impl Asked {
             let statement = statements[self.statement.min(statements.len() - 1)];
             match session.query_by(peer, statement).await {
                 Ok(rows) => return read(&rows).map_err(|what| Failure::new(FailureKind::BadAnswer, what)),
-                Err(failure) if failure.kind == UNKNOWN_STATEMENT && self.statement + 1 < statements.len() => {
+                Err(failure)
+                    if failure.kind == UNKNOWN_STATEMENT && self.statement + 1 < statements.len() =>
+                {
                     self.statement += 1;
                 }
                 // Error 1227: the session lives, and so does the server.

@@ -136,7 +136,8 @@ async fn a_real_server_says_whether_it_is_a_replica_once_the_monitor_may_know() 
     testing::sql(&server, &[&grant]).await;
     // A session keeps the privileges that it began with; the monitor begins a new one by itself.
     when(&mut monitor, |sample| sample.replication == Replication::Source).await;
-    let source = "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=1, MASTER_USER='x', MASTER_PASSWORD='x'";
+    let source =
+        "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=1, MASTER_USER='x', MASTER_PASSWORD='x'";
     testing::sql(&server, &[source]).await;
     assert_eq!(monitor.sample().await.unwrap().replication, Replication::Replica { lag: None });
     testing::sql(&server, &["RESET SLAVE ALL"]).await;

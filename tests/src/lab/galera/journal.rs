@@ -59,9 +59,8 @@ impl<'a> Journal<'a> {
     /// Waits for as many decisions as these and panics unless they are these, in this order. Each is told by how it
     /// begins: `db2: Writer → NoNew: donor`, `writer db2, epoch 2`.
     pub fn expect(&mut self, expected: &[&str]) {
-        let waited = wait_for("the agent's decisions", LIMIT, || {
-            (self.news().len() >= expected.len()).then_some(())
-        });
+        let waited =
+            wait_for("the agent's decisions", LIMIT, || (self.news().len() >= expected.len()).then_some(()));
         let news = self.news();
         let same = news.len() == expected.len()
             && news.iter().zip(expected).all(|(is, wanted)| is.starts_with(wanted));
@@ -72,8 +71,10 @@ impl<'a> Journal<'a> {
     /// Waits until the last decision begins like one of these; what was decided until then, which the caller judges.
     pub fn until(&mut self, last: &[&str]) -> Result<Vec<String>> {
         let is_last = |line: &String| last.iter().any(|wanted| line.starts_with(wanted));
-        wait_for(&format!("the decision {last:?}"), LIMIT, || self.news().last().is_some_and(is_last).then_some(()))
-            .inspect_err(|_| eprintln!("decided instead: {:#?}", self.news()))?;
+        wait_for(&format!("the decision {last:?}"), LIMIT, || {
+            self.news().last().is_some_and(is_last).then_some(())
+        })
+        .inspect_err(|_| eprintln!("decided instead: {:#?}", self.news()))?;
         let news = self.news();
         self.told += news.len();
         Ok(news)

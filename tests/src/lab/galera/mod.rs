@@ -39,7 +39,12 @@ pub struct GaleraOptions {
 
 impl Default for GaleraOptions {
     fn default() -> Self {
-        Self { max_connections: 60, bind: std::net::Ipv4Addr::UNSPECIFIED, fast_timers: true, resolve_names: false }
+        Self {
+            max_connections: 60,
+            bind: std::net::Ipv4Addr::UNSPECIFIED,
+            fast_timers: true,
+            resolve_names: false,
+        }
     }
 }
 

@@ -123,7 +123,8 @@ impl GaleraNode {
                 let kind = format!("{{ type filter hook {hook} priority 0 ; }}");
                 self.host.run(&["nft", "add", "chain", "inet", "lab", chain, &kind])?;
                 for end in ["dport", "sport"] {
-                    self.host.run(&["nft", "add", "rule", "inet", "lab", chain, "tcp", end, "4567", "drop"])?;
+                    self.host
+                        .run(&["nft", "add", "rule", "inet", "lab", chain, "tcp", end, "4567", "drop"])?;
                 }
             }
         }
@@ -137,7 +138,8 @@ impl GaleraNode {
         let kind = "{ type filter hook output priority 0 ; }";
         self.host.run(&["nft", "add", "chain", "inet", "slow", "out", kind])?;
         let rate = kbytes.to_string();
-        let rule = ["nft", "add", "rule", "inet", "slow", "out", "tcp", "dport", "4444", "limit", "rate", "over"];
+        let rule =
+            ["nft", "add", "rule", "inet", "slow", "out", "tcp", "dport", "4444", "limit", "rate", "over"];
         self.host.run(&[&rule[..], &[&rate, "kbytes/second", "drop"]].concat()).map(drop)
     }
 

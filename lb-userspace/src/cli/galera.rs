@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use crate::{
     api::{self, Command},
-    config::{Fault, parse_name},
+    config::parse_name,
 };
 
 /// `lb galera`.
@@ -36,7 +36,7 @@ pub enum Galera {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Shown {
     /// Which cluster; without it, all
-    #[arg(value_parser = name)]
+    #[arg(value_parser = parse_name)]
     pub cluster: Option<String>,
     /// Print JSON for programs
     #[arg(long)]
@@ -47,10 +47,10 @@ pub struct Shown {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Switch {
     /// Which cluster
-    #[arg(value_parser = name)]
+    #[arg(value_parser = parse_name)]
     pub cluster: String,
     /// Which node gets the role; without it, the best other one
-    #[arg(value_parser = name)]
+    #[arg(value_parser = parse_name)]
     pub node: Option<String>,
 }
 
@@ -58,7 +58,7 @@ pub struct Switch {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Freeze {
     /// Which cluster
-    #[arg(value_parser = name)]
+    #[arg(value_parser = parse_name)]
     pub cluster: String,
     /// Let the role move by itself again
     #[arg(long)]
@@ -69,15 +69,11 @@ pub struct Freeze {
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
 pub struct Accept {
     /// Which cluster
-    #[arg(value_parser = name)]
+    #[arg(value_parser = parse_name)]
     pub cluster: String,
     /// A node of the group that is right
-    #[arg(value_parser = name)]
+    #[arg(value_parser = parse_name)]
     pub node: String,
-}
-
-fn name(text: &str) -> Result<String, Fault> {
-    parse_name(text)
 }
 
 impl Galera {

@@ -86,7 +86,7 @@ impl fmt::Display for Alarm {
                 write!(f, "{node} cannot be asked, so what was last known of it stands: {text}")
             }
             Self::NotGranted { node, text } => {
-                write!(f, "{node} does not say how far behind it is: {text}")
+                write!(f, "{node} does not say whether and how far behind it replicates: {text}")
             }
             Self::SeveralWritable { nodes } => write!(
                 f,

@@ -87,11 +87,12 @@ impl Cluster {
         let alone = set.len() == 1;
         let mut shares = vec![0.0; self.nodes.len()];
         for index in sure {
-            let culprit = self.flow.culprit == Some(index);
-            shares[index] = match () {
-                () if alone => 1.0,
-                () if culprit => FLOOR,
-                () => in_steps(self.nodes[index].room(self.policy.saturated_at)),
+            shares[index] = if alone {
+                1.0
+            } else if self.flow.culprit == Some(index) {
+                FLOOR
+            } else {
+                in_steps(self.nodes[index].room(self.policy.saturated_at))
             };
         }
         shares

@@ -162,6 +162,7 @@ impl Monitor {
 
     async fn log_in(&self, peer: &Peer) -> Result<Session, Failure> {
         let answer = Session::connect_by(peer, &self.user, &self.password).await;
+        let answer = answer.map_err(|failure| self.with_grants(failure));
         let (Err(failure), Some(port)) = (&answer, self.extra_port) else { return answer };
         if failure.kind != FailureKind::Saturated {
             return answer;
@@ -170,6 +171,16 @@ impl Monitor {
         extra.addr.set_port(port);
         // Without this way in, that the server is full is what there is to say.
         Session::connect_by(&extra, &self.user, &self.password).await.or(answer)
+    }
+
+    /// An account that is to be created needs more than that for questions about replication.
+    fn with_grants(&self, mut failure: Failure) -> Failure {
+        if self.asks_replication && failure.detail.contains("CREATE USER") {
+            failure
+                .detail
+                .push_str("; and GRANT REPLICA MONITOR (MariaDB) or REPLICATION CLIENT (MySQL) ON *.* TO it");
+        }
+        failure
     }
 
     async fn sample_on(&mut self, mut link: Link, peer: &Peer) -> Result<Sample, Failure> {

@@ -12,7 +12,7 @@ use crate::{
     health::Moment,
 };
 
-/// A cut has ended when no connection has gone for this long: a silent peer is asked three times in two seconds, and
+/// A cut has ended when no connection has gone for this long: a silent peer is asked four times in two seconds, and
 /// what does not answer then has no connection any more.
 pub const CUT_WITHIN: Duration = Duration::from_secs(10);
 

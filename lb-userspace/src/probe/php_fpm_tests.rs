@@ -103,8 +103,10 @@ async fn a_real_pool_reports_its_idle_workers_and_the_probe_among_the_active() {
 
     let beside = fcgi(status_listen, "/status", false);
     // FPM counts a worker as active until it has closed the connection, a moment after the answer.
-    status_when(&beside, |sample| (sample.active, sample.idle, sample.total, sample.listen_queue) == (0, 2, 2, 0))
-        .await;
+    status_when(&beside, |sample| {
+        (sample.active, sample.idle, sample.total, sample.listen_queue) == (0, 2, 2, 0)
+    })
+    .await;
 
     ping(&fcgi(server.addr, "/ping", true), "pong", 5 * SECOND).await.unwrap();
     let failure = status(&fcgi(server.addr, "/none", true), 5 * SECOND).await.unwrap_err();

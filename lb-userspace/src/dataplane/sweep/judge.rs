@@ -8,7 +8,7 @@ use lb_common::{
 
 use crate::dataplane::desired::Timeouts;
 
-/// How long the ends of a cut connection have to answer: three questions, 0.6 s apart, and time to be begun with.
+/// How long the ends of a cut connection have to answer: four questions in two seconds, and time to be begun with.
 const PATIENCE: Ticks = Ticks::from_millis(3_000);
 
 /// How long a client whose server is not seen is asked whether it has a connection at all: by three sweeps.

@@ -196,8 +196,12 @@ fn judge_afresh<A: Family, T: Tables<A>>(
     let held = seat.owner(tables).filter(|owner| owner.has(key.client.tag(), key.client_port));
     let lives = held.is_some_and(Owner::is_live) && !found.owner.is_cut();
     let stays = backend.is_some_and(|backend| {
+        // Where a SYN has just been answered, its repetition has met the answer on the way. Sent to another server, it
+        // would end a connection that the client takes for its own.
+        let crossed =
+            !mode::is_one_sided(backend.mode) && held.is_some_and(|owner| owner.phase() == Phase::Answered);
         backend.state == backend_state::ACTIVE
-            || packet.is_udp() && backend.state == backend_state::CLOSED_TO_NEW
+            || (packet.is_udp() || crossed) && backend.state == backend_state::CLOSED_TO_NEW
     });
     if lives && stays {
         if packet.is_udp() {

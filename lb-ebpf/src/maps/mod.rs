@@ -32,6 +32,7 @@
 //! A program that traces (`purpose::TRACE`) writes nothing but `TRACED`: each writing method asks [`writes`] first.
 
 mod family;
+mod functions;
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,

@@ -1,0 +1,94 @@
+//! What a family's tables come back to the library for: global functions of numbers, which the verifier looks at once.
+
+use lb_common::{Address, Be16, Be32, Be128, Ticks, flow::FlowKey};
+use lb_ebpf::{
+    claim::{search, worth},
+    flows::{find_slot, room, slot_worth},
+    seat::{close, open},
+    select::draw,
+    tables::{Block, NOWHERE, Ring},
+};
+
+use super::Maps;
+
+/// The global functions of one family.
+macro_rules! functions {
+    (
+        $address:ty, $draw:ident, $worth:ident, $search:ident, $find:ident, $slot_worth:ident, $room:ident, $open:ident,
+        $close:ident
+    ) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $worth(index: u32, now: u32) -> u32 {
+            worth::<$address, _>(index, Ticks::from_raw(now), &Maps).raw()
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $draw(offset: u32, length: u32, kinds: u32, members: u32, hash: u32) -> u32 {
+            let ring = Ring {
+                service: (kinds >> 16) as u16,
+                algorithm: kinds as u8,
+                offset,
+                length,
+                members: members as u16,
+                hash,
+            };
+            draw::<$address, _>(ring, &Maps).into()
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $search(cells: u32, count: u32, start: u32, now: u32) -> u32 {
+            search::<$address, _>(Block { cells, count, start }, Ticks::from_raw(now), &Maps)
+                .unwrap_or(NOWHERE)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $find(low: u64, high: u64, ports: u64, except: u32) -> u32 {
+            find_slot(&key_from::<$address>(low, high, ports), except, &Maps)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $room(bucket: u32, now: u32) -> u64 {
+            room::<$address, _>(bucket, Ticks::from_raw(now), &Maps)
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $open(backend: u32) -> u32 {
+            open::<$address, _>(backend as u16, &Maps);
+            0
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $close(backend: u32) -> u32 {
+            close::<$address, _>(backend as u16, &Maps);
+            0
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        pub extern "C" fn $slot_worth(slot: u32, now: u32) -> u32 {
+            slot_worth::<$address, _>(slot, Ticks::from_raw(now), &Maps).raw()
+        }
+    };
+}
+
+functions!(Be32, lb_draw4, lb_worth4, lb_search4, lb_find4, lb_slot_worth4, lb_room4, lb_open4, lb_close4);
+functions!(Be128, lb_draw6, lb_worth6, lb_search6, lb_find6, lb_slot_worth6, lb_room6, lb_open6, lb_close6);
+
+/// A flow's key from numbers. Where one is of no use, the compiler must not find that out: it
+/// would leave the register as it is, and the verifier wants a number in it.
+#[inline(always)]
+fn key_from<A: Address>(low: u64, high: u64, ports: u64) -> FlowKey<A> {
+    FlowKey {
+        client: A::from_words((core::hint::black_box(low), core::hint::black_box(high))),
+        client_port: Be16::from_wire((ports >> 32) as u16),
+        service_port: Be16::from_wire((ports >> 16) as u16),
+        service: ports as u16,
+    }
+}

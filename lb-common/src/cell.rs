@@ -13,7 +13,7 @@ mod worth;
 
 use crate::{Address, Be16, Be32, Be128, Ticks, abi::Hop};
 
-pub use worth::Worth;
+pub use worth::{Rights, Worth};
 
 /// How far the connection that holds a port has come.
 #[repr(u8)]
@@ -46,6 +46,8 @@ const PHASE: u64 = 0x07;
 const CLIENT_FIN: u64 = 0x08;
 const SERVER_FIN: u64 = 0x10;
 const SERVER_FIRST: u64 = 0x20;
+/// Of a conversation in UDP, where nobody sends a FIN: that bit alone.
+const DATAGRAMS: u64 = SERVER_FIRST;
 const RESET_BY_CLIENT: u64 = 0x40;
 const RESET_BY_SERVER: u64 = 0x80;
 const CUT: u64 = 0x8000;
@@ -138,6 +140,18 @@ impl Owner {
         Self(self.0 & !PHASE | phase as u64)
     }
 
+    /// The same hold, of a conversation in UDP or of a connection.
+    #[inline(always)]
+    pub const fn of_datagrams(self, yes: bool) -> Self {
+        Self(if yes { self.0 | DATAGRAMS } else { self.0 })
+    }
+
+    /// Whether it is a conversation in UDP.
+    #[inline(always)]
+    pub const fn is_of_datagrams(self) -> bool {
+        self.0 & (SERVER_FIN | SERVER_FIRST) == DATAGRAMS
+    }
+
     /// The tag of the client's address ([`Address::tag`]).
     #[inline(always)]
     pub const fn tag(self) -> u32 {
@@ -225,7 +239,7 @@ impl Owner {
     /// Whether the server closed first and so keeps the tuple in TIME_WAIT.
     #[inline(always)]
     pub const fn server_waits(self) -> bool {
-        self.0 & SERVER_FIRST != 0
+        self.0 & (SERVER_FIN | SERVER_FIRST) == SERVER_FIN | SERVER_FIRST
     }
 
     /// The owner word after a segment from `side`. Equal to `self` in the common case.

@@ -100,6 +100,9 @@ reasons! {
         "A new connection beyond the rate of its source address; dropped."
     Cut "cut"
         "A packet of a connection that is cut; answered with a RST."
+    ConversationDisplaced "conversation-displaced"
+        "An answered conversation in UDP gave its place in the flow table to a new connection, or to another \
+         conversation after ten seconds of silence; forwarded."
 }
 
 impl Reason {
@@ -134,6 +137,7 @@ impl Reason {
                 | Self::ChecksumCompleted
                 | Self::SynOnOldFlow
                 | Self::EmbryoDisplaced
+                | Self::ConversationDisplaced
                 | Self::ErrorTranslated
                 | Self::ErrorUnmatched
                 | Self::EchoAnswered

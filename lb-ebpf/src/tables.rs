@@ -10,7 +10,7 @@ use lb_common::{
         Account, Backend, BucketKey, Endpoint, EndpointKey, Fragment, FragmentKey, Interface, ProgramConfig,
         Ranges, RangesKey, Service, ServiceKey,
     },
-    cell::{Owner, PortCell, Side, Signs, Worth},
+    cell::{Owner, PortCell, Rights, Side, Signs, Worth},
     event::Event,
     flow::{FlowKey, Record},
     program::Stage,
@@ -160,11 +160,11 @@ pub trait Tables<A: Address>: World {
     /// One connection of a (service, backend) pair less: [`close`](crate::seat::close).
     fn close(&self, backend: u16);
     /// A bucket's room for a newcomer: [`room`](crate::flows::room).
-    fn room(&self, bucket: u32, now: Ticks) -> u64;
+    fn room(&self, bucket: u32, now: Ticks, by: Rights) -> u64;
     /// The slot of a flow other than `except`, or [`NOWHERE`]: [`find_slot`](crate::flows::find_slot).
     fn find_slot(&self, key: &FlowKey<A>, except: u32) -> u32;
     /// What a slot is worth to a newcomer: [`slot_worth`](crate::flows::slot_worth).
-    fn slot_worth(&self, slot: u32, now: Ticks) -> Worth;
+    fn slot_worth(&self, slot: u32, now: Ticks, by: Rights) -> Worth;
 }
 
 /// Have another stage complete a packet that is untouched so far.

@@ -11,7 +11,7 @@ use lb_common::{
         Backend, BucketKey, Endpoint, EndpointKey, Fragment, FragmentKey, Hop, Ranges, RangesKey, Service,
         ServiceKey,
     },
-    cell::{Owner, PortCell, Worth},
+    cell::{Owner, PortCell, Rights, Worth},
     flow::{Bucket, FlowKey, Record, SLOTS, Way as FlowWay},
 };
 use lb_ebpf::{
@@ -287,8 +287,8 @@ macro_rules! family {
             }
 
             #[inline(always)]
-            fn room(&self, bucket: u32, now: Ticks) -> u64 {
-                functions::$room(bucket, now.raw())
+            fn room(&self, bucket: u32, now: Ticks, by: Rights) -> u64 {
+                functions::$room(bucket, now.raw(), by.0)
             }
 
             #[inline(always)]
@@ -298,8 +298,8 @@ macro_rules! family {
             }
 
             #[inline(always)]
-            fn slot_worth(&self, slot: u32, now: Ticks) -> Worth {
-                Worth::from_raw(functions::$slot_worth(slot, now.raw()))
+            fn slot_worth(&self, slot: u32, now: Ticks, by: Rights) -> Worth {
+                Worth::from_raw(functions::$slot_worth(slot, now.raw(), by.0))
             }
         }
     };

@@ -1,6 +1,6 @@
 //! What a family's tables come back to the library for: global functions of numbers, which the verifier looks at once.
 
-use lb_common::{Address, Be16, Be32, Be128, Ticks, flow::FlowKey};
+use lb_common::{Address, Be16, Be32, Be128, Ticks, cell::Rights, flow::FlowKey};
 use lb_ebpf::{
     claim::{search, worth},
     flows::{find_slot, room, slot_worth},
@@ -52,8 +52,8 @@ macro_rules! functions {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $room(bucket: u32, now: u32) -> u64 {
-            room::<$address, _>(bucket, Ticks::from_raw(now), &Maps)
+        pub extern "C" fn $room(bucket: u32, now: u32, by: u32) -> u64 {
+            room::<$address, _>(bucket, Ticks::from_raw(now), Rights(by), &Maps)
         }
 
         #[unsafe(no_mangle)]
@@ -72,8 +72,8 @@ macro_rules! functions {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
-        pub extern "C" fn $slot_worth(slot: u32, now: u32) -> u32 {
-            slot_worth::<$address, _>(slot, Ticks::from_raw(now), &Maps).raw()
+        pub extern "C" fn $slot_worth(slot: u32, now: u32, by: u32) -> u32 {
+            slot_worth::<$address, _>(slot, Ticks::from_raw(now), Rights(by), &Maps).raw()
         }
     };
 }

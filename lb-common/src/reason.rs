@@ -103,6 +103,9 @@ reasons! {
     ConversationDisplaced "conversation-displaced"
         "An answered conversation in UDP gave its place in the flow table to a new connection, or to another \
          conversation after ten seconds of silence; forwarded."
+    NotFragmented "not-fragmented"
+        "Too long for its way, and allowed to be fragmented, which the data path cannot do; answered with ICMP \
+         \"fragmentation needed\" as one that is not, so that its sender does it."
 }
 
 impl Reason {

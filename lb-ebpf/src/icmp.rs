@@ -14,7 +14,7 @@ use crate::{
     Frame, Parcel, Tables, Verdict,
     checksum::Change,
     deliver::{address, encapsulate, leaving},
-    explain::{self, Error},
+    explain::{self, Error, Unfinished},
     family::{Family, Ip, Link, Position, link},
     flows::{Found, find},
     lookup::{Tuple, answered_flow, reply_cell, service},
@@ -351,7 +351,14 @@ pub fn tunnelled<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -
         frame.store(header - 2, last)?;
         // Two tags have been stored, and there may be one.
         frame.store(header, inner.ip.words)?;
-        let error = Error { kind: A::COMPLAINTS[2], mtu, from: seen.destination, to: seen.source, quoted };
+        let error = Error {
+            kind: A::COMPLAINTS[2],
+            mtu,
+            from: seen.destination,
+            to: seen.source,
+            quoted,
+            unfinished: Unfinished::default(),
+        };
         explain::send::<A, F>(frame, header, &inner.ip.words, &error)?;
         address(frame, hop, &leaving)
     })();

@@ -34,7 +34,8 @@ macro_rules! reasons {
 
 reasons! {
     Malformed "malformed"
-        "Shorter than its headers say, or headers that contradict each other; passed to the host."
+        "Shorter than its headers say, headers that contradict each other, or UDP over IPv6 without a checksum; \
+         passed to the host."
     FragmentUnmatched "fragment-unmatched"
         "A later part of a fragmented packet to a balanced address, whose first part was not seen; passed to \
          the host."

@@ -138,6 +138,7 @@ pub fn balance<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> 
         Steady::Heard => Verdict::proceed(A::STAGES.hear),
         Steady::Turning => Verdict::proceed(A::STAGES.turn),
         Steady::NotOurs => Verdict::PASS,
+        Steady::Malformed => Verdict::note(0, Reason::Malformed),
     }
 }
 
@@ -149,10 +150,11 @@ pub fn hear<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Ver
         other => return other.verdict(),
     };
     match look_up(&packet, tables) {
+        Direction::Neither => Verdict::PASS,
+        _ if packet.lacks_checksum() => Verdict::note(0, Reason::Malformed),
         Direction::Reply(held) => to_client(&packet, &held, tables).take::<A, T>(tables),
         Direction::Answer(found) => to_client_of_flow(&packet, &found, tables).take::<A, T>(tables),
         Direction::Request(_) => Verdict::proceed(A::STAGES.turn),
-        Direction::Neither => Verdict::PASS,
     }
 }
 

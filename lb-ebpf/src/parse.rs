@@ -203,6 +203,13 @@ impl<A: Family> Packet<A> {
         Be16::from_wire(if self.is_udp() { self.words[3] } else { self.words[8] })
     }
 
+    /// Whether it is a datagram of IPv6 without a checksum, which must have one (RFC 8200, 8.1): tunnels that may do
+    /// without (RFC 6936) are not balanced.
+    #[inline(always)]
+    pub const fn lacks_checksum(&self) -> bool {
+        A::VERSION == 6 && self.is_udp() && self.checksum().wire() == 0
+    }
+
     /// Where that stands in the packet.
     #[inline(always)]
     pub const fn checksum_offset(&self) -> usize {

@@ -177,7 +177,7 @@ fn translate<A: Family, F: Frame, T: Tables<A>>(
         tables.count(to.service, Reason::ChecksumCompleted);
     } else if partial {
         frame.store(packet.checksum_offset(), addresses.partial(field))?;
-    } else if packet.protocol != UDP || field.wire() != 0 || A::VERSION == 6 {
+    } else if packet.protocol != UDP || field.wire() != 0 {
         frame.store(packet.checksum_offset(), never_zero(packet.protocol, ports.complete(field)))?;
     }
     Some(())

@@ -29,6 +29,8 @@ pub enum Steady<A> {
     Turning,
     /// It is not ours.
     NotOurs,
+    /// It would be, but may not be as it is.
+    Malformed,
 }
 
 /// Find the way of a packet that changes nothing.
@@ -37,6 +39,7 @@ pub fn steady<A: Family, T: Tables<A>>(packet: &Packet<A>, tables: &T) -> Steady
     let turns = packet.turns();
     let (route, otherwise) = match look_up(packet, tables) {
         Direction::Neither => return Steady::NotOurs,
+        _ if packet.lacks_checksum() => return Steady::Malformed,
         Direction::Reply(_) | Direction::Answer(_) if turns => return Steady::Heard,
         Direction::Request(_) if turns => return Steady::Turning,
         Direction::Reply(held) => (reply_route(&held, tables), Steady::Heard),

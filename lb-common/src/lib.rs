@@ -16,6 +16,7 @@ pub mod plain;
 pub mod ports;
 pub mod program;
 pub mod reason;
+pub mod ring;
 pub mod time;
 
 pub use address::Address;

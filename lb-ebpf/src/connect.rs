@@ -6,6 +6,7 @@ use lb_common::{
     cell::{Owner, Phase},
     event::kind,
     flow::{self, FlowKey},
+    ring::Slot,
 };
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     request::{Refusal, alive, follow, refused, straight},
     seat::{Full, Seat, reserve, settle},
     select::{by_ring, select},
-    settled::{Slot, slot_of},
+    settled::slot_of,
     source_rate::spend,
     step::Step,
     tell::tell,
@@ -89,7 +90,7 @@ fn unsettled<A: Family, T: Tables<A>>(
     key: &FlowKey<A>,
     tables: &T,
 ) -> Result<Step, Refusal> {
-    let Some(Slot { current, previous, settled }) = slot_of(service, key, tables) else {
+    let Some(Slot { cur: current, prev: previous, settled }) = slot_of(service, key, tables) else {
         return Err(nobody(service, tables));
     };
     // A datagram may belong to a conversation as old as the slot, so it is no beginning.

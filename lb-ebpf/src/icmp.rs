@@ -152,7 +152,7 @@ fn inward<A: Family, T: Tables<A>>(of: &Service, key: &FlowKey<A>, tables: &T) -
         Some(found) => (found.record.backend, found.record.way),
         None if of.mode == mode::SNAT => return Verdict::note(of.id, Reason::ErrorUnmatched),
         None if of.flags & service_flag::ON_CHANGE != 0 => match slot_of(of, key, tables) {
-            Some(slot) if slot.previous != 0 => (slot.previous, flow::Way::default()),
+            Some(slot) if slot.prev != 0 => (slot.prev, flow::Way::default()),
             _ => return Verdict::note(of.id, Reason::ErrorUnmatched),
         },
         None => match by_ring(of, key, false, tables) {

@@ -39,7 +39,7 @@ pub fn to_backend<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service
     let key = packet.key(service.id);
     if service.flags & service_flag::ON_CHANGE != 0 {
         return match slot_of(service, &key, tables) {
-            Some(slot) if slot.settled => onward(packet, service, straight(slot.current, &key, tables)),
+            Some(slot) if slot.settled => onward(packet, service, straight(slot.cur, &key, tables)),
             _ => Step::CONNECT,
         };
     }

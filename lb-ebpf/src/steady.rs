@@ -115,7 +115,7 @@ fn request_route<A: Family, T: Tables<A>>(
         && let Some(slot) = slot_of(service, &key, tables)
         && slot.settled
     {
-        let (candidate, way) = straight(slot.current, &key, tables).ok()?;
+        let (candidate, way) = straight(slot.cur, &key, tables).ok()?;
         return route(packet, &candidate, way, tables);
     }
     let found = find(&key, tables)?;

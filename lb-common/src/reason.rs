@@ -107,6 +107,9 @@ reasons! {
     NotFragmented "not-fragmented"
         "Too long for its way, and allowed to be fragmented, which the data path cannot do; answered with ICMP \
          \"fragmentation needed\" as one that is not, so that its sender does it."
+    TunnelNarrowed "tunnel-narrowed"
+        "An ICMP error \"packet too big\" about the tunnel of a client that no flow knows: what fits is remembered for ten \
+         minutes, and who sends more is told; taken."
 }
 
 impl Reason {
@@ -143,6 +146,7 @@ impl Reason {
                 | Self::EmbryoDisplaced
                 | Self::ConversationDisplaced
                 | Self::ErrorTranslated
+                | Self::TunnelNarrowed
                 | Self::ErrorUnmatched
                 | Self::EchoAnswered
                 | Self::NotRecorded

@@ -35,6 +35,7 @@ mod steady;
 mod step;
 pub mod tables;
 mod tell;
+pub mod tunnel;
 pub mod verdict;
 
 use lb_common::{Be32, Be128, Reason, plain::Plain, program::Stage};
@@ -117,8 +118,8 @@ pub fn proceed<F: Frame, T: Tables<Be32> + Tables<Be128>>(
         Stage::QuoteIpv6 => icmp::quoted::<Be128, F, T>(frame, tables),
         Stage::Carry => icmp::carried::<Be32, F, T>(frame, tables),
         Stage::CarryIpv6 => icmp::carried::<Be128, F, T>(frame, tables),
-        Stage::Tunnel => icmp::tunnelled::<Be32, F, T>(frame, tables),
-        Stage::TunnelIpv6 => icmp::tunnelled::<Be128, F, T>(frame, tables),
+        Stage::Tunnel => tunnel::tunnelled::<Be32, F, T>(frame, tables),
+        Stage::TunnelIpv6 => tunnel::tunnelled::<Be128, F, T>(frame, tables),
         Stage::Fragment => fragment::follow::<Be32, F, T>(frame, tables),
         Stage::FragmentIpv6 => fragment::follow::<Be128, F, T>(frame, tables),
         Stage::Explain => explain::explain::<Be32, F, T>(frame, tables),

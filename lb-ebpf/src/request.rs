@@ -18,6 +18,7 @@ use crate::{
     settled::slot_of,
     step::Step,
     tell::tell_cut,
+    tunnel,
     verdict::Way,
 };
 
@@ -253,6 +254,6 @@ pub fn route<A: Family, T: Tables<A>>(
         destination: backend.address,
         destination_port: if keeps { packet.destination_port() } else { backend.port },
         hop: backend.hop,
-        mtu: backend.mtu,
+        mtu: if backend.mode == mode::IPIP { tunnel::mtu(id, &backend, tables) } else { backend.mtu },
     })
 }

@@ -83,6 +83,11 @@ pub trait World {
     /// Note it.
     fn set_full_since(&self, service: u16, since: Ticks);
 
+    /// What is remembered of the way to a backend: a word of [`tunnel`](crate::tunnel).
+    fn narrowed(&self, backend: u16) -> u64;
+    /// Replace it.
+    fn narrow(&self, backend: u16, word: u64);
+
     /// The owner word after a segment: [`Owner::after`].
     fn after(&self, owner: Owner, side: Side, signs: Signs) -> Owner;
 

@@ -1,6 +1,10 @@
-//! What a family's tables come back to the library for: global functions of numbers, which the verifier looks at once.
+//! What the tables come back to the library for: global functions of numbers, which the verifier looks at once.
 
-use lb_common::{Address, Be16, Be32, Be128, Ticks, cell::Rights, flow::FlowKey};
+use lb_common::{
+    Address, Be16, Be32, Be128, Ticks,
+    cell::{Owner, Rights, Side, Signs},
+    flow::FlowKey,
+};
 use lb_ebpf::{
     claim::{search, worth},
     flows::{find_slot, room, slot_worth},
@@ -91,4 +95,28 @@ fn key_from<A: Address>(low: u64, high: u64, ports: u64) -> FlowKey<A> {
         service_port: Be16::from_wire((ports >> 16) as u16),
         service: ports as u16,
     }
+}
+
+/// The bit beside those of the signs that says whose they are.
+const SERVER: u32 = 1 << 31;
+
+/// A connection's next phase.
+#[inline(always)]
+pub fn after(owner: Owner, side: Side, signs: Signs) -> Owner {
+    Owner(lb_after(owner.0, signs.bits() | if side == Side::Server { SERVER } else { 0 }))
+}
+
+/// The same as a global function, which the verifier looks at once.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_after(owner: u64, signs: u32) -> u64 {
+    let side = if signs & SERVER == 0 { Side::Client } else { Side::Server };
+    Owner(owner).after(side, Signs::from_bits(signs)).0
+}
+
+/// The same number, forgotten by the verifier, which knows nothing of what a global function returns.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_vague(number: u32) -> u32 {
+    core::hint::black_box(number)
 }

@@ -7,6 +7,7 @@
 //! | `RING` | slot → ids of its backend and its former one; mapped by the agent | agent | kernel |
 //! | `TICKETS` | service id → next ticket of the round robin | kernel | kernel |
 //! | `FULL_SINCE` | service id → since when no backend has had room | kernel | kernel |
+//! | `NARROWED` | backend id → what fits into the tunnel to it | kernel | kernel |
 //! | `BACKENDS4`, `BACKENDS6` | backend id → backend | agent | kernel |
 //! | `SOURCES4`, `SOURCES6` | number → source address | agent | kernel |
 //! | `INTERFACES` | interface id → interface | agent | kernel |
@@ -64,6 +65,8 @@ static RING: Array<u32> = Array::with_max_entries(RING_SLOTS, BPF_F_MMAPABLE);
 static TICKETS: Array<u64> = Array::with_max_entries(MAX_SERVICES, 0);
 #[map]
 static FULL_SINCE: Array<u32> = Array::with_max_entries(MAX_SERVICES, 0);
+#[map]
+static NARROWED: Array<u64> = Array::with_max_entries(MAX_BACKENDS, 0);
 #[map]
 static INTERFACES: Array<Interface> = Array::with_max_entries(MAX_INTERFACES, 0);
 #[map]
@@ -187,7 +190,7 @@ impl World for Maps {
 
     #[inline(always)]
     fn vague(&self, offset: usize) -> usize {
-        lb_vague(offset as u32) as usize & 31
+        functions::lb_vague(offset as u32) as usize & 31
     }
 
     #[inline(always)]
@@ -251,8 +254,23 @@ impl World for Maps {
     }
 
     #[inline(always)]
+    fn narrowed(&self, backend: u16) -> u64 {
+        let word = NARROWED.get_ptr(backend.into());
+        // SAFETY: the element exists as long as the map; one aligned word.
+        word.map_or(0, |word| unsafe { core::ptr::read_volatile(word) })
+    }
+
+    #[inline(always)]
+    fn narrow(&self, backend: u16, word: u64) {
+        if let Some(place) = NARROWED.get_ptr_mut(backend.into()).filter(|_| writes()) {
+            // SAFETY: as above; the last writer wins.
+            unsafe { core::ptr::write_volatile(place, word) };
+        }
+    }
+
+    #[inline(always)]
     fn after(&self, owner: Owner, side: Side, signs: Signs) -> Owner {
-        Owner(lb_after(owner.0, signs.bits() | if side == Side::Server { SERVER } else { 0 }))
+        functions::after(owner, side, signs)
     }
 
     #[inline(always)]
@@ -341,24 +359,6 @@ impl World for Maps {
             entry.submit(0);
         }
     }
-}
-
-/// The bit beside those of the signs that says whose they are.
-const SERVER: u32 = 1 << 31;
-
-/// A connection's next phase as a global function, which the verifier looks at once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lb_after(owner: u64, signs: u32) -> u64 {
-    let side = if signs & SERVER == 0 { Side::Client } else { Side::Server };
-    Owner(owner).after(side, Signs::from_bits(signs)).0
-}
-
-/// The same number, forgotten by the verifier, which knows nothing of what a global function returns.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lb_vague(number: u32) -> u32 {
-    core::hint::black_box(number)
 }
 
 /// Open an account if its limit leaves room, as a global function; 1: done.

@@ -155,6 +155,7 @@ impl World for Kernel {
             self.set("INTERFACES", id.into(), Interface::default());
             self.set("TICKETS", id.into(), 0_u64);
             self.set("FULL_SINCE", id.into(), 0_u32);
+            self.set("NARROWED", id.into(), 0_u64);
         }
         for row in rows() {
             self.set("ACCOUNTS", row, Account::default());
@@ -231,6 +232,14 @@ impl World for Kernel {
 
     fn set_full_at(&mut self, service: u16, since: u32) {
         self.set("FULL_SINCE", service.into(), since);
+    }
+
+    fn narrowed_at(&self, backend: u16) -> u64 {
+        self.get("NARROWED", backend.into())
+    }
+
+    fn set_narrowed_at(&mut self, backend: u16, word: u64) {
+        self.set("NARROWED", backend.into(), word);
     }
 
     fn errors(&self) -> [u64; 3] {

@@ -17,7 +17,7 @@ use crate::{Be32, Be128};
 pub use account::{ACCOUNTS, Account, Traffic, server_account, service_account};
 pub use backend::{Backend, ENDPOINT_SERVICES, Endpoint, EndpointKey, backend_state};
 pub use passing::{BucketKey, Fragment, FragmentKey};
-pub use program::{Layout, ProgramConfig, checksums, purpose};
+pub use program::{Layout, ProgramConfig, STATIONS, Stations, checksums, purpose};
 pub use service::{
     RANGES, Ranges, RangesKey, Service, ServiceKey, algorithm, mode, no_backend, service_flag,
 };

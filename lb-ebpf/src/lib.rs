@@ -76,9 +76,13 @@ pub trait Frame {
     fn strip(&mut self, length: usize) -> Option<()>;
 }
 
-/// The entry: untagged IPv4 is balanced here, what else may be ours goes on to a stage of its own.
+/// The entry: untagged IPv4 is balanced here, what else may be ours goes on to a stage of its own. Another station's
+/// frame, which this one happens to see, is left alone.
 #[inline(always)]
 pub fn enter<F: Frame, T: Tables<Be32>>(frame: &mut F, tables: &T) -> Verdict {
+    if !frame.load::<u64>(0).is_some_and(|head| tables.stations().take(head)) {
+        return Verdict::PASS;
+    }
     match link(frame) {
         Some(Link::Ipv4 { header: ETHERNET, .. }) => balance::<Be32, F, T>(frame, tables),
         Some(Link::Ipv4 { .. }) => Verdict::proceed(Stage::Hear),

@@ -8,7 +8,7 @@ use lb_common::{
     Address, Reason, Ticks,
     abi::{
         Account, Backend, BucketKey, Endpoint, EndpointKey, Fragment, FragmentKey, Interface, ProgramConfig,
-        Ranges, RangesKey, Service, ServiceKey,
+        Ranges, RangesKey, Service, ServiceKey, Stations,
     },
     cell::{Owner, PortCell, Rights, Side, Signs, Worth},
     event::Event,
@@ -53,6 +53,8 @@ pub const NOWHERE: u32 = u32::MAX;
 pub trait World {
     /// The constants of this program.
     fn config(&self) -> ProgramConfig;
+    /// Whom the interface takes frames for.
+    fn stations(&self) -> Stations;
     /// The time.
     fn now(&self) -> Ticks;
     /// Microseconds of the precise clock, modulo 2^32; dear, for handshakes only.

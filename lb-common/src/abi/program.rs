@@ -14,6 +14,52 @@ pub mod checksums {
     pub const KEEP_PARTIAL: u8 = 2;
 }
 
+/// MAC addresses that one interface may be known by.
+pub const STATIONS: usize = 4;
+
+/// The MAC addresses that frames for this host have on an interface: its own, and those of what is above it or below (a
+/// bridge, a bond, a macvlan). Where frames are bridged, mirrored or flooded, an interface sees others', which are not
+/// for this host to balance (`PACKET_OTHERHOST`, net/ethernet/eth.c). All zero: any.
+///
+/// The words hold six bytes of a frame each, in the order of memory.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stations(pub [u64; STATIONS]);
+
+impl Stations {
+    /// Any.
+    pub const ANY: Self = Self([0; STATIONS]);
+
+    /// The first three bytes and two more of a virtual router's addresses, of IPv4 and IPv6 (RFC 9568, 7.3): they come to
+    /// whom the routers have elected, and go with the office.
+    const VIRTUAL: [u64; 2] = [word([0, 0, 0x5e, 0, 1, 0]), word([0, 0, 0x5e, 0, 2, 0])];
+
+    /// These; any, where they are too many or none.
+    pub fn of(macs: &[[u8; 6]]) -> Self {
+        let mut stations = Self::ANY;
+        if macs.len() <= STATIONS {
+            for (place, mac) in stations.0.iter_mut().zip(macs) {
+                *place = word(*mac);
+            }
+        }
+        stations
+    }
+
+    /// Whether a frame that begins with these eight bytes, as they stand in memory, is for this host.
+    #[inline(always)]
+    pub const fn take(self, head: u64) -> bool {
+        let (to, router) = (head & word([0xff; 6]), head & word([0xff, 0xff, 0xff, 0xff, 0xff, 0]));
+        let [a, b, c, d] = self.0;
+        let [four, six] = Self::VIRTUAL;
+        a == 0 || to != 0 && (to == a || to == b || to == c || to == d) || router == four || router == six
+    }
+}
+
+const fn word(mac: [u8; 6]) -> u64 {
+    let [a, b, c, d, e, f] = mac;
+    u64::from_ne_bytes([a, b, c, d, e, f, 0, 0])
+}
+
 /// What a loaded program does beside balancing ([`ProgramConfig::purpose`]).
 pub mod purpose {
     /// Nothing.
@@ -58,4 +104,35 @@ pub struct Layout {
     pub buckets: [u32; 2],
     /// Blocks of port cells of IPv4 and IPv6; at least one each.
     pub blocks: [u32; 2],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OWN: [u8; 6] = [2, 0, 0, 0, 0, 1];
+    const ABOVE: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
+    fn takes(stations: Stations, to: [u8; 6]) -> bool {
+        let [a, b, c, d, e, f] = to;
+        stations.take(u64::from_ne_bytes([a, b, c, d, e, f, 0x5a, 0xa5]))
+    }
+
+    #[test]
+    fn a_frame_is_taken_by_its_receiver() {
+        let both = Stations::of(&[OWN, ABOVE]);
+        for (what, stations, to, taken) in [
+            ("the interface", both, OWN, true),
+            ("the bridge above it", both, ABOVE, true),
+            ("somebody else", both, [2, 0, 0, 0, 0, 3], false),
+            ("a virtual router of IPv4", both, [0, 0, 0x5e, 0, 1, 7], true),
+            ("a virtual router of IPv6", both, [0, 0, 0x5e, 0, 2, 255], true),
+            ("another address of that block", both, [0, 0, 0x5e, 0, 3, 7], false),
+            ("nobody", both, [0; 6], false),
+            ("anybody, where none is known", Stations::of(&[]), ABOVE, true),
+            ("anybody, where there are too many", Stations::of(&[OWN; 5]), ABOVE, true),
+        ] {
+            assert_eq!(takes(stations, to), taken, "{what}");
+        }
+    }
 }

@@ -46,7 +46,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     MAX_BACKENDS, MAX_INTERFACES, MAX_SERVICES, RING_SLOTS, Reason, Ticks,
-    abi::{ACCOUNTS as ROWS, Account, Interface, Layout, ProgramConfig, Traffic, purpose},
+    abi::{ACCOUNTS as ROWS, Account, Interface, Layout, ProgramConfig, Stations, Traffic, purpose},
     cell::{Owner, Side, Signs},
     event::{Event, Traced, kind},
     flow::Way as FlowWay,
@@ -106,6 +106,10 @@ static CONFIG: ProgramConfig = ProgramConfig {
     purpose: 0,
     pad: [0; 3],
 };
+
+/// Whom the interface takes frames for, set when the program is loaded.
+#[unsafe(no_mangle)]
+static STATIONS: Stations = Stations::ANY;
 
 /// ICMP errors that are made a second, and at once after a rest, as Linux limits its own (`icmp_msgs_per_sec`,
 /// `icmp_msgs_burst`).
@@ -168,6 +172,12 @@ impl World for Maps {
     fn config(&self) -> ProgramConfig {
         // SAFETY: as in `writes`.
         unsafe { core::ptr::read_volatile(&raw const CONFIG) }
+    }
+
+    #[inline(always)]
+    fn stations(&self) -> Stations {
+        // SAFETY: as in `writes`.
+        unsafe { core::ptr::read_volatile(&raw const STATIONS) }
     }
 
     #[inline(always)]

@@ -114,7 +114,9 @@ pub async fn start(
     let file = StateFile::new(&world.state);
     let state = file.load().map_err(|source| StartError::State { path: world.state.clone(), source })?;
     let fresh = layout(&config)?;
-    let ports = interfaces.iter().map(|interface| port(interface, mode)).collect::<Result<Vec<_>, _>>()?;
+    let all = netlink.interfaces().await?;
+    let ports =
+        interfaces.iter().map(|interface| port(interface, &all, mode)).collect::<Result<Vec<_>, _>>()?;
 
     let (events, inbox) = mpsc::unbounded_channel();
     let watcher = watch(&config, &events)?;

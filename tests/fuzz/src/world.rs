@@ -13,7 +13,7 @@ use std::{
 
 use lb_common::{
     Address, Be32, Be128, MAX_BACKENDS, Reason, Ticks,
-    abi::{Account, Interface, ProgramConfig},
+    abi::{Account, Interface, ProgramConfig, Stations},
     cell::{Owner, Side, Signs},
     event::Event,
 };
@@ -156,6 +156,10 @@ impl World {
 impl lb_ebpf::World for World {
     fn config(&self) -> ProgramConfig {
         self.config
+    }
+
+    fn stations(&self) -> Stations {
+        Stations::ANY
     }
 
     fn now(&self) -> Ticks {

@@ -37,7 +37,9 @@ pub struct Kernel {
 pub fn prepared(config: &ProgramConfig, log: VerifierLogLevel) -> Result<Ebpf, EbpfError> {
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(log);
+    let stations = super::scene::stations();
     loader.override_global("CONFIG", config, true);
+    loader.override_global("STATIONS", &stations, true);
     let cells = (BLOCKS * config.ports.count()).max(1);
     let [ipv4, ipv6] = config.bucket_masks;
     loader.map_max_entries("FLOWS4", ipv4 + 1).map_max_entries("FLOWS6", ipv6 + 1);

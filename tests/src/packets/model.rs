@@ -7,7 +7,7 @@ use std::{
 
 use lb_common::{
     Be32, Be128, Reason, Ticks,
-    abi::{Account, Interface, ProgramConfig, Traffic, exit},
+    abi::{Account, Interface, ProgramConfig, Stations, Traffic, exit},
     cell::{Owner, Side, Signs},
     event::Event,
 };
@@ -207,6 +207,10 @@ impl World for Model {
 impl lb_ebpf::World for Model {
     fn config(&self) -> ProgramConfig {
         self.config
+    }
+
+    fn stations(&self) -> Stations {
+        super::scene::stations()
     }
 
     fn now(&self) -> Ticks {

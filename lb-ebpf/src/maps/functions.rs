@@ -2,10 +2,12 @@
 
 use lb_common::{
     Address, Be16, Be32, Be128, Ticks,
+    abi::Account,
     cell::{Owner, Rights, Side, Signs},
     flow::FlowKey,
 };
 use lb_ebpf::{
+    World,
     claim::{search, worth},
     flows::{find_slot, room, slot_worth},
     seat::{close, open},
@@ -13,7 +15,10 @@ use lb_ebpf::{
     tables::{Block, NOWHERE, Ring},
 };
 
-use super::Maps;
+use super::{ACCOUNTS, Maps, swap};
+
+/// Tries when other CPUs change an account with a limit, which is never passed by: who loses all of them is refused.
+const LIMIT_TRIES: u32 = 8;
 
 /// The global functions of one family.
 macro_rules! functions {
@@ -119,4 +124,32 @@ pub extern "C" fn lb_after(owner: u64, signs: u32) -> u64 {
 #[inline(never)]
 pub extern "C" fn lb_vague(number: u32) -> u32 {
     core::hint::black_box(number)
+}
+
+/// Open an account if its limit leaves room, as a global function; 1: done.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_try_open(row: u32) -> u32 {
+    let Some(account) = ACCOUNTS.get_ptr_mut(row) else { return 0 };
+    // SAFETY: the element exists as long as the map; one aligned word.
+    if unsafe { core::ptr::read_volatile(&raw const (*account).limit) } == 0 {
+        Maps.open_account(row);
+        return 1;
+    }
+    for _ in 0..LIMIT_TRIES {
+        // SAFETY: as above. The closed words are read after the opened one, so that a connection that closes meanwhile
+        // leaves more room rather than less than there is.
+        let (opened, rest) = unsafe {
+            let opened = core::ptr::read_volatile(&raw const (*account).opened);
+            (opened, core::ptr::read_volatile(account))
+        };
+        if (Account { opened, ..rest }).is_full() {
+            return 0;
+        }
+        // SAFETY: only the word's address is taken here.
+        if swap(unsafe { &raw mut (*account).opened }, opened, opened.wrapping_add(1)) {
+            return 1;
+        }
+    }
+    0
 }

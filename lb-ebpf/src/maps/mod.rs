@@ -126,9 +126,6 @@ struct Handover {
     way: u64,
 }
 
-/// The same for an account with a limit, which is never passed by: who loses all of them is refused.
-const LIMIT_TRIES: u32 = 8;
-
 /// The maps of this instance.
 #[derive(Clone, Copy)]
 pub struct Maps;
@@ -237,7 +234,7 @@ impl World for Maps {
 
     #[inline(always)]
     fn try_open_account(&self, row: u32) -> bool {
-        lb_try_open(row) != 0
+        functions::lb_try_open(row) != 0
     }
 
     #[inline(always)]
@@ -369,32 +366,4 @@ impl World for Maps {
             entry.submit(0);
         }
     }
-}
-
-/// Open an account if its limit leaves room, as a global function; 1: done.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lb_try_open(row: u32) -> u32 {
-    let Some(account) = ACCOUNTS.get_ptr_mut(row) else { return 0 };
-    // SAFETY: the element exists as long as the map; one aligned word.
-    if unsafe { core::ptr::read_volatile(&raw const (*account).limit) } == 0 {
-        Maps.open_account(row);
-        return 1;
-    }
-    for _ in 0..LIMIT_TRIES {
-        // SAFETY: as above. The closed words are read after the opened one, so that a connection that closes meanwhile
-        // leaves more room rather than less than there is.
-        let (opened, rest) = unsafe {
-            let opened = core::ptr::read_volatile(&raw const (*account).opened);
-            (opened, core::ptr::read_volatile(account))
-        };
-        if (Account { opened, ..rest }).is_full() {
-            return 0;
-        }
-        // SAFETY: only the word's address is taken here.
-        if swap(unsafe { &raw mut (*account).opened }, opened, opened.wrapping_add(1)) {
-            return 1;
-        }
-    }
-    0
 }

@@ -1,6 +1,6 @@
 //! `lb`: reads the command line, and hands over to the library.
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{io, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -53,15 +53,23 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(run) => match read(&run.file) {
             Ok(config) => {
                 let mode = run.xdp_mode.unwrap_or(config.xdp_mode);
-                agent::start(&world(instance), config, mode, run.confirm).await?;
+                agent::start(&world(instance, &run.file), config, mode, run.confirm).await?;
                 Exit::Done.into()
             }
             Err(exit) => exit.into(),
         },
-        Command::Check(file) => match read(&file) {
-            Ok(config) => check(&config, &file).await?,
-            Err(exit) => exit.into(),
+        Command::Check(asked) => match &asked.diff {
+            Some(diff) => compare(instance, diff.as_ref().unwrap_or(&asked.file.config), asked.json).await?,
+            None => match read(&asked.file) {
+                Ok(config) => check(&config, &asked.file).await?,
+                Err(exit) => exit.into(),
+            },
         },
+        Command::Reload(asked) => {
+            let deadline_ms = asked.deadline.map(|deadline| deadline.as_millis() as u64);
+            let reload = api::Command::Reload(api::Reload { deadline_ms });
+            say_changes(call(&instance.socket(), reload).await, asked.json)
+        }
         Command::Status(options) => status(instance, options.json).await,
         Command::Drain(drain) => drained(instance, drain).await,
         Command::Cut(cut) => {
@@ -72,6 +80,14 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             say(call(&instance.socket(), api::Command::Ready(api::Ready { name: ready.name.to_string() }))
                 .await)
         }
+        Command::Maint(maint) => {
+            say(call(&instance.socket(), api::Command::Maint(api::Maint { name: maint.name.to_string() }))
+                .await)
+        }
+        Command::Weight(asked) => {
+            let weight = api::SetWeight { name: asked.name.to_string(), weight: asked.weight.0 };
+            say(call(&instance.socket(), api::Command::Weight(weight)).await)
+        }
         Command::Capture(options) => capture(instance, &options).await,
         Command::Trace(options) => trace(instance, &options).await,
         Command::Confirm => say(call(&instance.socket(), api::Command::Confirm).await),
@@ -79,12 +95,13 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn world(instance: &Instance) -> World {
+fn world(instance: &Instance, file: &cli::ConfigFile) -> World {
     World {
         instance: instance.name().to_owned(),
         socket: instance.socket(),
         pins: instance.pins(),
         state: instance.state(),
+        config: file.config.clone(),
     }
 }
 
@@ -119,6 +136,20 @@ async fn check(config: &config::Config, file: &cli::ConfigFile) -> anyhow::Resul
     Ok(Exit::Done.into())
 }
 
+/// `lb check --diff`: the agent reads the file by itself, and says what it would change.
+async fn compare(instance: &Instance, file: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let path = std::path::absolute(file).with_context(|| format!("finding {}", file.display()))?;
+    let diff = api::Diff { path: path.display().to_string() };
+    Ok(say_changes(call(&instance.socket(), api::Command::Diff(diff)).await, json))
+}
+
+fn say_changes(answer: Result<Reply, ApiError>, json: bool) -> ExitCode {
+    match answer {
+        Ok(Reply::Changes(changes)) if json => print_json(&changes),
+        answer => say(answer),
+    }
+}
+
 /// Print an answer; the exit code that it stands for.
 fn say(answer: Result<Reply, ApiError>) -> ExitCode {
     match answer {
@@ -132,6 +163,10 @@ fn say(answer: Result<Reply, ApiError>) -> ExitCode {
         }
         Ok(Reply::Trace(traced)) => {
             print!("{}", text::traced(&traced));
+            Exit::Done.into()
+        }
+        Ok(Reply::Changes(changes)) => {
+            print!("{changes}");
             Exit::Done.into()
         }
         Ok(Reply::Refused(refusal)) => fail(&ApiError::Refused(refusal)),

@@ -141,7 +141,7 @@ impl Controller {
 
     /// Live connections of a server, whichever services they came by.
     pub(super) fn live_at(&self, server: SocketAddr) -> u64 {
-        let config = &self.fixed.config;
+        let config = &self.config;
         let services =
             config.services.iter().filter(|known| addresses(config, &known.target).contains(&server));
         let accounts = services.filter_map(|service| self.history.last(service.listen, server));
@@ -151,7 +151,7 @@ impl Controller {
     /// The services that `SERVICE/BACKEND` or `CLUSTER/NODE` serves.
     fn services_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Service> {
         let owner = name.split_once('/').map_or(name, |(owner, _)| owner);
-        self.fixed.config.services.iter().filter(move |service| match &service.target {
+        self.config.services.iter().filter(move |service| match &service.target {
             Target::Backends { .. } => service.name == owner,
             Target::Cluster { cluster, .. } => cluster == owner,
         })

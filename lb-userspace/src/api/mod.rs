@@ -10,6 +10,10 @@
 //! | `POST /drain` | `{"name": "web/web1", "deadline_ms": 60000, "then": "cut"}` | `{"message": …}` |
 //! | `POST /cut` | `{"name": "web/web1"}` | `{"message": …}` |
 //! | `POST /ready` | `{"name": "web/web1"}` | `{"message": …}` |
+//! | `POST /maint` | `{"name": "web/web1"}` | `{"message": …}` |
+//! | `POST /weight` | `{"name": "web/web1", "weight": "50%"}`; without a weight: the configured one | `{"message": …}` |
+//! | `POST /reload` | `{"deadline_ms": 60000}` or nothing | [`Changes`] |
+//! | `POST /diff` | `{"path": "/etc/lb/lb.toml"}` | [`Changes`] |
 //! | `POST /trace` | `{"client": "198.51.100.7:40000", "service": "web"}` | [`Traced`] |
 //! | `POST /capture` | `{"service": "web", "count": 10}` | a [`Line`] of JSON for each packet, until the client goes |
 //! | `POST /confirm` | – | `{"message": …}` |
@@ -17,6 +21,7 @@
 //!
 //! Every error is `{"error": what is wrong, "hint": what to do}` with a fitting status code.
 
+mod changes;
 mod client;
 mod observe;
 mod render;
@@ -26,6 +31,7 @@ mod socket;
 mod status;
 #[cfg(test)]
 mod tests;
+mod weight;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -33,6 +39,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
+    changes::{Change, ChangeKind, Changes, Diff, Reload},
     client::{Lines, call, capture},
     observe::{Capture, Followed, Hex, Line, Look, NextHop, Packet, Segment, Trace, Traced, Tunnel, Verdict},
     render::render,
@@ -43,6 +50,7 @@ pub use self::{
         AgentStatus, BackendState, BackendStatus, ClusterStatus, HandshakeMs, InterfaceStatus, NodeReadiness,
         NodeStatus, ServiceStatus, Status, Timestamp,
     },
+    weight::{NoWeight, Weight},
 };
 
 /// The longest request body and the longest request head, in bytes.
@@ -67,6 +75,14 @@ pub enum Command {
     Cut(Cut),
     /// Take a drained backend back.
     Ready(Ready),
+    /// Give the backend no new connections, whatever its probes say.
+    Maint(Maint),
+    /// Give the backend another weight than the configured one.
+    Weight(SetWeight),
+    /// Take up the configuration's files as they are now.
+    Reload(Reload),
+    /// Say what a file would change.
+    Diff(Diff),
     /// Show packets.
     Capture(Capture),
     /// Say what would become of a packet.
@@ -135,6 +151,25 @@ pub struct Ready {
     pub name: String,
 }
 
+/// The backend to put into maintenance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Maint {
+    /// SERVICE/BACKEND or CLUSTER/NODE.
+    pub name: String,
+}
+
+/// The backend whose weight is set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetWeight {
+    /// SERVICE/BACKEND.
+    pub name: String,
+    /// `None`: the configured one again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<Weight>,
+}
+
 /// A command on its way to the owner of the state, who answers by `reply`.
 #[derive(Debug)]
 pub struct Request {
@@ -153,6 +188,8 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`Command::Trace`].
     Trace(Box<Traced>),
+    /// To [`Command::Reload`] and [`Command::Diff`].
+    Changes(Box<Changes>),
     /// The command was carried out; one sentence for people.
     Done {
         /// What was done.

@@ -278,9 +278,14 @@ impl<A: Ip> Family<A> {
 
     /// Backends that the last publication does not name. What an earlier agent published stays until this one's first.
     fn leaving(&self) -> BTreeSet<u16> {
-        let gone = |backend: &Backend<A>| matches!(backend.state, backend_state::ABSENT | backend_state::CUT);
-        let of_nobody =
-            self.backends.iter().filter(|(number, known)| gone(known) && !self.wanted.contains(number));
+        let gone = |number: &u16, backend: &Backend<A>| {
+            matches!(backend.state, backend_state::ABSENT | backend_state::CUT)
+                || self.unnamed.contains(number)
+        };
+        let of_nobody = self
+            .backends
+            .iter()
+            .filter(|(number, known)| gone(number, known) && !self.wanted.contains(number));
         of_nobody.map(|(number, _)| *number).collect()
     }
 
@@ -304,6 +309,7 @@ impl<A: Ip> Family<A> {
             let written = self.maps.backends.set(u32::from(number), empty, 0);
             written.map_err(DataplaneError::write(A::NAMES.backends))?;
             self.backends.remove(&number);
+            self.unnamed.remove(&number);
         }
         self.free_endpoints(common.layout.ports.count(), &tally.blocks[A::INDEX])
     }

@@ -14,7 +14,8 @@ pub struct Members {
     pub service: String,
     /// Who tells: the same text each time, and unique among the sources of a service, such as `dns web.example.net`.
     pub source: String,
-    /// All of them. A source that cannot be asked at present tells nothing: the last that it told stays.
+    /// All of them; none, too, from a source that the configuration names no more. A source that cannot be asked at present
+    /// tells nothing: the last that it told stays, over a restart of the agent as well.
     pub found: Vec<Found>,
 }
 

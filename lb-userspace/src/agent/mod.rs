@@ -5,6 +5,7 @@
 //! changes, and one line in the log for each change.
 
 pub mod advice;
+mod answers;
 mod clusters;
 mod controller;
 mod cuts;

@@ -123,10 +123,14 @@ impl Controller {
         }
         let before = merge::with_discovered(&self.file_says, &self.state.discovered);
         let sources = self.state.discovered.entry(service).or_default();
-        if sources.get(&source) == Some(&found) {
+        if sources.get(&source).map_or(found.is_empty(), |known| *known == found) {
             return;
         }
-        sources.insert(source.clone(), found);
+        if found.is_empty() {
+            sources.remove(&source);
+        } else {
+            sources.insert(source.clone(), found);
+        }
         let after = merge::with_discovered(&self.file_says, &self.state.discovered);
         for change in diff::changes(&before, &after) {
             log::info!("{source}: {change}");

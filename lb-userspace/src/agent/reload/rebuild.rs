@@ -120,8 +120,8 @@ impl Controller {
 
     /// Wishes for those that the configuration does not know are dropped, so that nobody inherits them years later.
     fn forget_wishes(&mut self) {
-        let config = &self.config;
-        // What discovery has found comes and goes; a drain must not be forgotten over an answer that comes late.
+        let config = &self.file_says;
+        // Whom discovery has found comes and goes; a drain must not be forgotten over an answer that comes late.
         let discovered: HashSet<&String> = self.state.discovered.keys().collect();
         let is_known = |name: &str| {
             let (owner, member) = name.split_once('/').unwrap_or((name, ""));

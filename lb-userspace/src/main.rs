@@ -59,38 +59,29 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             Err(exit) => exit.into(),
         },
         Command::Check(asked) => match &asked.diff {
-            Some(diff) => compare(instance, diff.as_ref().unwrap_or(&asked.file.config), asked.json).await?,
+            Some(file) => compare(instance, file, asked.json).await?,
             None => match read(&asked.file) {
                 Ok(config) => check(&config, &asked.file).await?,
                 Err(exit) => exit.into(),
             },
         },
-        Command::Reload(asked) => {
-            let deadline_ms = asked.deadline.map(|deadline| deadline.as_millis() as u64);
-            let reload = api::Command::Reload(api::Reload { deadline_ms });
-            say_changes(call(&instance.socket(), reload).await, asked.json)
-        }
+        Command::Reload(asked) => reload(instance, asked).await,
         Command::Status(options) => status(instance, options.json).await,
         Command::Drain(drain) => drained(instance, drain).await,
-        Command::Cut(cut) => {
-            let name = cut.name.to_string();
-            say(call(&instance.socket(), api::Command::Cut(api::Cut { name })).await)
-        }
+        Command::Cut(cut) => ask(instance, api::Command::Cut(api::Cut { name: cut.name.to_string() })).await,
         Command::Ready(ready) => {
-            say(call(&instance.socket(), api::Command::Ready(api::Ready { name: ready.name.to_string() }))
-                .await)
+            ask(instance, api::Command::Ready(api::Ready { name: ready.name.to_string() })).await
         }
         Command::Maint(maint) => {
-            say(call(&instance.socket(), api::Command::Maint(api::Maint { name: maint.name.to_string() }))
-                .await)
+            ask(instance, api::Command::Maint(api::Maint { name: maint.name.to_string() })).await
         }
         Command::Weight(asked) => {
             let weight = api::SetWeight { name: asked.name.to_string(), weight: asked.weight.0 };
-            say(call(&instance.socket(), api::Command::Weight(weight)).await)
+            ask(instance, api::Command::Weight(weight)).await
         }
         Command::Capture(options) => capture(instance, &options).await,
         Command::Trace(options) => trace(instance, &options).await,
-        Command::Confirm => say(call(&instance.socket(), api::Command::Confirm).await),
+        Command::Confirm => ask(instance, api::Command::Confirm).await,
         Command::Detach => detach(instance).await?,
     })
 }
@@ -134,6 +125,17 @@ async fn check(config: &config::Config, file: &cli::ConfigFile) -> anyhow::Resul
         println!("note: {sentence}");
     }
     Ok(Exit::Done.into())
+}
+
+/// Have something done and print the answer.
+async fn ask(instance: &Instance, command: api::Command) -> ExitCode {
+    say(call(&instance.socket(), command).await)
+}
+
+async fn reload(instance: &Instance, asked: cli::Reload) -> ExitCode {
+    let deadline_ms = asked.deadline.map(|deadline| deadline.as_millis() as u64);
+    let reload = api::Command::Reload(api::Reload { deadline_ms });
+    say_changes(call(&instance.socket(), reload).await, asked.json)
 }
 
 /// `lb check --diff`: the agent reads the file by itself, and says what it would change.

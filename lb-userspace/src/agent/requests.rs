@@ -36,46 +36,6 @@ impl Controller {
                 self.count().await;
                 Reply::Status(Box::new(self.report()))
             }
-            api::Command::Drain(drain) => {
-                self.count().await;
-                let deadline = drain.deadline_ms.map(Duration::from_millis);
-                if deadline.is_none() && drain.then == Then::Cut {
-                    let hint = "add a deadline, or `lb cut` at once";
-                    refused(RefusalKind::BadInput, "a drain without a deadline never cuts", hint)
-                } else {
-                    let deadline = deadline.map(|within| (within, drain.then));
-                    let reply = self.administer(&drain.name, Admin::Drain, deadline);
-                    self.published().await;
-                    reply
-                }
-            }
-            api::Command::Cut(cut) => {
-                self.count().await;
-                let reply = self.cut(&cut.name);
-                self.published().await;
-                reply
-            }
-            api::Command::Ready(ready) => {
-                let reply = self.administer(&ready.name, Admin::Ready, None);
-                self.published().await;
-                reply
-            }
-            api::Command::Maint(maint) => {
-                let reply = self.administer(&maint.name, Admin::Maintenance, None);
-                self.published().await;
-                reply
-            }
-            api::Command::Weight(asked) => {
-                let reply = self.weigh(&asked.name, asked.weight);
-                self.published().await;
-                reply
-            }
-            api::Command::Reload(asked) => {
-                let reply = self.reload("`lb reload`", asked.deadline_ms.map(Duration::from_millis)).await;
-                self.published().await;
-                reply
-            }
-            api::Command::Diff(asked) => self.compare(asked.path.as_ref()).await,
             api::Command::Confirm => match self.confirm.take() {
                 Some(_) => {
                     log::info!("confirmed: the agent stays");
@@ -95,14 +55,46 @@ impl Controller {
                 self.trace(&wanted, request.reply);
                 return None;
             }
+            api::Command::Diff(asked) => self.compare(asked.path.as_ref()).await,
             api::Command::Detach => {
                 log::info!("detaching, as an operator wants");
                 return Some(Ended::Detach(Some(request.reply)));
+            }
+            command => {
+                // What is counted now says how many connections are left.
+                self.count().await;
+                let reply = self.change(command).await;
+                self.published().await;
+                reply
             }
         };
         // A client that has gone needs no answer.
         let _ = request.reply.send(reply);
         None
+    }
+
+    /// Do what changes something; whoever asks for it is answered when the data path knows.
+    async fn change(&mut self, command: api::Command) -> Reply {
+        match command {
+            api::Command::Drain(api::Drain { deadline_ms: None, then: Then::Cut, .. }) => {
+                let hint = "add a deadline, or `lb cut` at once";
+                refused(RefusalKind::BadInput, "a drain without a deadline never cuts", hint)
+            }
+            api::Command::Drain(drain) => {
+                let deadline = drain.deadline_ms.map(Duration::from_millis);
+                let deadline = deadline.map(|within| (within, drain.then));
+                self.administer(&drain.name, Admin::Drain, deadline)
+            }
+            api::Command::Cut(cut) => self.cut(&cut.name),
+            api::Command::Ready(ready) => self.administer(&ready.name, Admin::Ready, None),
+            api::Command::Maint(maint) => self.administer(&maint.name, Admin::Maintenance, None),
+            api::Command::Weight(asked) => self.weigh(&asked.name, asked.weight),
+            api::Command::Reload(asked) => {
+                self.reload("`lb reload`", asked.deadline_ms.map(Duration::from_millis)).await
+            }
+            // All others are answered without a change.
+            other => refused(RefusalKind::Failed, &format!("{other:?} changes nothing"), ""),
+        }
     }
 
     /// Wait until the data path has done what it was told: whoever asked may rely on it when he is answered.
@@ -123,6 +115,9 @@ impl Controller {
         }
         let message = match admin {
             Admin::Maintenance => {
+                // The last word counts.
+                self.state.drained.remove(name);
+                self.set_deadline(name, None);
                 self.state.maintenance.insert(name.to_owned());
                 let left = self.live(name);
                 format!(
@@ -130,6 +125,7 @@ impl Controller {
                 )
             }
             Admin::Drain => {
+                self.state.maintenance.remove(name);
                 self.state.drained.insert(name.to_owned());
                 self.set_deadline(name, deadline);
                 let left = self.live(name);

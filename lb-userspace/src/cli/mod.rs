@@ -122,9 +122,9 @@ pub struct Check {
     /// Which file to read.
     #[command(flatten)]
     pub file: ConfigFile,
-    /// Say what this file (that of --config unless said) would change in the running agent; needs one
-    #[arg(long, value_name = "FILE", num_args = 0..=1)]
-    pub diff: Option<Option<PathBuf>>,
+    /// Say what this file would change in the running agent; --config is not read then
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub diff: Option<PathBuf>,
     /// Print JSON for programs
     #[arg(long, requires = "diff")]
     pub json: bool,

@@ -35,9 +35,8 @@ fn every_command_means_what_is_typed() {
         let deadline = deadline.map(Duration::from_secs);
         Command::Drain(Drain { name: member(name), deadline, then, wait })
     };
-    let check = |path, diff: Option<Option<&str>>, json| {
-        let diff = diff.map(|diff| diff.map(PathBuf::from));
-        Command::Check(Check { file: file(path), diff, json })
+    let check = |path, diff: Option<&str>, json| {
+        Command::Check(Check { file: file(path), diff: diff.map(PathBuf::from), json })
     };
     let weight = |name, weight| Command::Weight(SetWeight { name: member(name), weight: WeightWish(weight) });
     let trace = |client: &str, port, ack| {
@@ -59,8 +58,8 @@ fn every_command_means_what_is_typed() {
         ("lb run --xdp-mode auto", "lb", run(DEFAULT_CONFIG, None, Some(XdpMode::Auto))),
         ("lb check", "lb", check("/etc/lb/lb.toml", None, false)),
         ("lb check --config a.toml", "lb", check("a.toml", None, false)),
-        ("lb check --diff", "lb", check("/etc/lb/lb.toml", Some(None), false)),
-        ("lb check --diff b.toml --json", "lb", check("/etc/lb/lb.toml", Some(Some("b.toml")), true)),
+        ("lb check --diff b.toml", "lb", check("/etc/lb/lb.toml", Some("b.toml"), false)),
+        ("lb check --diff b.toml --json", "lb", check("/etc/lb/lb.toml", Some("b.toml"), true)),
         ("lb reload", "lb", Command::Reload(Reload { deadline: None, json: false })),
         (
             "lb reload --deadline 5m --json",
@@ -143,6 +142,8 @@ fn what_makes_no_sense_is_a_usage_error_with_exit_code_2() {
         ("lb weight web/web1 half", ValueValidation, "`half` is no weight; write 0 to 1000"),
         ("lb weight web/web1 1001", ValueValidation, "`1001` is no weight"),
         ("lb check --json", MissingRequiredArgument, "--diff"),
+        ("lb check --diff", InvalidValue, "a value is required for '--diff <FILE>'"),
+        ("lb check --diff a --config b", ArgumentConflict, "cannot be used with"),
         ("lb capture --count 0", ValueValidation, "0 is not in 1.."),
         ("lb capture --client web", ValueValidation, "invalid IP address syntax"),
         ("lb capture --dropped --reason no-flow", ArgumentConflict, "cannot be used with"),

@@ -91,7 +91,7 @@ fn shown(value: &impl Display) -> String {
     value.to_string()
 }
 
-fn limit(value: &Option<u32>) -> String {
+fn limit(value: Option<u32>) -> String {
     value.map_or_else(|| "none".to_owned(), |limit| limit.to_string())
 }
 
@@ -120,7 +120,7 @@ fn changed_service(said: &mut Said, old: &Service, new: &Service) {
         NoBackend::Drop => "drop".to_owned(),
     });
     said.whole(name, "timeouts", [&old.timeouts, &new.timeouts]);
-    said.value(name, "max-connections", [&old.max_connections, &new.max_connections], limit);
+    said.value(name, "max-connections", [&old.max_connections, &new.max_connections], |value| limit(*value));
     said.whole(name, "rate-limit", [&old.rate_limit, &new.rate_limit]);
     said.value(name, "echo", [&old.echo, &new.echo], shown);
     match (&old.target, &new.target) {
@@ -166,7 +166,9 @@ fn changed_backends(said: &mut Said, service: &str, before: &[Backend], after: &
             said.add(ChangeKind::Changed, &name, text);
         }
         said.value(&name, "weight", [&old.weight, &new.weight], shown);
-        said.value(&name, "max-connections", [&old.max_connections, &new.max_connections], limit);
+        said.value(&name, "max-connections", [&old.max_connections, &new.max_connections], |value| {
+            limit(*value)
+        });
     }
     for old in gone(before, after, |backend| &backend.name) {
         if !after.iter().any(|new| new.address == old.address) {
@@ -190,7 +192,9 @@ fn changed_cluster(said: &mut Said, old: &Cluster, new: &Cluster) {
         };
         said.value(&name, "address", [&known.address, &node.address], shown);
         said.value(&name, "priority", [&known.priority, &node.priority], shown);
-        said.value(&name, "max-connections", [&known.max_connections, &node.max_connections], limit);
+        said.value(&name, "max-connections", [&known.max_connections, &node.max_connections], |value| {
+            limit(*value)
+        });
     }
     for node in gone(&old.nodes, &new.nodes, |node| &node.name) {
         let text = "hands its role over as soon as another node can take it, and goes".to_owned();

@@ -20,7 +20,7 @@ use lb_common::{
 use lb_ebpf::{
     Verdict, World, balance, claim_port, connect, enter, explain::explain,
     fragment::follow as follow_fragment, give_back, hear, icmp::carried, icmp::icmp, icmp::quoted,
-    icmp::tunnelled, record_flow, refuse, send, turn, verdict::Kind,
+    record_flow, refuse, send, tunnel::tunnelled, turn, verdict::Kind,
 };
 
 use frame::Packet;

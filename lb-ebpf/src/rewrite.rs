@@ -62,7 +62,10 @@ pub fn rewrite<A: Family, F: Frame, T: Tables<A>>(
     let over = overhead::<A>(to.mode);
     if is_too_long::<A, T>(packet.length() + over, room, to.hop.interface, tables) {
         let complaint = Complaint::too_big(room.saturating_sub(over) as u16);
-        return hand_over(tables, A::STAGES.explain, Parcel::refusal(to.service, Reason::TooBig, complaint));
+        // A router would cut it (RFC 791, 3.2), which XDP cannot, for it makes no packets. Told of the MTU all the same, the
+        // sender cuts what it sends from now on: its IP layer goes by what it knows of the path, whatever DF says.
+        let reason = if A::is_whole(&packet.ip) { Reason::TooBig } else { Reason::NotFragmented };
+        return hand_over(tables, A::STAGES.explain, Parcel::refusal(to.service, reason, complaint));
     }
     if packet.part.position == Position::First {
         remember(packet, to, tables);
@@ -174,7 +177,7 @@ fn translate<A: Family, F: Frame, T: Tables<A>>(
         tables.count(to.service, Reason::ChecksumCompleted);
     } else if partial {
         frame.store(packet.checksum_offset(), addresses.partial(field))?;
-    } else if packet.protocol != UDP || field.wire() != 0 || A::VERSION == 6 {
+    } else if packet.protocol != UDP || field.wire() != 0 {
         frame.store(packet.checksum_offset(), never_zero(packet.protocol, ports.complete(field)))?;
     }
     Some(())

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use super::{
     handshakes::Handshakes,
+    keys::{Key, Keys},
+    probers::Hasten,
     shares::{Found, Loads},
 };
 use crate::{
@@ -31,6 +33,12 @@ const RESERVE: u64 = 5;
 
 /// One node.
 pub struct Member {
+    /// What its monitor calls it.
+    pub key: Key,
+    /// The configuration names it no more: it goes when it has handed its role over and its connections have ended.
+    pub leaves: bool,
+    /// Who asks it.
+    pub monitor: Option<Hasten>,
     /// Its name.
     pub name: String,
     /// Where it listens.
@@ -57,6 +65,8 @@ pub struct Member {
 
 /// One cluster.
 pub struct Galera {
+    /// What its nodes' monitors call it.
+    pub key: Key,
     /// Its name.
     pub name: String,
     /// In the order of the configuration.
@@ -73,6 +83,14 @@ pub struct Galera {
     leaving: Option<(usize, Moment)>,
 }
 
+/// What is said of a cluster's nodes elsewhere than in the configuration.
+pub struct Said<'a> {
+    /// What the operator wants of a node, by its name.
+    pub admin: &'a dyn Fn(&str) -> Admin,
+    /// Which nodes, by their addresses, the configuration names no more.
+    pub leaves: &'a dyn Fn(SocketAddr) -> bool,
+}
+
 impl Galera {
     /// The cluster of the configuration; `incumbent` wrote when the last agent ended. Where nothing was kept of that,
     /// what is `found` in an earlier agent's data path says it.
@@ -80,51 +98,80 @@ impl Galera {
         config: &config::Cluster,
         incumbent: Option<Incumbent>,
         found: &Found,
-        drained: impl Fn(&str) -> bool,
+        said: &Said<'_>,
+        keys: &mut Keys,
         now: Moment,
     ) -> Self {
         let incumbent = incumbent.or_else(|| {
             let node = config.nodes.iter().find(|node| Some(node.address) == found.writer)?;
             Some(Incumbent { node: node.name.clone(), epoch: 0, serving: true, by_hand: false })
         });
-        let nodes = config
-            .nodes
-            .iter()
-            .map(|node| Node { name: node.name.clone(), priority: node.priority })
-            .collect();
-        let members = config
-            .nodes
-            .iter()
-            .map(|node| Member {
-                name: node.name.clone(),
-                address: node.address,
-                max_connections: node.max_connections,
-                limit_is_fixed: node.max_connections.is_some(),
-                foreign: 0,
-                admin: if drained(&node.name) { Admin::Drain } else { Admin::Ready },
-                sample: None,
-                since: Timestamp::now(),
-                suspicion: Suspicion::new(config.monitor.interval, true),
-                handshakes: Handshakes::default(),
-                failures: 0,
-                refused: false,
-            })
-            .collect();
-        let mut election = Cluster::new(policy(config), nodes, incumbent, now);
-        for (index, node) in config.nodes.iter().enumerate() {
-            if found.served.contains(&node.address) {
-                election.served(index);
-            }
-        }
-        Self {
+        let nodes = config.nodes.iter().map(stands).collect();
+        let mut cluster = Self {
+            key: keys.next(),
             name: config.name.clone(),
-            loads: Loads::new(config.nodes.len(), now),
-            members,
-            election,
+            members: Vec::new(),
+            election: Cluster::new(policy(config), nodes, incumbent, now),
+            loads: Loads::default(),
             since: Timestamp::now(),
             wake: None,
             leaving: None,
+        };
+        cluster.members = config.nodes.iter().map(|node| Member::new(config, node, keys.next())).collect();
+        for (index, node) in config.nodes.iter().enumerate() {
+            if found.served.contains(&node.address) {
+                cluster.election.served(index);
+            }
         }
+        cluster.listen_to(config, said, now);
+        cluster
+    }
+
+    /// Take up another configuration. Nodes are who they were by their addresses: what is known of those that stay is
+    /// kept, and the writer stays the writer.
+    pub fn reconfigure(&mut self, config: &config::Cluster, said: &Said<'_>, keys: &mut Keys, now: Moment) {
+        let mut before: Vec<Option<Member>> =
+            std::mem::take(&mut self.members).into_iter().map(Some).collect();
+        let former = |before: &[Option<Member>], address| {
+            before.iter().position(|known| known.as_ref().is_some_and(|known| known.address == address))
+        };
+        let mut nodes = Vec::new();
+        let leaving =
+            self.leaving.and_then(|(node, until)| Some((before.get(node)?.as_ref()?.address, until)));
+        for node in &config.nodes {
+            let place = former(&before, node.address);
+            let known = place.and_then(|place| before.get_mut(place)?.take());
+            self.members.push(known.unwrap_or_else(|| Member::new(config, node, keys.next())));
+            nodes.push((stands(node), place));
+        }
+        self.leaving = leaving.and_then(|(address, until)| {
+            Some((self.members.iter().position(|member| member.address == address)?, until))
+        });
+        self.election.reconfigure(policy(config), nodes);
+        self.listen_to(config, said, now);
+    }
+
+    /// Each node as the configuration and the operator want it now.
+    fn listen_to(&mut self, config: &config::Cluster, said: &Said<'_>, now: Moment) {
+        self.loads.set_members(self.members.iter().map(|member| member.key), now);
+        let suspicion = Suspicion::new(config.monitor.interval, true);
+        for (member, node) in self.members.iter_mut().zip(&config.nodes) {
+            member.name.clone_from(&node.name);
+            member.leaves = (said.leaves)(node.address);
+            member.admin = if member.leaves { Admin::Drain } else { (said.admin)(&node.name) };
+            if node.max_connections.is_some() || member.limit_is_fixed {
+                member.max_connections = node.max_connections;
+            }
+            member.limit_is_fixed = node.max_connections.is_some();
+            if !member.suspicion.is_like(&suspicion) {
+                member.suspicion = suspicion.clone();
+            }
+        }
+    }
+
+    /// The place of a node by what its monitor calls it.
+    pub fn place(&self, key: Key) -> Option<usize> {
+        self.members.iter().position(|member| member.key == key)
     }
 
     /// A node's answer.
@@ -136,8 +183,8 @@ impl Galera {
                 member.refused = false;
                 let mut signals = signals(&sample);
                 // A drained node is in maintenance by our own word.
-                signals.maintenance |= member.admin == Admin::Drain;
-                self.loads.sampled(index, &sample, now);
+                signals.maintenance |= !member.admin.takes_new();
+                self.loads.sampled(member.key, &sample, now);
                 member.sample = Some(*sample);
                 Seen::Sample(signals)
             }
@@ -172,7 +219,7 @@ impl Galera {
                 }
                 Event::ReadinessChanged { node, from, to, .. } => {
                     self.members[*node].since = Timestamp::now();
-                    self.loads.judged(*node, *from, *to, now);
+                    self.loads.judged(self.members[*node].key, *from, *to, now);
                     self.loads.step(now);
                 }
                 Event::AlarmRaised(_) | Event::AlarmCleared(_) => {}
@@ -202,7 +249,39 @@ impl Galera {
     }
 }
 
+/// A node as it stands for election.
+fn stands(node: &config::Node) -> Node {
+    Node { name: node.name.clone(), priority: node.priority }
+}
+
 impl Member {
+    fn new(cluster: &config::Cluster, node: &config::Node, key: Key) -> Self {
+        Self {
+            key,
+            leaves: false,
+            monitor: None,
+            name: node.name.clone(),
+            address: node.address,
+            max_connections: node.max_connections,
+            limit_is_fixed: node.max_connections.is_some(),
+            foreign: 0,
+            admin: Admin::Ready,
+            sample: None,
+            since: Timestamp::now(),
+            suspicion: Suspicion::new(cluster.monitor.interval, true),
+            handshakes: Handshakes::default(),
+            failures: 0,
+            refused: false,
+        }
+    }
+
+    /// Have it asked after `delay` at the latest.
+    pub fn hasten(&self, delay: Duration) {
+        if let Some(monitor) = &self.monitor {
+            monitor.after(delay);
+        }
+    }
+
     /// Learn from the last sample how many connections the server has room for, `ours` of them being there now. Whether
     /// that is another number than before.
     ///
@@ -251,6 +330,7 @@ impl Member {
     }
 }
 
+/// How a cluster is judged.
 fn policy(config: &config::Cluster) -> Policy {
     Policy {
         kind: match config.kind {
@@ -330,7 +410,9 @@ mod tests {
             max_lag: None,
             nodes: vec![node],
         };
-        Galera::new(&config, None, &Found::default(), |_| false, Moment::START).members.remove(0)
+        let said = Said { admin: &|_| Admin::Ready, leaves: &|_| false };
+        let found = Found::default();
+        Galera::new(&config, None, &found, &said, &mut Keys::default(), Moment::START).members.remove(0)
     }
 
     fn sample(room: Option<u64>, connected: Option<u64>) -> Sample {

@@ -1,11 +1,13 @@
 //! The one owner of what is wanted.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
+use lb_common::abi::Layout;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -15,25 +17,24 @@ use super::{
     Event,
     clusters::Galera,
     cuts::Cut,
+    keys::Keys,
     pressure::Pressure,
-    probers::{BackendAt, Hasten, NodeAt},
+    reload::{Leaving, merge::Leaver},
     report::History,
-    services::{Backends, hastened},
-    shares::Found,
+    services::Backends,
     state::{State as Kept, StateFile},
 };
 use crate::{
     api::{Reply, Timestamp},
     cluster::{self, How, Outcome},
-    config::{Config, Role, Target},
+    config::Config,
     dataplane::{
         Attached, Desired, Fault, Way,
         task::{Handle, Notice},
     },
     health::Moment,
     listen::{self, Listen},
-    netlink::Interface,
-    probe::{Failure, galera::Sample, php_fpm},
+    netlink::{Interface, Watcher},
 };
 
 /// How the agent ended.
@@ -50,14 +51,14 @@ pub enum Ended {
 pub struct Fixed {
     /// Name of the instance.
     pub instance: String,
-    /// The configuration.
-    pub config: Config,
+    /// The configuration's file.
+    pub file: PathBuf,
+    /// Sizes and ports of the data path.
+    pub layout: Layout,
     /// The interfaces attached to, with what became of them.
     pub attached: Vec<(Interface, Attached, u8)>,
     /// Whether an earlier agent's data path was taken up.
     pub adopted: bool,
-    /// What took new connections in it: (service, backend).
-    pub active: Vec<(Listen, SocketAddr)>,
     /// When the agent started.
     pub since: Timestamp,
     /// The origin of all moments.
@@ -67,8 +68,22 @@ pub struct Fixed {
 /// The owner of what is wanted.
 pub struct Controller {
     pub(super) fixed: Fixed,
+    /// What the configuration's files say.
+    pub(super) file_says: Config,
+    /// What runs: that, whom discovery has found, and those that leave.
+    pub(super) config: Config,
+    /// Those of [`config`](Self::config) that nobody names any more.
+    pub(super) leavers: BTreeMap<Leaver, Leaving>,
+    /// In the order of `config.services`; `None`: a cluster's nodes serve.
     pub(super) services: Vec<Option<Backends>>,
+    /// In the order of `config.clusters`.
     pub(super) clusters: Vec<Galera>,
+    pub(super) keys: Keys,
+    /// What took new connections in an earlier agent's data path, until the first configuration has been taken up.
+    pub(super) active: Vec<(Listen, SocketAddr)>,
+    pub(super) watcher: Watcher,
+    /// Where those who are asked to look send what they see.
+    pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) ways: HashMap<IpAddr, Way>,
     pub(super) obstacles: HashMap<IpAddr, String>,
     pub(super) history: History,
@@ -77,87 +92,69 @@ pub struct Controller {
     pub(super) dataplane: Handle,
     pub(super) state: Kept,
     file: StateFile,
-    pub(super) checks: HashMap<BackendAt, Hasten>,
-    pub(super) nodes: HashMap<NodeAt, Hasten>,
     pub(super) published: Option<Desired>,
     /// Whose connections are being ended.
     pub(super) cuts: BTreeMap<String, Cut>,
-    quiet: HashMap<BackendAt, bool>,
     pub(super) pressure: Pressure,
     /// The capture that is going on, or the last one.
     pub(super) capturing: Option<JoinHandle<()>>,
 }
 
+/// What a controller works with.
+pub struct Tools {
+    /// The way to the data path.
+    pub dataplane: Handle,
+    /// Who knows the ways to backends.
+    pub watcher: Watcher,
+    /// Where those who are asked to look send what they see.
+    pub events: mpsc::UnboundedSender<Event>,
+    /// The file for what must survive.
+    pub state: StateFile,
+}
+
 impl Controller {
-    /// A controller that has published nothing yet.
+    /// A controller of a configuration, that has published nothing yet. `active`: what took new connections when the last
+    /// agent ended, (service, backend). `confirm`: how soon somebody has to confirm that the agent may stay.
     pub fn new(
         fixed: Fixed,
-        dataplane: Handle,
+        tools: Tools,
         state: Kept,
-        file: StateFile,
+        config: Config,
+        active: Vec<(Listen, SocketAddr)>,
         confirm: Option<Duration>,
     ) -> Self {
         let now = Moment::at(fixed.origin.elapsed());
-        let drained = |owner: &str| {
-            let state = state.clone();
-            let owner = owner.to_owned();
-            move |name: &str| state.drained.contains(&format!("{owner}/{name}"))
-        };
-        let served = |service: Listen| {
-            let active = fixed.active.clone();
-            move |backend: SocketAddr| active.contains(&(service, backend))
-        };
-        let services = fixed
-            .config
-            .services
-            .iter()
-            .map(|service| Backends::new(service, drained(&service.name), served(service.listen), now))
-            .collect();
-        let clusters = fixed
-            .config
-            .clusters
-            .iter()
-            .map(|cluster| {
-                let incumbent = state.writers.get(&cluster.name).cloned();
-                let found = Found::of(&cluster.name, &fixed.config.services, &fixed.active);
-                let mut galera = Galera::new(cluster, incumbent, &found, drained(&cluster.name), now);
-                galera.election.freeze(state.frozen.contains(&cluster.name));
-                galera.election.expect_conflicts(fixed.config.services.iter().any(|service| {
-                    matches!(&service.target, Target::Cluster { cluster: of, role: Role::Any, .. } if *of == cluster.name)
-                }));
-                galera
-            })
-            .collect();
         let confirm = confirm.map(|within| {
             let deadline = Timestamp::now().checked_add(within).unwrap_or(fixed.since);
             (now + within, deadline)
         });
-        Self {
+        let nothing = Config { services: Vec::new(), clusters: Vec::new(), ..config.clone() };
+        let mut controller = Self {
             fixed,
-            services,
-            clusters,
+            file_says: config,
+            config: nothing,
+            leavers: BTreeMap::new(),
+            services: Vec::new(),
+            clusters: Vec::new(),
+            keys: Keys::default(),
+            active,
+            watcher: tools.watcher,
+            events: tools.events,
             ways: HashMap::new(),
             obstacles: HashMap::new(),
             history: History::default(),
             confirm,
             faults: BTreeMap::new(),
-            dataplane,
+            dataplane: tools.dataplane,
             state,
-            file,
-            checks: HashMap::new(),
-            nodes: HashMap::new(),
+            file: tools.state,
             published: None,
             cuts: BTreeMap::new(),
-            quiet: HashMap::new(),
             pressure: Pressure::default(),
             capturing: None,
-        }
-    }
-
-    /// The tasks whose rhythm the controller may hasten.
-    pub fn hasten(&mut self, checks: HashMap<BackendAt, Hasten>, nodes: HashMap<NodeAt, Hasten>) {
-        self.checks = checks;
-        self.nodes = nodes;
+        };
+        controller.rebuild(None, &BTreeSet::new());
+        controller
     }
 
     /// Take events until the end.
@@ -181,14 +178,21 @@ impl Controller {
             Event::Sampled { at, result } => self.sampled(at, result).await,
             Event::Hop(changed) => self.hop(&changed),
             Event::Notice(notice) => self.notice(notice),
+            Event::Members(members) => self.discovered(members),
+            Event::FilesChanged => {
+                self.reload("the configuration's files have changed", None).await;
+            }
+            Event::Hangup if self.confirm.is_none() => {
+                self.reload("SIGHUP", None).await;
+            }
             Event::Request(request) => return self.request(request).await,
             Event::Tick => return self.tick().await,
-            Event::Stop if self.confirm.is_some() => {
+            Event::Stop | Event::Hangup if self.confirm.is_some() => {
                 // Whoever has locked himself out loses the session first, and with it the agent.
                 log::warn!("the agent ends before `lb confirm`: detaching");
                 return Some(Ended::Detach(None));
             }
-            Event::Stop => {
+            Event::Stop | Event::Hangup => {
                 log::info!("the agent ends; the data path runs on (`lb detach` removes it)");
                 return Some(Ended::Running);
             }
@@ -196,68 +200,11 @@ impl Controller {
         None
     }
 
-    async fn sampled(&mut self, at: NodeAt, result: Result<Box<Sample>, Failure>) {
-        let (now, answered) = (self.now(), result.is_ok());
-        let Some(cluster) = self.clusters.get_mut(at.cluster) else { return };
-        let former = cluster.election.writer();
-        let outcome = cluster.sampled(at.node, result, now);
-        self.elected(at.cluster, former, &outcome);
-        if answered {
-            // Counts as old as the sample, or a burst would look like somebody else's connections.
-            self.count().await;
-            let Some(server) = self.clusters[at.cluster].members.get(at.node).map(|node| node.address) else {
-                return;
-            };
-            let ours = self.live_at(server);
-            if self.clusters[at.cluster].members[at.node].learn_limit(ours) {
-                self.publish();
-            }
-        }
-    }
-
-    fn checked(&mut self, at: BackendAt, begun: Instant, result: Result<(), Failure>) {
-        let now = self.now();
-        let begun = Moment::at(begun.saturating_duration_since(self.fixed.origin));
-        let Some(Some(backends)) = self.services.get_mut(at.service) else { return };
-        let Some(step) = backends.checked(at.backend, result, begun, now) else { return };
-        if let (Some(after), Some(task)) = (hastened(&step), self.checks.get(&at)) {
-            task.after(after);
-        }
-        if let Some(change) = &step.changed {
-            let backend = &backends.members[at.backend];
-            let service = &self.fixed.config.services[at.service].name;
-            log::info!("{service}/{}: {} → {}: {}", backend.name, change.from, change.to, change.reason);
-        }
-        if let Some(sentence) = backends.panic_changed() {
-            log::warn!("{}: {sentence}", self.fixed.config.services[at.service].name);
-        }
-        if self.step(at.service, now) {
-            self.publish();
-        }
-    }
-
-    fn loaded(&mut self, at: BackendAt, result: &Result<php_fpm::Status, Failure>) {
-        let now = self.now();
-        let Some(Some(backends)) = self.services.get_mut(at.service) else { return };
-        let failed = result.is_err();
-        let name = backends.members.get(at.backend).map_or("?", |backend| &backend.name);
-        // A load that cannot be read is said once, not once a second.
-        if self.quiet.insert(at, failed) != Some(failed)
-            && let Err(failure) = result
-        {
-            let service = &self.fixed.config.services[at.service].name;
-            log::warn!("{service}/{name}: no load: {failure}; its weight returns to the configured one");
-        }
-        if let Ok(status) = result {
-            backends.loaded(at.backend, status, now);
-        }
-    }
-
     /// What an election has decided: log it, keep it, publish it, and hasten the probes that it wants.
     pub(super) fn elected(&mut self, index: usize, former: Option<usize>, outcome: &Outcome) {
         for wish in &outcome.reprobe {
-            if let Some(task) = self.nodes.get(&NodeAt { cluster: index, node: wish.node }) {
-                task.after(wish.after);
+            if let Some(member) = self.clusters[index].members.get(wish.node) {
+                member.hasten(wish.after);
             }
         }
         let now = self.now();
@@ -348,6 +295,7 @@ impl Controller {
         self.count().await;
         self.end_cuts(now);
         self.deadlines_passed();
+        self.depart(now);
         None
     }
 

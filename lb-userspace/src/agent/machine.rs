@@ -7,7 +7,7 @@ use std::{
 
 use lb_common::{
     Be32,
-    abi::Layout,
+    abi::{Layout, Stations},
     flow::{Bucket, SLOTS},
     ports::PortRanges,
 };
@@ -146,7 +146,12 @@ pub(super) fn addresses(config: &Config, target: &Target) -> Vec<SocketAddr> {
     }
 }
 
-pub(super) fn port(interface: &Interface, mode: XdpMode) -> Result<(Port, [u8; 6]), StartError> {
+/// `all`: the interfaces of this network namespace.
+pub(super) fn port(
+    interface: &Interface,
+    all: &[Interface],
+    mode: XdpMode,
+) -> Result<(Port, [u8; 6]), StartError> {
     let mac = interface.mac.ok_or_else(|| StartError::NotEthernet { name: interface.name.clone() })?;
     let kind = match interface.driver.as_deref().or(interface.kind.as_deref()) {
         Some("veth") => Kind::Veth,
@@ -171,7 +176,18 @@ pub(super) fn port(interface: &Interface, mode: XdpMode) -> Result<(Port, [u8; 6
         XdpMode::Generic => Some(Mode::Generic),
     };
     let mtu = interface.mtu.min(u16::MAX.into()) as u16;
-    Ok((Port { name: interface.name.clone(), index: interface.index, id: 0, kind, mode, running, mtu }, mac))
+    let stations = Stations::of(&interface.stations(all));
+    let port = Port {
+        name: interface.name.clone(),
+        index: interface.index,
+        id: 0,
+        kind,
+        mode,
+        stations,
+        running,
+        mtu,
+    };
+    Ok((port, mac))
 }
 
 #[cfg(test)]

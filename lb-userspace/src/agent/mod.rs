@@ -5,17 +5,21 @@
 //! changes, and one line in the log for each change.
 
 pub mod advice;
+mod answers;
 mod clusters;
 mod controller;
 mod cuts;
 mod evidence;
 mod handshakes;
+mod keys;
 pub mod machine;
+pub mod members;
 mod observe;
 mod orders;
 mod pressure;
 mod probers;
 mod publication;
+mod reload;
 mod report;
 mod requests;
 mod services;
@@ -24,6 +28,7 @@ pub mod start;
 mod state;
 mod trace;
 mod ways;
+mod wishes;
 
 use std::time::Instant;
 
@@ -67,6 +72,13 @@ pub enum Event {
     Hop(NextHopChanged),
     /// The data path has something to say.
     Notice(Notice),
+    /// A source of discovery tells who serves.
+    Members(members::Members),
+    /// The configuration's files have changed.
+    FilesChanged,
+    /// SIGHUP: read the configuration again. While `lb confirm` is awaited it means that the terminal has gone, and with
+    /// it whoever could confirm.
+    Hangup,
     /// An operator wants something.
     Request(api::Request),
     /// A second has passed.

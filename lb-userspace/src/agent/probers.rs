@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::Event;
+use super::{Event, keys::Key};
 use crate::{
     config::{self, CheckKind, FpmScheme, FpmUrl, LoadKind},
     probe::{Failure, FailureKind, galera, http, php_fpm, tcp},
@@ -22,7 +22,8 @@ const JITTER: f64 = 0.1;
 const FOLLOW_UPS: u32 = 20;
 const FOLLOW_UP_PAUSE: Duration = Duration::from_millis(5);
 
-/// Hastens the next probe of one task.
+/// Holds one task and hastens its next probe. The task ends, after the probe that is under way, when the last of these
+/// is dropped.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Hasten(mpsc::UnboundedSender<Duration>);
@@ -30,7 +31,7 @@ pub struct Hasten(mpsc::UnboundedSender<Duration>);
 impl Hasten {
     /// The next probe comes after `delay` at the latest, counted from now.
     pub fn after(&self, delay: Duration) {
-        // The task ends only with the agent.
+        // The task ends when nobody can hasten it any more, and this does.
         let _ = self.0.send(delay);
     }
 }
@@ -47,30 +48,30 @@ impl Rhythm {
         (Self { interval, hasten }, Hasten(sender))
     }
 
-    /// Wait for the next turn.
-    async fn turn(&mut self) {
+    /// Wait for the next turn; `false`: there is none, for nobody holds the task any more.
+    async fn turn(&mut self) -> bool {
         let spread = rand::rng().random_range(1.0 - JITTER..=1.0 + JITTER);
         let mut due = Instant::now() + self.interval.mul_f64(spread);
         loop {
             tokio::select! {
-                () = sleep_until(due) => return,
+                () = sleep_until(due) => return true,
                 delay = self.hasten.recv() => match delay {
                     Some(delay) => due = due.min(Instant::now() + delay),
-                    // Nobody hastens this task (any more); its rhythm goes on.
-                    None => return sleep_until(due).await,
+                    None => return false,
                 },
             }
         }
     }
 }
 
-/// Which backend of which service, by their places in the configuration.
+/// Which backend of which service, by numbers that no other gets in this agent's life: what is on its way from a task that
+/// has ended finds nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendAt {
     /// The service.
-    pub service: usize,
+    pub service: Key,
     /// The backend.
-    pub backend: usize,
+    pub backend: Key,
 }
 
 /// Probe a backend's health for as long as events are taken.
@@ -89,7 +90,9 @@ pub fn check(
             if events.send(Event::Checked { at, begun, result }).is_err() {
                 return;
             }
-            rhythm.turn().await;
+            if !rhythm.turn().await {
+                return;
+            }
         }
     });
     hasten
@@ -133,9 +136,14 @@ fn fpm_url(url: &FpmUrl, backend: SocketAddr, through_pool: bool) -> Result<php_
     })
 }
 
-/// Sample a backend's load for as long as events are taken. Nothing hastens it.
-pub fn load(at: BackendAt, address: SocketAddr, load: &config::Load, events: mpsc::UnboundedSender<Event>) {
-    let (mut rhythm, _) = Rhythm::new(load.interval);
+/// Sample a backend's load for as long as events are taken.
+pub fn load(
+    at: BackendAt,
+    address: SocketAddr,
+    load: &config::Load,
+    events: mpsc::UnboundedSender<Event>,
+) -> Hasten {
+    let (mut rhythm, hasten) = Rhythm::new(load.interval);
     let load = load.clone();
     tokio::spawn(async move {
         let LoadKind::PhpFpm { url, .. } = &load.kind;
@@ -152,18 +160,21 @@ pub fn load(at: BackendAt, address: SocketAddr, load: &config::Load, events: mps
             if events.send(Event::Loaded { at, result }).is_err() {
                 return;
             }
-            rhythm.turn().await;
+            if !rhythm.turn().await {
+                return;
+            }
         }
     });
+    hasten
 }
 
-/// Which node of which cluster, by their places in the configuration.
+/// Which node of which cluster, by numbers as in [`BackendAt`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeAt {
     /// The cluster.
-    pub cluster: usize,
+    pub cluster: Key,
     /// The node.
-    pub node: usize,
+    pub node: Key,
 }
 
 /// Ask a database node about itself over one persistent connection, for as long as events are taken.
@@ -188,7 +199,7 @@ pub fn node(
                 return;
             }
             tokio::select! {
-                () = rhythm.turn() => {}
+                again = rhythm.turn() => if !again { return },
                 () = session.broken() => follow_up(&mut session, at, &events).await,
             }
         }
@@ -225,15 +236,18 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_rhythm_goes_on_when_nobody_hastens_it() {
+    async fn a_rhythm_goes_on_when_nobody_hastens_it_and_ends_when_nobody_holds_it() {
         let (mut rhythm, hasten) = Rhythm::new(Duration::from_secs(10));
-        drop(hasten);
         let begun = Instant::now();
         for turn in 1..=3_u32 {
-            rhythm.turn().await;
+            assert!(rhythm.turn().await);
             let least = Duration::from_secs(10).mul_f64(f64::from(turn) * (1.0 - JITTER));
             assert!(begun.elapsed() >= least, "turn {turn} after {:?}", begun.elapsed());
         }
+        let held = begun.elapsed();
+        drop(hasten);
+        assert!(!rhythm.turn().await);
+        assert_eq!(begun.elapsed(), held, "it does not wait for its turn");
     }
 
     #[tokio::test(start_paused = true)]
@@ -241,9 +255,9 @@ mod tests {
         let (mut rhythm, hasten) = Rhythm::new(Duration::from_secs(10));
         let begun = Instant::now();
         hasten.after(Duration::from_millis(250));
-        rhythm.turn().await;
+        assert!(rhythm.turn().await);
         assert_eq!(begun.elapsed().as_millis(), 250);
-        rhythm.turn().await;
+        assert!(rhythm.turn().await);
         assert!(begun.elapsed() >= Duration::from_secs(9));
     }
 }

@@ -11,6 +11,7 @@ use super::{
     controller::Controller,
     handshakes::Handshakes,
     machine::addresses,
+    reload::merge::Leaver,
     services::Backend,
     shares::Share,
 };
@@ -46,6 +47,15 @@ impl History {
     /// The last counters of a backend.
     pub fn last(&self, service: Listen, backend: SocketAddr) -> Option<BackendCounts> {
         find(&self.0.back()?.1, service, backend)
+    }
+
+    /// Slots of a service's ring that were changing hands when it was looked at last.
+    pub fn unsettled(&self, service: Listen) -> usize {
+        let counts = self
+            .0
+            .back()
+            .and_then(|(_, counts)| counts.services.iter().find(|known| known.listen == service));
+        counts.map_or(0, |counts| counts.unsettled)
     }
 
     /// Connections that a backend was given over the span, and the span.
@@ -90,7 +100,7 @@ impl Controller {
                     program_id: attached.program,
                 })
                 .collect(),
-            services: (0..fixed.config.services.len()).map(|index| self.service(index)).collect(),
+            services: (0..self.config.services.len()).map(|index| self.service(index)).collect(),
             clusters: self.clusters.iter().map(cluster).collect(),
             counters: self.counters(),
         }
@@ -116,7 +126,7 @@ impl Controller {
     }
 
     fn service(&self, index: usize) -> ServiceStatus {
-        let config = &self.fixed.config.services[index];
+        let config = &self.config.services[index];
         let backends: Vec<BackendStatus> = match (&config.target, &self.services[index]) {
             (Target::Cluster { cluster, role, on_out }, _) => {
                 let known = self.clusters.iter().find(|known| known.name == *cluster);
@@ -138,7 +148,7 @@ impl Controller {
         let per_second = |(given, span): (u64, Duration)| {
             if span.is_zero() { 0.0 } else { given as f64 / span.as_secs_f64() }
         };
-        let addresses = addresses(&self.fixed.config, &config.target).into_iter();
+        let addresses = addresses(&self.config, &config.target).into_iter();
         let new_per_second =
             addresses.map(|address| per_second(self.history.given(config.listen, address))).sum();
         ServiceStatus {
@@ -157,13 +167,22 @@ impl Controller {
             },
             cluster,
             role,
-            state: self.services[index].as_ref().map(|backends| backends.panic.clone()).unwrap_or_default(),
+            state: self.sentence_about(config, index),
             live: backends.iter().map(|backend| backend.live).sum(),
             opened: backends.iter().map(|backend| backend.opened).sum(),
             new_per_second,
             drops: self.drops(config.listen),
             backends,
         }
+    }
+
+    /// What is to be said of a service as a whole.
+    fn sentence_about(&self, config: &config::Service, index: usize) -> String {
+        if self.leavers.contains_key(&Leaver::Service(config.listen)) {
+            return "removed from the configuration: no new connections; it goes with the last one"
+                .to_owned();
+        }
+        self.services[index].as_ref().map(|backends| backends.panic.clone()).unwrap_or_default()
     }
 
     fn drops(&self, service: Listen) -> BTreeMap<String, u64> {
@@ -191,10 +210,12 @@ impl Controller {
         (account.live(), account.opened, share)
     }
 
-    /// Why a backend is as it is; a cut comes before what its probes say.
-    fn reason(&self, owner: &str, member: &str, probes: &str) -> String {
+    /// Why a backend is as it is; a cut and a departure come before what its probes say.
+    fn reason(&self, owner: &str, member: &str, leaves: bool, probes: &str) -> String {
         if self.is_cut(owner, member) {
             "its connections are being cut".to_owned()
+        } else if leaves {
+            "removed from the configuration; it goes with its last connection".to_owned()
         } else {
             probes.to_owned()
         }
@@ -210,6 +231,7 @@ impl Controller {
         let (live, opened, share) = self.connections(service, backend.address, &peers);
         let state = match (backend.admin, backend.health.state()) {
             (Admin::Drain, _) => BackendState::Draining,
+            (Admin::Maintenance, _) => BackendState::Maintenance,
             (_, State::Up) => BackendState::Up,
             (_, State::Down) => BackendState::Down,
             (_, State::Unknown) => BackendState::Unknown,
@@ -218,9 +240,10 @@ impl Controller {
             name: backend.name.clone(),
             address: listen::server(backend.address),
             state,
-            reason: self.reason(&service.name, &backend.name, &backend.reason()),
+            reason: self.reason(&service.name, &backend.name, backend.leaves, &backend.reason()),
             since: backend.since,
             weight_configured: u32::from(backend.configured),
+            weight_set: backend.set,
             weight_effective: f64::from(weight) / 1024.0,
             load: backend.load,
             handshake_ms: self.handshake(&backend.handshakes),
@@ -245,6 +268,7 @@ impl Controller {
             let judgement = cluster.election.nodes()[index].judgement();
             let state = match (member.admin, judgement.readiness) {
                 (Admin::Drain, _) => BackendState::Draining,
+                (Admin::Maintenance, _) => BackendState::Maintenance,
                 (_, Readiness::Out) => BackendState::Down,
                 (_, Readiness::Unknown) => BackendState::Unknown,
                 _ => BackendState::Up,
@@ -253,9 +277,15 @@ impl Controller {
                 name: member.name.clone(),
                 address: member.address.to_string(),
                 state,
-                reason: self.reason(&cluster.name, &member.name, &judgement.reason.to_string()),
+                reason: self.reason(
+                    &cluster.name,
+                    &member.name,
+                    member.leaves,
+                    &judgement.reason.to_string(),
+                ),
                 since: member.since,
                 weight_configured: 100,
+                weight_set: None,
                 weight_effective: f64::from(shares[index].weight) / 1024.0,
                 load: None,
                 handshake_ms: self.handshake(&member.handshakes),

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use super::clusters::Galera;
+use super::{clusters::Galera, keys::Key};
 use crate::{
     cluster::{Readiness, WriterReads},
     config::{self, OnOut, Role},
@@ -28,29 +28,33 @@ pub struct Share {
 
 /// The weights of a cluster's nodes by their load, for services with more than one of them.
 pub struct Loads {
-    controller: Controller<usize>,
-    weights: BTreeMap<usize, u32>,
+    controller: Controller<Key>,
+    weights: BTreeMap<Key, u32>,
+}
+
+impl Default for Loads {
+    fn default() -> Self {
+        Self { controller: Controller::new(Tuning::default()), weights: BTreeMap::new() }
+    }
 }
 
 impl Loads {
-    /// Of so many nodes.
-    pub fn new(nodes: usize, now: Moment) -> Self {
-        let mut controller = Controller::new(Tuning::default());
-        let members: Vec<Member<usize>> =
-            (0..nodes).map(|key| Member { key, configured: WEIGHT / 1024 }).collect();
-        controller.set_members(&members, now);
-        Self { controller, weights: BTreeMap::new() }
+    /// Says who the nodes are; those that stay keep what was learnt of them.
+    pub fn set_members(&mut self, nodes: impl Iterator<Item = Key>, now: Moment) {
+        let members: Vec<Member<Key>> = nodes.map(|key| Member { key, configured: WEIGHT / 1024 }).collect();
+        self.controller.set_members(&members, now);
+        self.weights.retain(|key, _| members.iter().any(|member| member.key == *key));
     }
 
     /// A node has said how many statements it runs, this one included.
-    pub fn sampled(&mut self, node: usize, sample: &Sample, now: Moment) {
+    pub fn sampled(&mut self, node: Key, sample: &Sample, now: Moment) {
         if let Some(running) = sample.threads_running {
             self.controller.observe(node, running.saturating_sub(1) as f64 / CAPACITY, now);
         }
     }
 
     /// A node's readiness has changed. Who was out starts slowly; who only took no new connections is warm.
-    pub fn judged(&mut self, node: usize, from: Readiness, to: Readiness, now: Moment) {
+    pub fn judged(&mut self, node: Key, from: Readiness, to: Readiness, now: Moment) {
         let serves = |readiness| matches!(readiness, Readiness::Writer | Readiness::Reader);
         self.controller.health(node, serves(to), now, from != Readiness::Out);
     }
@@ -63,7 +67,7 @@ impl Loads {
     }
 
     /// What a node weighs where it gets the whole of it. A last resort has no weight of its own.
-    fn weight(&self, node: usize) -> u32 {
+    fn weight(&self, node: Key) -> u32 {
         self.weights.get(&node).copied().filter(|weight| *weight > 0).unwrap_or(WEIGHT)
     }
 }
@@ -83,7 +87,7 @@ impl Galera {
         let share = |(node, part): (usize, f64)| {
             let judgement = self.election.nodes()[node].judgement();
             let out = judgement.readiness == Readiness::Out && on_out == OnOut::Cut;
-            let weight = (f64::from(self.loads.weight(node)) * part).ceil() as u32;
+            let weight = (f64::from(self.loads.weight(self.members[node].key)) * part).ceil() as u32;
             Share { weight, cut: out || judgement.cut }
         };
         parts.into_iter().enumerate().map(share).collect()

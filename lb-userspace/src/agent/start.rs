@@ -1,7 +1,6 @@
 //! Bring an agent up: look at the machine, open the data path, start the tasks, and run until the end.
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
@@ -20,14 +19,14 @@ use tokio::{
 
 use super::{
     Event,
-    controller::{Controller, Ended, Fixed},
+    controller::{Controller, Ended, Fixed, Tools},
     machine::{addresses, interfaces, kernel_is_new_enough, layout, may_load_programs, port},
-    probers::{self, BackendAt, NodeAt},
+    reload::files,
     state::StateFile,
 };
 use crate::{
     api::{self, ApiError, Reply, Timestamp},
-    config::{Config, Target, XdpMode},
+    config::{Config, XdpMode},
     dataplane::{Attached, Dataplane, DataplaneError, Mode, Pins, task},
     listen::Listen,
     netlink::{Interface, Netlink, NetlinkError, Watcher},
@@ -44,6 +43,8 @@ pub struct World {
     pub pins: PathBuf,
     /// The file for what must survive.
     pub state: PathBuf,
+    /// The configuration's file, to be read again when it changes.
+    pub config: PathBuf,
 }
 
 /// Why an agent could not start.
@@ -79,7 +80,7 @@ pub enum StartError {
         name: String,
     },
     /// The state file.
-    #[error("{path} cannot be read: {source}; move it away to start without it (writers and drains are forgotten)", path = path.display())]
+    #[error("{path} cannot be read: {source}; move it away to start without it (what it holds is forgotten)", path = path.display())]
     State {
         /// Where.
         path: PathBuf,
@@ -114,11 +115,14 @@ pub async fn start(
     let file = StateFile::new(&world.state);
     let state = file.load().map_err(|source| StartError::State { path: world.state.clone(), source })?;
     let fresh = layout(&config)?;
-    let ports = interfaces.iter().map(|interface| port(interface, mode)).collect::<Result<Vec<_>, _>>()?;
+    let all = netlink.interfaces().await?;
+    let ports =
+        interfaces.iter().map(|interface| port(interface, &all, mode)).collect::<Result<Vec<_>, _>>()?;
 
     let (events, inbox) = mpsc::unbounded_channel();
-    let watcher = watch(&config, &events)?;
+    let watcher = watch(&events)?;
     clock_and_signals(&events)?;
+    files::watch(world.config.clone(), events.clone());
 
     let pins = Pins::new(&world.pins);
     let (dataplane, attached) = Dataplane::open(&pins, fresh, &ports)?;
@@ -128,25 +132,25 @@ pub async fn start(
     let attached = interfaces.into_iter().zip(attached).zip(exits);
     let fixed = Fixed {
         instance: world.instance.clone(),
-        config: config.clone(),
+        file: world.config.clone(),
+        layout: *dataplane.layout(),
         attached: attached.map(|((interface, attached), exit)| (interface, attached, exit)).collect(),
         adopted,
-        active: dataplane.active(),
         since: Timestamp::now(),
         origin: Instant::now(),
     };
+    let active = dataplane.active();
     let (handle, task) = task::spawn(dataplane, watched(&config), forward(&events, Event::Notice));
-    let mut controller = Controller::new(fixed, handle, state, file, confirm);
-    let (checks, nodes) = probe_all(&config, &events);
-    controller.hasten(checks, nodes);
+    let requests = requests(&events);
+    let tools = Tools { dataplane: handle, watcher, events, state: file };
+    let controller = Controller::new(fixed, tools, state, config, active, confirm);
 
     let (stop_api, stopped) = tokio::sync::oneshot::channel::<()>();
-    let api = tokio::spawn(api::serve(listener, requests(&events), async move {
+    let api = tokio::spawn(api::serve(listener, requests, async move {
         let _ = stopped.await;
     }));
 
     let ended = controller.run(inbox).await;
-    drop(watcher);
     let mut done = Ok(());
     if let Ended::Detach(asked) = ended {
         // The task holds the maps; once it has ended, as it does without a controller, removing the pins removes them.
@@ -275,31 +279,7 @@ fn requests(events: &mpsc::UnboundedSender<Event>) -> mpsc::Sender<api::Request>
     sender
 }
 
-type Tasks = (HashMap<BackendAt, probers::Hasten>, HashMap<NodeAt, probers::Hasten>);
-
-/// Start a task for each probe.
-fn probe_all(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Tasks {
-    let (mut checks, mut nodes) = (HashMap::new(), HashMap::new());
-    for (service, known) in config.services.iter().enumerate() {
-        let Target::Backends { backends, check, load } = &known.target else { continue };
-        for (backend, target) in backends.iter().enumerate() {
-            let at = BackendAt { service, backend };
-            checks.insert(at, probers::check(at, target.address, check, events.clone()));
-            if let Some(load) = load {
-                probers::load(at, target.address, load, events.clone());
-            }
-        }
-    }
-    for (cluster, known) in config.clusters.iter().enumerate() {
-        for (node, target) in known.nodes.iter().enumerate() {
-            let at = NodeAt { cluster, node };
-            nodes.insert(at, probers::node(at, target, known, events.clone()));
-        }
-    }
-    (checks, nodes)
-}
-
-fn watch(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Result<Watcher, NetlinkError> {
+fn watch(events: &mpsc::UnboundedSender<Event>) -> Result<Watcher, NetlinkError> {
     let (sender, mut receiver) = mpsc::channel(64);
     let watcher = Watcher::start(sender)?;
     let events = events.clone();
@@ -310,16 +290,13 @@ fn watch(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Result<Watch
             }
         }
     });
-    let backends = config.services.iter().flat_map(|service| addresses(config, &service.target));
-    watcher.watch(backends.map(|address| address.ip()));
     Ok(watcher)
 }
 
-/// A tick each second, and a stop for SIGTERM, SIGINT and SIGHUP.
+/// A tick each second, a stop for SIGTERM and SIGINT, and SIGHUP.
 fn clock_and_signals(events: &mpsc::UnboundedSender<Event>) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-    // The terminal is gone: for an agent that waits for `lb confirm` that is the very case it is there for.
     let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -330,7 +307,7 @@ fn clock_and_signals(events: &mpsc::UnboundedSender<Event>) -> Result<(), StartE
                 _ = seconds.tick() => Event::Tick,
                 _ = terminate.recv() => Event::Stop,
                 _ = interrupt.recv() => Event::Stop,
-                _ = hangup.recv() => Event::Stop,
+                _ = hangup.recv() => Event::Hangup,
             };
             if events.send(event).is_err() {
                 return;

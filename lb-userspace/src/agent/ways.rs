@@ -60,13 +60,13 @@ impl Controller {
             interface_mac: interface.mac?,
             mtu: hop.mtu,
             exit: *exit,
-            sources: sources(&self.fixed.config.sources, hop.source?),
+            sources: sources(&self.config.sources, hop.source?),
         })
     }
 
     /// Says so if this host sends to a backend from an address that the backend has too, for it would not be answered.
     fn look_at_source(&self, backend: IpAddr, source: Option<IpAddr>) {
-        let config = &self.fixed.config;
+        let config = &self.config;
         let Some(source) = source else { return };
         let shared = config.services.iter().any(|service| {
             matches!(service.mode, config::Mode::Dsr | config::Mode::Ipip)

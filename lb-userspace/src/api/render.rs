@@ -136,13 +136,25 @@ fn service(text: &mut String, service: &ServiceStatus, now: Timestamp) {
     table(text, &columns, service.backends.iter().map(|backend| backend_row(backend, now)));
 }
 
+/// `50 (set at run time; configured 100)`, or only what is configured.
+fn weight(backend: &BackendStatus) -> String {
+    let configured = backend.weight_configured;
+    backend.weight_set.map_or_else(
+        || configured.to_string(),
+        |set| {
+            let weight = set.of(u16::try_from(configured).unwrap_or(u16::MAX));
+            format!("{weight} (set at run time; configured {configured})")
+        },
+    )
+}
+
 fn backend_row(backend: &BackendStatus, now: Timestamp) -> [String; 13] {
     [
         backend.name.clone(),
         backend.address.clone(),
         backend.state.to_string(),
         age(backend.since, now),
-        backend.weight_configured.to_string(),
+        weight(backend),
         format!("{:.1}", backend.weight_effective),
         backend.load.map_or_else(|| "-".to_owned(), |load| format!("{load:.2}")),
         backend.handshake_ms.map_or_else(|| "-".to_owned(), |handshake| format!("{:.2} ms", handshake.mean)),

@@ -100,10 +100,13 @@ fn plural(nodes: usize) -> &'static str {
 fn backends(service: &ServiceStatus, zone: &TimeZone) -> (String, bool) {
     let all = service.backends.len();
     let count = |state| service.backends.iter().filter(|backend| backend.state == state).count();
-    let (up, draining) = (count(BackendState::Up), count(BackendState::Draining));
+    let up = count(BackendState::Up);
+    let draining = count(BackendState::Draining) + count(BackendState::Maintenance);
     let ailing = service.backends.iter().filter(|backend| backend.state != BackendState::Up).map(|backend| {
         let reason = match backend.state {
-            BackendState::Draining | BackendState::Unknown => backend.state.to_string(),
+            BackendState::Draining | BackendState::Maintenance | BackendState::Unknown => {
+                backend.state.to_string()
+            }
             _ if backend.reason.is_empty() => backend.state.to_string(),
             _ => backend.reason.clone(),
         };

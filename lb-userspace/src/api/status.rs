@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
+use super::Weight;
+
 pub use jiff::Timestamp;
 
 /// Everything at one moment.
@@ -109,8 +111,10 @@ pub enum BackendState {
     Down,
     /// It has not been checked often enough to say.
     Unknown,
-    /// It gets no new ones: the operator says so.
+    /// It gets no new ones: the operator says so, or it is in the configuration no more.
     Draining,
+    /// It gets no new ones whatever its checks say: the operator says so.
+    Maintenance,
 }
 
 impl fmt::Display for BackendState {
@@ -120,6 +124,7 @@ impl fmt::Display for BackendState {
             Self::Down => "down",
             Self::Unknown => "unknown",
             Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
         })
     }
 }
@@ -140,6 +145,9 @@ pub struct BackendStatus {
     pub since: Timestamp,
     /// The weight that the configuration gives it, 0 to 1000.
     pub weight_configured: u32,
+    /// The weight that was set at run time in its place: a number, or a part such as `50%`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_set: Option<Weight>,
     /// The weight that the kernel works with, in the same unit.
     pub weight_effective: f64,
     /// Its measured load; 1 is as much as it can do.

@@ -1,5 +1,7 @@
 //! The election: one writer per cluster, sticky, moved by evidence only.
 
+mod reconfigure;
+
 use std::time::Duration;
 
 use super::candidate::Rank;

@@ -92,7 +92,7 @@ fn role(section: &Section<'_>, cluster: Option<&Marked<String>>, seen: &Seen) ->
 }
 
 /// Reports nodes that cannot serve the service, at the service: others may use the same cluster well.
-fn nodes_fit(section: &Section<'_>, cluster: &Marked<String>, shape: Shape, seen: &Seen) {
+fn nodes_fit(section: &Section<'_>, cluster: &Marked<String>, shape: Shape, seen: &mut Seen) {
     let report = section.report();
     let Some(listen) = shape.listen else { return };
     if listen.protocol != Protocol::Tcp {
@@ -104,9 +104,12 @@ fn nodes_fit(section: &Section<'_>, cluster: &Marked<String>, shape: Shape, seen
         report.add(cluster.at, Fault::new(wrong, "write one port in `address`"));
         return;
     }
-    for (name, address) in seen.nodes.get(&cluster.value).into_iter().flatten() {
+    for (name, address) in &seen.nodes.get(&cluster.value).cloned().unwrap_or_default() {
         if let Err(Fault { wrong, right }) = shape.fits(*address) {
             report.add(cluster.at, Fault::new(format!("cluster: node {name}: {wrong}"), right));
+        } else if let Some(mode) = shape.mode {
+            let server = Marked { value: *address, at: cluster.at };
+            seen.sharing.uses(server, Protocol::Tcp, mode, section.at);
         }
     }
 }
@@ -158,14 +161,15 @@ fn backends(section: &Section<'_>, shape: Shape, seen: &mut Seen) -> Vec<Backend
     for table in &tables {
         seen.count_backends(section.report(), table.at, 1);
     }
-    let mut taken = Taken::default();
+    let mut taken = Taken { service: section.at, names: BTreeMap::new(), addresses: BTreeMap::new() };
     let read = |table| backend(section.report(), table, shape, &mut taken, seen);
     tables.into_iter().filter_map(read).collect()
 }
 
 /// What must differ within a service.
-#[derive(Default)]
 struct Taken {
+    /// Where the service's table begins.
+    service: usize,
     names: BTreeMap<String, usize>,
     addresses: BTreeMap<String, usize>,
 }
@@ -192,6 +196,9 @@ fn backend<'a>(
         let spelt = Marked { value: listen::server(address.value), at: address.at };
         claim(report, &mut taken.addresses, &spelt, "backend address", "a server stands in a service once");
         seen.server(*address, shape.protocol());
+        if let Some(mode) = shape.mode {
+            seen.sharing.uses(*address, shape.protocol(), mode, taken.service);
+        }
         seen.limit(&section, address.value, shape.protocol(), max_connections);
     }
     Some(Backend { name: name?.value, address: address?.value, weight, max_connections })

@@ -20,6 +20,7 @@ mod report;
 mod root;
 mod secret;
 mod service;
+mod sharing;
 mod table;
 mod value;
 

@@ -69,9 +69,19 @@ fn sources(section: &Section<'_>) -> Vec<IpAddr> {
         let wrong = "sources: at least one is needed";
         section.add("sources", Fault::new(wrong, "name addresses of this host, or leave `sources` out"));
     }
+    let given = section.texts("sources", SOURCES_EXAMPLE);
+    for version in [4, 6] {
+        // Number 0 is nobody's.
+        let most = lb_common::MAX_SOURCES as usize - 1;
+        let of_family = given.iter().filter(|text| text.value.contains(':') == (version == 6)).count();
+        if of_family > most {
+            let wrong = format!("sources: more than {most} of IPv{version}");
+            section.add("sources", Fault::new(wrong, format!("name at most {most} addresses")));
+        }
+    }
     let mut taken = BTreeMap::new();
     let mut sources = Vec::new();
-    for Marked { value, at } in section.texts("sources", SOURCES_EXAMPLE) {
+    for Marked { value, at } in given {
         match any_host(value) {
             Ok(value) => {
                 let source = Marked { value, at };

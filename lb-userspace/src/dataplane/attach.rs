@@ -6,7 +6,7 @@ use aya::programs::{
 };
 use lb_common::{
     Ticks,
-    abi::{Layout, checksums, exit, purpose},
+    abi::{Layout, Stations, checksums, exit, purpose},
 };
 
 use super::{DataplaneError, load::Loaded, pins::Pins};
@@ -42,6 +42,8 @@ pub struct Port {
     pub id: u16,
     /// What it is.
     pub kind: Kind,
+    /// Whom it takes frames for.
+    pub stations: Stations,
     /// Its MTU: the largest IP packet that leaves by it; 0: not known.
     pub mtu: u16,
     /// The only mode wanted; `None`: native, or generic where the driver cannot.

@@ -9,7 +9,7 @@ use aya::{
 };
 use lb_common::{
     Be32, Be128,
-    abi::{ACCOUNTS, BucketKey, Fragment, FragmentKey, algorithm, mode, purpose},
+    abi::{ACCOUNTS, BucketKey, Fragment, FragmentKey, Stations, algorithm, mode, purpose},
     event::outcome,
 };
 use nix::sched::{CloneFlags, unshare};
@@ -44,7 +44,19 @@ fn ip(line: &str) {
 
 fn port(name: &str, running: Option<(u32, Mode)>) -> (Port, [u8; 6]) {
     let index = nix::net::if_::if_nametoindex(name).expect("an interface");
-    (Port { name: name.to_owned(), index, id: 0, kind: Kind::Veth, mode: None, mtu: 1500, running }, MAC)
+    (
+        Port {
+            name: name.to_owned(),
+            index,
+            id: 0,
+            kind: Kind::Veth,
+            mode: None,
+            stations: Stations::ANY,
+            mtu: 1500,
+            running,
+        },
+        MAC,
+    )
 }
 
 /// An agent's data path on one end of a veth pair, in a network namespace of its own.

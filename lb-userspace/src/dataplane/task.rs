@@ -111,8 +111,8 @@ impl Handle {
     }
 }
 
-/// Give the data path to a task of its own. Every address whose counters are wanted must be in `watched`:
-/// (service, its backends). The task ends when every handle is gone.
+/// Give the data path to a task of its own. `watched`: whose counters are wanted until something is published, (service,
+/// its backends). The task ends when every handle is gone.
 pub fn spawn(
     dataplane: Dataplane,
     watched: Vec<(Listen, Vec<SocketAddr>)>,
@@ -192,6 +192,7 @@ impl Task {
     fn command(&mut self, command: Command) {
         match command {
             Command::Publish(desired) => {
+                self.watched = desired.watched();
                 let errors = self.dataplane.publish(&desired);
                 self.published(&errors);
             }

@@ -116,7 +116,7 @@ fn outcome<A: Kind>(
         Outcome::Dropped => Ok((Action::Drop, packet.to_vec(), None)),
         Outcome::Reset(seq, ack) => answer(expected::reset(packet, seq, ack, trust)),
         Outcome::Echoed => answer(expected::echoed(packet)),
-        Outcome::Complained(trouble) => answer(expected::complained(packet, trouble)),
+        Outcome::Complained(trouble) => answer(expected::complained(packet, trouble, trust)),
         Outcome::ToOneOf(backends) => {
             let (backend, bytes) = forwarded(world, setting, packet, backends)?;
             inwards(backend, bytes)

@@ -37,7 +37,9 @@ pub struct Kernel {
 pub fn prepared(config: &ProgramConfig, log: VerifierLogLevel) -> Result<Ebpf, EbpfError> {
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(log);
+    let stations = super::scene::stations();
     loader.override_global("CONFIG", config, true);
+    loader.override_global("STATIONS", &stations, true);
     let cells = (BLOCKS * config.ports.count()).max(1);
     let [ipv4, ipv6] = config.bucket_masks;
     loader.map_max_entries("FLOWS4", ipv4 + 1).map_max_entries("FLOWS6", ipv6 + 1);
@@ -155,6 +157,7 @@ impl World for Kernel {
             self.set("INTERFACES", id.into(), Interface::default());
             self.set("TICKETS", id.into(), 0_u64);
             self.set("FULL_SINCE", id.into(), 0_u32);
+            self.set("NARROWED", id.into(), 0_u64);
         }
         for row in rows() {
             self.set("ACCOUNTS", row, Account::default());
@@ -231,6 +234,14 @@ impl World for Kernel {
 
     fn set_full_at(&mut self, service: u16, since: u32) {
         self.set("FULL_SINCE", service.into(), since);
+    }
+
+    fn narrowed_at(&self, backend: u16) -> u64 {
+        self.get("NARROWED", backend.into())
+    }
+
+    fn set_narrowed_at(&mut self, backend: u16, word: u64) {
+        self.set("NARROWED", backend.into(), word);
     }
 
     fn errors(&self) -> [u64; 3] {

@@ -17,6 +17,7 @@ fn backend(name: &str, address: &str, state: BackendState, reason: &str) -> Back
         reason: reason.to_owned(),
         since: at("02:13:00"),
         weight_configured: 100,
+        weight_set: None,
         weight_effective: 100.0,
         load: None,
         handshake_ms: None,

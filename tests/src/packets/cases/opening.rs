@@ -164,7 +164,18 @@ fn again() -> Vec<Case> {
             ),
         elsewhere("drains", backend_state::CLOSED_TO_NEW, Life::Established),
         elsewhere("is absent", backend_state::ABSENT, Life::Established),
-        elsewhere("went away in the handshake", backend_state::CLOSED_TO_NEW, Life::Answered),
+        elsewhere("went away in the handshake", backend_state::ABSENT, Life::Answered),
+        Case::new(
+            "a SYN that crossed its answer stays with a backend that takes no new connections meanwhile",
+        )
+        .ports(FOUR_PORTS)
+        .send(syn(), to_backend(A).opens(A), &[Embryonic])
+        .given(Fact::Pass(1_000))
+        .given(Fact::State(A, backend_state::CLOSED_TO_NEW))
+        .given(Fact::Ring(WEB_ID, vec![B]))
+        .send(server(A, SYN | ACK), to_client(A), &[Answered])
+        .send(syn(), to_backend(A), &[Answered])
+        .send(client(ACK), to_backend(A), &[Established]),
         Case::new(
             "a SYN on a closed connection of a backend that drains goes elsewhere, and closes nothing twice",
         )

@@ -68,6 +68,18 @@ fn in_mode(name: &str, mode: u8, version: u8) -> Vec<Case> {
             .given(held())
             .given(Fact::Mtu(BACK, 1_400))
             .send(client(ACK).data(1_460), too_big(1_400 - over), &[Established]),
+        case("what may be cut into parts is answered too, for nobody here cuts it, and counted for itself")
+            .given(held())
+            .given(Fact::Mtu(BACK, 1_400))
+            .send(client(ACK).data(fits).divisible(), to_backend(A), &[Established])
+            .send(
+                client(ACK).data(fits + 1).divisible(),
+                complained(
+                    if version == 4 { Reason::NotFragmented } else { Reason::TooBig },
+                    Trouble::TooBig(1_400 - over),
+                ),
+                &[Established],
+            ),
         case("a SYN that does not fit has begun a connection all the same")
             .given(Fact::Mtu(BACK, 1_400))
             .send(client(SYN).data(fits + 1), too_big(1_400 - over).opens(A), &[Embryonic]),

@@ -12,6 +12,7 @@ mod backends;
 mod check;
 mod cluster;
 mod cross;
+mod discover;
 mod error;
 mod fit;
 mod limits;
@@ -37,6 +38,7 @@ pub use model::{
     XdpMode,
 };
 pub use secret::{Secret, SecretSource, SystemSecrets};
+pub(crate) use value::spell;
 pub use value::{Fault, FpmScheme, FpmUrl, parse_duration, parse_name};
 
 /// Reads the file at `path` and the secrets that it names.

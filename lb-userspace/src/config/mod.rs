@@ -32,6 +32,7 @@ use std::fs;
 use std::path::Path;
 
 pub use error::{ConfigError, ConfigErrors, Place};
+pub(crate) use fit::server as fits;
 pub use model::{
     Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, Config, DonorPolicy, Load, LoadKind, Mode,
     Monitor, NoBackend, Node, RateLimit, Role, Service, SourcePorts, StatusRange, Target, Timeouts, Track,

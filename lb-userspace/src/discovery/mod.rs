@@ -11,7 +11,10 @@ pub mod docker;
 mod name;
 mod pace;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+};
 
 use tokio::sync::mpsc;
 
@@ -84,6 +87,15 @@ impl Source {
         match self {
             Self::Dns(source) => source.run(kept, out).await,
             Self::Docker(source) => source.run(kept, out).await,
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns(source) => write!(f, "dns {}", source.name),
+            Self::Docker(source) => write!(f, "docker lb.service={}", source.service),
         }
     }
 }

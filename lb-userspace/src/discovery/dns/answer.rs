@@ -63,12 +63,7 @@ pub fn places(answer: &Answer) -> Result<Records<Place>, Without> {
 }
 
 fn place(srv: &Srv<ParsedName<&[u8]>>) -> Place {
-    Place {
-        priority: srv.priority(),
-        weight: srv.weight(),
-        port: srv.port(),
-        target: srv.target().to_vec(),
-    }
+    Place { priority: srv.priority(), weight: srv.weight(), port: srv.port(), target: srv.target().to_vec() }
 }
 
 type Parsed<'a> = ParsedRecord<'a, Vec<u8>>;

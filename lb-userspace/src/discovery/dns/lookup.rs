@@ -66,8 +66,7 @@ fn member(name: String, address: IpAddr, port: u16, weight: u16) -> Member {
 }
 
 async fn addresses(servers: &[SocketAddr], name: &DnsName, v6: bool) -> Result<Records<IpAddr>, Found> {
-    let (kind, read): (_, fn(&Answer) -> _) =
-        if v6 { (Rtype::AAAA, self::v6) } else { (Rtype::A, self::v4) };
+    let (kind, read): (_, fn(&Answer) -> _) = if v6 { (Rtype::AAAA, self::v6) } else { (Rtype::A, self::v4) };
     records(servers, name, kind, read).await
 }
 
@@ -77,9 +76,8 @@ async fn records<T>(
     kind: Rtype,
     read: impl FnOnce(&Answer) -> Result<Records<T>, Without>,
 ) -> Result<Records<T>, Found> {
-    let answer = ask(servers, name, kind)
-        .await
-        .map_err(|error| Found::Unknown(format!("{name} {kind}: {error}")))?;
+    let answer =
+        ask(servers, name, kind).await.map_err(|error| Found::Unknown(format!("{name} {kind}: {error}")))?;
     read(&answer).map_err(|without| match without {
         Without::Name => Found::Nothing(format!("{name} does not exist (NXDOMAIN)")),
         Without::Record => Found::Nothing(format!("{name} has no {kind} record")),

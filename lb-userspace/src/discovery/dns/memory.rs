@@ -13,7 +13,10 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{super::{Member, Members}, Source};
+use super::{
+    super::{Member, Members},
+    Source,
+};
 
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
@@ -148,7 +151,9 @@ mod tests {
         let (mut memory, now) = (memory(None), Instant::now());
         memory.take(Found::Members(set(2), SECOND, None), now);
         let waits: Vec<u64> = (0..7)
-            .map(|day| memory.take(Found::Unknown("silence".to_owned()), now + day * 86_400 * SECOND).as_secs())
+            .map(|day| {
+                memory.take(Found::Unknown("silence".to_owned()), now + day * 86_400 * SECOND).as_secs()
+            })
             .collect();
         assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
         let trouble = Some("silence; its last 2 members are kept".to_owned());

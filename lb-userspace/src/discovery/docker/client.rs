@@ -121,7 +121,8 @@ impl Connection {
             return Ok(body);
         }
         let body = whole(&self.socket, body, LONGEST_CONTAINER, until).await?;
-        let words = serde_json::from_slice::<Words>(&body).map_or_else(|_| String::new(), |words| words.message);
+        let words =
+            serde_json::from_slice::<Words>(&body).map_or_else(|_| String::new(), |words| words.message);
         let words = words.chars().filter(|c| !c.is_control()).take(LONGEST_WORDS).collect();
         Err(ClientError::Refused { socket: self.socket.clone(), status, words })
     }
@@ -185,8 +186,20 @@ pub async fn containers(socket: &Path, service: &str) -> Result<Vec<Container>, 
 
 /// Events that may change who serves. The daemon leaves out the others, above all the `exec_…` of health checks.
 const ACTIONS: [&str; 14] = [
-    "start", "restart", "kill", "die", "oom", "stop", "pause", "unpause", "health_status", "rename", "update",
-    "destroy", "connect", "disconnect",
+    "start",
+    "restart",
+    "kill",
+    "die",
+    "oom",
+    "stop",
+    "pause",
+    "unpause",
+    "health_status",
+    "rename",
+    "update",
+    "destroy",
+    "connect",
+    "disconnect",
 ];
 
 /// Subscribes to the daemon's events.
@@ -238,7 +251,9 @@ impl Events {
 fn encoded(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
             _ => format!("%{byte:02X}"),
         })
         .collect()

@@ -238,7 +238,8 @@ mod tests {
     fn labels_say_port_weight_name_and_network_or_what_is_wrong_with_them() {
         let label = |key: &str, value: &str| (format!("/Config/Labels/{key}"), serde_json::json!(value));
         let networks = |value| ("/NetworkSettings/Networks".to_owned(), value);
-        let two = serde_json::json!({ "a": { "IPAddress": "172.18.0.2" }, "b": { "IPAddress": "172.19.0.2" } });
+        let two =
+            serde_json::json!({ "a": { "IPAddress": "172.18.0.2" }, "b": { "IPAddress": "172.19.0.2" } });
         let host = serde_json::json!({ "host": { "IPAddress": "" } });
         let table = [
             (label("lb.port", "9000"), "shop-web-1 172.18.0.2:9000 100"),

@@ -38,8 +38,7 @@ impl Fleet {
 
     /// These are all containers that run.
     pub fn listed(&mut self, containers: Vec<Container>) {
-        self.containers =
-            containers.into_iter().map(|container| (container.id.clone(), container)).collect();
+        self.containers = containers.into_iter().map(|container| (container.id.clone(), container)).collect();
         self.stopping.retain(|id| self.containers.contains_key(id));
     }
 
@@ -59,7 +58,13 @@ impl Fleet {
             ("container", "kill" | "die" | "stop" | "destroy" | "oom") => Heard::Nothing,
             ("container", _) if known || labelled => Heard::Look,
             // Which of its networks a container has left says the list; the event names the container only.
-            ("network", _) if event.actor.attributes.get("container").is_some_and(|id| self.containers.contains_key(id)) => {
+            ("network", _)
+                if event
+                    .actor
+                    .attributes
+                    .get("container")
+                    .is_some_and(|id| self.containers.contains_key(id)) =>
+            {
                 Heard::Look
             }
             _ => Heard::Nothing,
@@ -140,7 +145,8 @@ mod tests {
 
     /// `a b!`: a serves, b drains.
     fn shown(fleet: &Fleet) -> String {
-        let word = |member: &Member| format!("{}{}", member.name, if member.draining.is_some() { "!" } else { "" });
+        let word =
+            |member: &Member| format!("{}{}", member.name, if member.draining.is_some() { "!" } else { "" });
         fleet.members().0.iter().map(word).collect::<Vec<_>>().join(" ")
     }
 

@@ -1,103 +1,54 @@
 //! Members by Docker's labels, told by a real daemon.
 
-use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lb_tests::lab::skip::{self, Need, find_program};
-use lb_tests::lab::{Host, Lab, Process};
+use lb_tests::lab::docker::Docker;
+use lb_tests::lab::skip::{self, Need};
+use lb_tests::lab::{Host, Lab};
 use lb_tests::wait_for;
 use lb_userspace::discovery::{self, Members, docker::Source};
-use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A daemon on a host of its own, with an image made of busybox.
-struct Docker {
+/// A daemon on a host of its own. The fields are dropped in this order.
+struct World {
+    docker: Docker,
     host: Host,
-    socket: PathBuf,
-    daemon: Process,
     _lab: Lab,
 }
 
-fn spawn(host: &Host, socket: &Path) -> Process {
-    let at = |name: &str| host.directory().join(name).display().to_string();
-    let daemon = host
-        .command("dockerd")
-        .args(["--storage-driver", "vfs", "--iptables=false", "--ip6tables=false"])
-        .args(["--data-root".to_owned(), at("data"), "--pidfile".to_owned(), at("pid")])
-        // The path of containerd's socket within must fit a Unix socket.
-        .args(["--exec-root", "/run/docker", "--host", &format!("unix://{}", socket.display())])
-        .spawn("dockerd")
-        .unwrap();
-    wait_for("dockerd", LIMIT, || {
-        let ready =
-            host.command("docker").env("DOCKER_HOST", format!("unix://{}", socket.display())).arg("info");
-        ready.run().ok()
-    })
-    .unwrap_or_else(|error| panic!("{error}\n{}", daemon.log()));
-    daemon
-}
-
-impl Docker {
+impl World {
     fn new() -> Self {
         let lab = Lab::new().unwrap();
         let host = lab.host("docker", [10, 77, 0, 40].into()).unwrap();
-        let socket = host.directory().join("d.sock");
-        let daemon = spawn(&host, &socket);
-        let this = Self { host, socket, daemon, _lab: lab };
-        let root = this.host.directory().join("image/bin");
-        fs::create_dir_all(&root).unwrap();
-        fs::copy(find_program("busybox").unwrap(), root.join("busybox")).unwrap();
-        for name in ["sh", "sleep", "test", "rm"] {
-            symlink("busybox", root.join(name)).unwrap();
-        }
-        let tar = this.host.directory().join("image.tar").display().to_string();
-        let image = this.host.directory().join("image").display().to_string();
-        this.host.run(&["tar", "-C", &image, "-cf", &tar, "."]).unwrap();
-        this.run(&["import", &tar, "box"]);
-        this
+        let docker = Docker::start(&host, &["sh", "sleep", "test", "rm"]).unwrap();
+        Self { docker, host, _lab: lab }
     }
 
     fn run(&self, arguments: &[&str]) -> String {
-        let host = format!("unix://{}", self.socket.display());
-        self.host.command("docker").env("DOCKER_HOST", host).args(arguments).run().unwrap().trim().to_owned()
+        self.docker.run(arguments).unwrap()
     }
 
-    /// A container of the service `web` that needs half a second to end after SIGQUIT.
+    /// A container of the service `web` that needs half a second to end after SIGQUIT, and its address.
     fn start(&self, name: &str, more: &[&str]) -> String {
         let script = "trap 'sleep 0.5; exit 0' QUIT; trap : TERM; while :; do sleep 0.1; done";
         let first =
             ["run", "--detach", "--name", name, "--label", "lb.service=web", "--stop-signal", "SIGQUIT"];
-        let id = self.run(&[&first, more, &["box", "sh", "-c", script]].concat());
-        let address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
-        self.run(&["inspect", "--format", address, &id])
+        self.run(&[&first, more, &["box", "sh", "-c", script]].concat());
+        self.docker.address(name).unwrap()
     }
 
     fn follow(&self) -> Follower {
         let source = Source {
-            socket: self.socket.clone(),
+            socket: self.docker.socket().to_owned(),
             service: "web".to_owned(),
             port: 80,
             network: None,
             ipv6: false,
         };
         Follower::new(discovery::Source::Docker(source))
-    }
-
-    /// Ends the daemon and its containers with it.
-    fn stop(&mut self) {
-        self.daemon.stop(LIMIT).unwrap();
-    }
-}
-
-impl Drop for Docker {
-    fn drop(&mut self) {
-        // An orderly end takes its mounts with it.
-        let _ = self.daemon.stop(LIMIT);
     }
 }
 
@@ -172,7 +123,7 @@ fn a_container_serves_from_its_start_drains_when_told_to_stop_and_is_gone_when_i
     if skip::cannot_run(NAME, &NEEDS) {
         return;
     }
-    let docker = Docker::new();
+    let docker = World::new();
     let mut web = docker.follow();
     web.wait("");
     let one = docker.start("web1", &[]);
@@ -195,7 +146,7 @@ fn a_container_serves_from_its_start_drains_when_told_to_stop_and_is_gone_when_i
     docker.run(&["kill", "web1"]);
     web.wait("");
     docker.run(&["start", "web2"]);
-    let two = docker.run(&["inspect", "--format", "{{.NetworkSettings.IPAddress}}", "web2"]);
+    let two = docker.docker.address("web2").unwrap();
     web.wait(&format!("b {two}:9000 50"));
     docker.run(&["pause", "web2"]);
     web.wait(&format!("b {two}:9000 50 (it is paused)"));
@@ -209,7 +160,7 @@ fn health_is_honoured() {
     if skip::cannot_run(NAME, &NEEDS) {
         return;
     }
-    let docker = Docker::new();
+    let docker = World::new();
     let mut web = docker.follow();
     web.wait("");
     let check = ["--health-cmd", "test -e /ok", "--health-interval", "500ms", "--health-retries", "2"];
@@ -229,13 +180,12 @@ fn the_last_set_outlives_the_daemon_and_is_compared_when_it_returns() {
     if skip::cannot_run(NAME, &NEEDS) {
         return;
     }
-    let mut docker = Docker::new();
+    let mut docker = World::new();
     let one = docker.start("web1", &["--restart", "always"]);
     let mut web = docker.follow();
     web.wait(&format!("web1 {one}:80 100"));
     // Killed, it has no time to say anything of its containers, which run on.
-    docker.daemon.kill(Signal::SIGKILL).unwrap();
-    docker.daemon.wait_exit(LIMIT).unwrap();
+    docker.docker.kill().unwrap();
     wait_for("the loss", LIMIT, || {
         web.read();
         web.last.trouble.is_some().then_some(())
@@ -244,17 +194,16 @@ fn the_last_set_outlives_the_daemon_and_is_compared_when_it_returns() {
     let lost = shown(&web.last);
     assert!(lost.starts_with(&format!("web1 {one}:80 100; the Docker daemon")), "{lost}");
     assert!(lost.ends_with("; its last member is kept"), "{lost}");
-    let _ = fs::remove_file(docker.host.directory().join("pid"));
-    docker.daemon = spawn(&docker.host, &docker.socket);
+    docker.docker.restart().unwrap();
     // The new one ends what it finds and starts it again.
     let address = wait_for("the container", LIMIT, || {
-        let address = docker.run(&["inspect", "--format", "{{.NetworkSettings.IPAddress}}", "web1"]);
+        let address = docker.docker.address("web1").unwrap();
         (!address.is_empty()).then_some(address)
     });
     web.wait(&format!("web1 {}:80 100", address.unwrap()));
     docker.run(&["rm", "--force", "web1"]);
     web.wait("");
-    docker.stop();
+    docker.docker.stop().unwrap();
     wait_for("the loss", LIMIT, || {
         web.read();
         web.last.trouble.is_some().then_some(())
@@ -273,15 +222,15 @@ fn a_flood_of_events_is_answered_by_a_few_looks() {
     if skip::cannot_run(NAME, &NEEDS) {
         return;
     }
-    let docker = Docker::new();
+    let docker = World::new();
     let address = docker.start("web1", &[]);
     let mut web = docker.follow();
     web.wait(&format!("web1 {address}:80 100"));
     let begun = Instant::now();
     let script = "for i in $(seq 100); do docker rename web1 web2; docker rename web2 web1; done; docker rename web1 last";
-    let host = format!("unix://{}", docker.socket.display());
-    let renamed = docker.host.command("sh").env("DOCKER_HOST", host).args(["-c", script]).run();
-    renamed.unwrap();
+    // In one shell, so that they come as fast as the daemon takes them.
+    let at = format!("unix://{}", docker.docker.socket().display());
+    docker.host.command("sh").env("DOCKER_HOST", at).args(["-c", script]).run().unwrap();
     web.wait(&format!("last {address}:80 100"));
     let most = begun.elapsed().as_secs() as usize + 3;
     assert!(web.sets <= most, "{} sets in {:?}", web.sets, begun.elapsed());

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lb_tests::lab::HostCommand;
 use lb_tests::lab::balancer::{BackendState, Status};
+use lb_tests::lab::docker::Docker;
 use lb_tests::lab::http::Client;
 use lb_tests::lab::load::{Load, Running};
 use lb_tests::lab::php::{PhpNode, PhpOptions};
@@ -114,64 +115,15 @@ fn a_name_that_changes_moves_traffic_and_fails_no_request() {
     drop(webs);
 }
 
-/// Docker's daemon on the balancer's own host, whose bridge the balancer serves too.
-struct Docker {
-    host: Host,
-    daemon: Process,
-}
-
-const SOCKET: &str = "unix:///run/lb-docker.sock";
-
-impl Docker {
-    fn start(host: &Host) -> Self {
-        let at = |name: &str| host.directory().join(name).display().to_string();
-        let daemon = host
-            .command("dockerd")
-            .args(["--storage-driver", "vfs", "--iptables=false", "--ip6tables=false", "--host", SOCKET])
-            .args(["--data-root".to_owned(), at("data"), "--pidfile".to_owned(), at("pid")])
-            .args(["--exec-root", "/run/docker"])
-            .spawn("dockerd")
-            .unwrap();
-        let this = Self { host: host.clone(), daemon };
-        wait_for("dockerd", LIMIT, || this.command(&["info"]).run().ok()).unwrap();
-        let root = host.directory().join("image");
-        fs::create_dir_all(root.join("bin")).unwrap();
-        fs::copy(skip::find_program("busybox").unwrap(), root.join("bin/busybox")).unwrap();
-        for name in ["sh", "httpd", "sleep"] {
-            std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
-        }
-        let tar = at("image.tar");
-        host.run(&["tar", "-C", &root.display().to_string(), "-cf", &tar, "."]).unwrap();
-        this.run(&["import", &tar, "box"]);
-        this
-    }
-
-    fn command(&self, arguments: &[&str]) -> HostCommand {
-        self.host.command("docker").env("DOCKER_HOST", SOCKET).args(arguments)
-    }
-
-    fn run(&self, arguments: &[&str]) -> String {
-        self.command(arguments).run().unwrap().trim().to_owned()
-    }
-
-    /// A web server that says its name, and serves on for a second after it is told to stop.
-    fn web(&self, name: &str) {
-        let script = format!(
-            "mkdir -p /www; echo {name} > /www/index.html; httpd -p 8080 -h /www; \
-             trap 'sleep 1; exit 0' TERM; while :; do sleep 0.1; done"
-        )
-        .replace("mkdir", "busybox mkdir");
-        let labels = ["--label", "lb.service=web", "--label", "lb.port=8080"];
-        let run = ["run", "--detach", "--name", name];
-        self.run(&[&run[..], &labels, &["box", "sh", "-c", &script]].concat());
-    }
-}
-
-impl Drop for Docker {
-    fn drop(&mut self) {
-        // An orderly end takes its mounts with it.
-        let _ = self.daemon.stop(LIMIT);
-    }
+/// Starts a web server that says its name, and serves on for a second after it is told to stop.
+fn container(docker: &Docker, name: &str) {
+    let script = format!(
+        "busybox mkdir /www; echo {name} > /www/index.html; httpd -p 8080 -h /www; \
+         trap 'sleep 1; exit 0' TERM; while :; do sleep 0.1; done"
+    );
+    let labels = ["--label", "lb.service=web", "--label", "lb.port=8080"];
+    let run = ["run", "--detach", "--name", name];
+    docker.run(&[&run[..], &labels, &["box", "sh", "-c", &script]].concat()).unwrap();
 }
 
 #[test]
@@ -184,23 +136,25 @@ fn containers_serve_while_they_run_and_lose_no_request_when_they_are_stopped() {
     }
     let lab = Lab::new().unwrap();
     let (host, client) = (lab.balancer_host().unwrap(), lab.client_host().unwrap());
-    let docker = Docker::start(&host);
-    docker.web("web1");
-    docker.web("web2");
+    // On the balancer's own host, whose bridge the balancer serves too.
+    let docker = Docker::start(&host, &["sh", "httpd", "sleep"]).unwrap();
+    container(&docker, "web1");
+    container(&docker, "web2");
     let service = format!(
         "xdp-mode = \"generic\"\n[[service]]\nname = \"web\"\naddress = \"{WEB}/tcp\"\nalgorithm = \"round-robin\"\n\
-         discover = {{ type = \"docker\", socket = \"/run/lb-docker.sock\" }}\n"
+         discover = {{ type = \"docker\", socket = \"{}\" }}\n",
+        docker.socket().display()
     );
     let setup = Setup::on("\"eth0\", \"docker0\"").toml(&service);
     let balancer = Balancer::launch(&host, &setup.text(), &[]).unwrap();
     balancer.wait(|status| up(status) == ["web1", "web2"], "two containers", LIMIT).unwrap();
     let load = Load { threads: 4, per_second: Some(100.0), ..Load::new(WEB, "/index.html") }.start(&client);
     answered(&load, 100);
-    docker.web("web3");
+    container(&docker, "web3");
     balancer.wait(|status| up(status) == ["web1", "web2", "web3"], "the third", LIMIT).unwrap();
     answered(&load, 100);
     assert!(load.so_far().bodies.contains_key("web3"));
-    docker.run(&["stop", "web1"]);
+    docker.run(&["stop", "web1"]).unwrap();
     balancer.wait(|status| up(status) == ["web2", "web3"], "the first to go", LIMIT).unwrap();
     answered(&load, 100);
     let report = load.stop().unwrap();

@@ -5,7 +5,6 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use lb_tests::lab::HostCommand;
 use lb_tests::lab::balancer::{BackendState, Status};
 use lb_tests::lab::docker::Docker;
 use lb_tests::lab::http::Client;
@@ -13,7 +12,7 @@ use lb_tests::lab::load::{Load, Running};
 use lb_tests::lab::php::{PhpNode, PhpOptions};
 use lb_tests::lab::setup::{WEB, web_address};
 use lb_tests::lab::skip::{self, Need};
-use lb_tests::{Balancer, Host, Lab, Process, Setup, wait_for};
+use lb_tests::{Balancer, Lab, Setup, wait_for};
 use nix::sys::signal::Signal;
 
 const LIMIT: Duration = Duration::from_secs(20);

@@ -15,8 +15,9 @@ use tokio::{
 
 use super::{
     Event,
+    controller::Controller,
     members::{Found, Members},
-    reload::Discovered,
+    reload::merge::Discovered,
 };
 use crate::{
     api::{Command, Cut, Request},
@@ -67,15 +68,29 @@ impl Sources {
         for service in &config.services {
             if let Target::Backends { discover: Some(source), .. } = &service.target {
                 let (source, own) = (source.clone(), own.clone());
-                let of =
-                    Of { service: service.name.clone(), source, listen: service.listen, mode: service.mode, own };
+                let of = Of {
+                    service: service.name.clone(),
+                    source,
+                    listen: service.listen,
+                    mode: service.mode,
+                    own,
+                };
                 wanted.insert(service.name.clone(), of);
             }
         }
-        self.0.retain(|service, running| wanted.get(service) == Some(&running.of));
+        self.0.retain(|service, running| {
+            let stays = wanted.get(service) == Some(&running.of);
+            if !stays {
+                let _ = events.send(Event::Source { service: service.clone(), trouble: None });
+            }
+            stays
+        });
         for (service, sources) in discovered {
             let told_by = wanted.get(service).map(|of| of.source.to_string());
-            for source in sources.keys().filter(|source| Some(*source) != told_by.as_ref()) {
+            let stale = sources
+                .iter()
+                .filter(|(source, found)| Some(*source) != told_by.as_ref() && !found.is_empty());
+            for (source, _) in stale {
                 let (service, source) = (service.clone(), source.clone());
                 let _ = events.send(Event::Members(Members { service, source, found: Vec::new() }));
             }
@@ -118,10 +133,13 @@ async fn forward(
     mut told: mpsc::Receiver<discovery::Members>,
     events: mpsc::UnboundedSender<Event>,
 ) {
-    let mut trouble = None;
-    while let Some(members) = told.recv().await {
-        say(&of, &mut trouble, members.trouble);
-        let Some(list) = members.list else { continue };
+    let mut known = None;
+    while let Some(discovery::Members { list, trouble }) = told.recv().await {
+        if trouble != known {
+            known.clone_from(&trouble);
+            let _ = events.send(Event::Source { service: of.service.clone(), trouble });
+        }
+        let Some(list) = list else { continue };
         let (service, source) = (of.service.clone(), of.source.to_string());
         let found = list.iter().filter(|member| member.draining.is_none() && of.takes(member)).map(found);
         let members = Members { service, source, found: found.collect() };
@@ -138,16 +156,19 @@ async fn forward(
     }
 }
 
-/// Says a trouble once, and once that it is over.
-fn say(of: &Of, known: &mut Option<String>, trouble: Option<String>) {
-    if *known == trouble {
-        return;
+impl Controller {
+    /// A source has said how it is: said once, and shown by `lb status` for as long as it lasts.
+    pub(super) fn source_is(&mut self, service: &str, trouble: Option<String>) {
+        let key = format!("discovery of {service}");
+        match trouble {
+            Some(trouble) => {
+                log::warn!("{service}: discovery: {trouble}");
+                self.faults.insert(key, format!("{service}: discovery: {trouble}"));
+            }
+            None if self.faults.remove(&key).is_some() => log::info!("{service}: discovery is well again"),
+            None => {}
+        }
     }
-    match &trouble {
-        Some(trouble) => log::warn!("{}: discovery: {trouble}", of.service),
-        None => log::info!("{}: discovery: {} is well again", of.service, of.source),
-    }
-    *known = trouble;
 }
 
 fn found(member: &Member) -> Found {

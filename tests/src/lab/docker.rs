@@ -11,6 +11,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use super::error::{Context, Error, Result};
+use super::process::last_lines;
 use super::skip::find_program;
 use super::{Host, HostCommand, Process, wait_for};
 
@@ -26,8 +27,8 @@ fi
 mount -t tmpfs cgroup /sys/fs/cgroup
 while IFS=: read -r number controllers path; do
     [ -n "$controllers" ] || continue
-    mkdir "/sys/fs/cgroup/$controllers"
-    mount -t cgroup -o "$controllers" cgroup "/sys/fs/cgroup/$controllers"
+    mkdir "/sys/fs/cgroup/${controllers#name=}"
+    mount -t cgroup -o "$controllers" cgroup "/sys/fs/cgroup/${controllers#name=}"
 done < /proc/self/cgroup
 "#;
 
@@ -111,6 +112,7 @@ impl Docker {
 
     fn wait_ready(&self) -> Result<()> {
         wait_for("dockerd", LIMIT, || self.run(&["info"]).ok().map(drop))
+            .map_err(|_| Error::Died { server: "dockerd".to_owned(), log: last_lines(&self.daemon.log(), 30) })
     }
 }
 

@@ -22,6 +22,7 @@ use super::{
     reload::{Leaving, merge::Leaver},
     report::History,
     services::Backends,
+    sources::Sources,
     state::{State as Kept, StateFile},
 };
 use crate::{
@@ -96,6 +97,8 @@ pub struct Controller {
     /// Whose connections are being ended.
     pub(super) cuts: BTreeMap<String, Cut>,
     pub(super) pressure: Pressure,
+    /// Who finds further backends.
+    pub(super) sources: Sources,
     /// The capture that is going on, or the last one.
     pub(super) capturing: Option<JoinHandle<()>>,
 }
@@ -151,6 +154,7 @@ impl Controller {
             published: None,
             cuts: BTreeMap::new(),
             pressure: Pressure::default(),
+            sources: Sources::default(),
             capturing: None,
         };
         controller.rebuild(None, &BTreeSet::new());
@@ -179,6 +183,7 @@ impl Controller {
             Event::Hop(changed) => self.hop(&changed),
             Event::Notice(notice) => self.notice(notice),
             Event::Members(members) => self.discovered(members),
+            Event::Source { service, trouble } => self.source_is(&service, trouble),
             Event::FilesChanged => {
                 self.reload("the configuration's files have changed", None).await;
             }

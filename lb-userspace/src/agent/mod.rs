@@ -24,6 +24,7 @@ mod report;
 mod requests;
 mod services;
 mod shares;
+mod sources;
 pub mod start;
 mod state;
 mod trace;
@@ -74,6 +75,13 @@ pub enum Event {
     Notice(Notice),
     /// A source of discovery tells who serves.
     Members(members::Members),
+    /// The source of a service's backends is in trouble, or well again.
+    Source {
+        /// The service.
+        service: String,
+        /// What is wrong, as a sentence; `None`: nothing any more.
+        trouble: Option<String>,
+    },
     /// The configuration's files have changed.
     FilesChanged,
     /// SIGHUP: read the configuration again. While `lb confirm` is awaited it means that the terminal has gone, and with

@@ -110,7 +110,7 @@ impl Backends {
     /// Take up another configuration. Backends are who they were by their addresses: what is known of those that stay is
     /// kept, whatever else changes about them.
     pub fn reconfigure(&mut self, service: &config::Service, said: &Said<'_>, keys: &mut Keys, now: Moment) {
-        let Target::Backends { backends, check, load } = &service.target else { return };
+        let Target::Backends { backends, check, load, .. } = &service.target else { return };
         let tuning = Tuning { rise: u32::from(check.rise), fall: u32::from(check.fall), ..Tuning::default() };
         // Where answers go straight to the client, nobody here sees whether there was one.
         let sees_answers = matches!(service.mode, Mode::Snat | Mode::Dnat);

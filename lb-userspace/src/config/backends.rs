@@ -7,12 +7,14 @@ use toml::de::DeTable;
 use super::address::server;
 use super::check::{CHECK_EXAMPLE, LOAD_EXAMPLE, read_check, read_load};
 use super::cross::{Seen, claim};
+use super::discover::{self, DISCOVER_EXAMPLE, For};
 use super::fit;
 use super::limits::max_connections;
 use super::model::{Backend, Check, CheckKind, Mode, OnOut, Role, Target, WriterReads};
 use super::report::Report;
 use super::table::{Marked, Section};
 use super::value::{Fault, parse_name};
+use crate::discovery::Source;
 use crate::listen::{self, Listen, Ports, Protocol};
 
 const WEIGHT: u16 = 100;
@@ -46,6 +48,11 @@ pub(super) fn cluster_target(section: &Section<'_>, shape: Shape, seen: &mut See
         section.refuse(
             "backends",
             "a service has either `backends` or `cluster`, not both",
+            "leave one of them out",
+        );
+        section.refuse(
+            "discover",
+            "a service has either `discover` or `cluster`, not both",
             "leave one of them out",
         );
         for key in ["check", "load"] {
@@ -115,13 +122,23 @@ fn nodes_fit(section: &Section<'_>, cluster: &Marked<String>, shape: Shape, seen
 }
 
 /// Reads backends as a target. `None` if something has been reported.
-pub(super) fn backends_target(section: &Section<'_>, shape: Shape, seen: &mut Seen) -> Option<Target> {
+pub(super) fn backends_target(
+    section: &Section<'_>,
+    name: Option<&str>,
+    shape: Shape,
+    seen: &mut Seen,
+) -> Option<Target> {
     section.refuse("role", "role: only a service with `cluster` has one", r#"name it: cluster = "db""#);
     for key in ["writer-reads", "on-out"] {
         let wrong = format!("{key}: only a service with `cluster` has it");
         section.refuse(key, &wrong, r#"name it: cluster = "db""#);
     }
     let backends = backends(section, shape, seen);
+    let of = For { service: name, listen: shape.listen, mode: shape.mode };
+    let discover = match section.table("discover", DISCOVER_EXAMPLE) {
+        Some(table) => Some(discover::read(section.report(), table, of)?),
+        None => None,
+    };
     let check = match section.table("check", CHECK_EXAMPLE) {
         Some(table) => read_check(section.report(), table)?,
         None if shape.protocol() == Protocol::Udp && !section.meant("check") => {
@@ -132,18 +149,27 @@ pub(super) fn backends_target(section: &Section<'_>, shape: Shape, seen: &mut Se
         }
         None => Check::tcp(),
     };
-    check_has_port(section, &check, shape, &backends);
+    check_has_port(section, &check, shape, &backends, discover.as_ref());
     let load = section.table("load", LOAD_EXAMPLE).and_then(|table| read_load(section.report(), table));
-    Some(Target::Backends { backends, check, load })
+    Some(Target::Backends { backends, discover, check, load })
 }
 
 /// Reports a check that would not know which port to connect to.
-fn check_has_port(section: &Section<'_>, check: &Check, shape: Shape, backends: &[Backend]) {
+fn check_has_port(
+    section: &Section<'_>,
+    check: &Check,
+    shape: Shape,
+    backends: &[Backend],
+    discover: Option<&Source>,
+) {
     let (CheckKind::Tcp { port: None } | CheckKind::Http { port: None, .. }) = &check.kind else { return };
     let portless = backends.iter().find(|backend| backend.address.port() == 0);
     let why = match portless {
         _ if shape.protocol() == Protocol::Udp => "for the ports of the service are UDP".to_owned(),
         Some(backend) => format!("for backend {} names none", backend.name),
+        None if discover.is_some_and(Source::may_lack_ports) => {
+            "for what is discovered names none".to_owned()
+        }
         None => return,
     };
     section.add("check", Fault::new(format!("check: it needs a `port`, {why}"), PORT_EXAMPLE));
@@ -151,10 +177,12 @@ fn check_has_port(section: &Section<'_>, check: &Check, shape: Shape, backends: 
 
 fn backends(section: &Section<'_>, shape: Shape, seen: &mut Seen) -> Vec<Backend> {
     let tables = section.tables("backends", BACKENDS_EXAMPLE);
-    if !section.meant("backends") && !section.has("role") {
-        let right = format!(r#"write backends = {BACKENDS_EXAMPLE}, or cluster = "db" and role = "writer""#);
+    if !section.meant("backends") && !section.meant("discover") && !section.has("role") {
+        let right = format!(
+            r#"write backends = {BACKENDS_EXAMPLE}, discover = {DISCOVER_EXAMPLE}, or cluster = "db" and role = "writer""#
+        );
         section.report().add(section.at, Fault::new("a service needs `backends` or a `cluster`", right));
-    } else if section.is_empty_list("backends") {
+    } else if section.is_empty_list("backends") && !section.meant("discover") {
         let wrong = "backends: a service needs at least one backend";
         section.add("backends", Fault::new(wrong, format!("write backends = {BACKENDS_EXAMPLE}")));
     }

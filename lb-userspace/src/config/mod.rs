@@ -12,6 +12,7 @@ mod backends;
 mod check;
 mod cluster;
 mod cross;
+mod discover;
 mod error;
 mod fit;
 mod limits;
@@ -31,12 +32,14 @@ use std::fs;
 use std::path::Path;
 
 pub use error::{ConfigError, ConfigErrors, Place};
+pub(crate) use fit::server as fits;
 pub use model::{
     Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, Config, DonorPolicy, Load, LoadKind, Mode,
     Monitor, NoBackend, Node, OnOut, RateLimit, Role, Service, SourcePorts, StatusRange, Target, Timeouts,
     Track, WriterReads, XdpMode,
 };
 pub use secret::{Secret, SecretSource, SystemSecrets};
+pub(crate) use value::spell;
 pub use value::{Fault, FpmScheme, FpmUrl, parse_duration, parse_name};
 
 /// Reads the file at `path` and the secrets that it names.

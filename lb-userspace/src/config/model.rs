@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::secret::Secret;
 use super::value::FpmUrl;
+use crate::discovery::Source;
 use crate::listen::Listen;
 
 /// A whole configuration, valid by construction.
@@ -190,8 +191,10 @@ pub struct Timeouts {
 pub enum Target {
     /// Servers that the service lists itself.
     Backends {
-        /// At least one; names and addresses are unique within the service.
+        /// At least one, unless others are discovered; names and addresses are unique within the service.
         backends: Vec<Backend>,
+        /// Where further ones come from.
+        discover: Option<Source>,
         /// How their health is found out.
         check: Check,
         /// How their load is measured, if it is.

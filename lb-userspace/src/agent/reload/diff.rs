@@ -125,9 +125,10 @@ fn changed_service(said: &mut Said, old: &Service, new: &Service) {
     said.value(name, "echo", [&old.echo, &new.echo], shown);
     match (&old.target, &new.target) {
         (
-            Target::Backends { backends: old, check: old_check, load: old_load },
-            Target::Backends { backends: new, check, load },
+            Target::Backends { backends: old, discover: old_discover, check: old_check, load: old_load },
+            Target::Backends { backends: new, discover, check, load },
         ) => {
+            said.whole(name, "discover", [old_discover, discover]);
             said.whole(name, "check", [old_check, check]);
             said.whole(name, "load", [old_load, load]);
             changed_backends(said, name, old, new);

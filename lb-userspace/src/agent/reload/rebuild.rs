@@ -49,6 +49,7 @@ impl Controller {
         self.rebuild_services(&before, now);
         self.rebuild_clusters(&before, &active, now);
         self.forget_wishes();
+        self.sources.follow(&self.file_says, &self.state.discovered, &self.events);
         self.watch_ways();
         for index in 0..self.services.len() {
             self.step(index, now);

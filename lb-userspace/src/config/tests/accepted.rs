@@ -125,6 +125,7 @@ fn example() -> Config {
         timeouts: timeouts(60 * MINUTE),
         target: Target::Backends {
             backends: vec![backend("web1", "10.0.0.11:80", 100), backend("web2", "10.0.0.12:80", 100)],
+            discover: None,
             check: Check {
                 kind: CheckKind::Http { path, host: None, status, port: None },
                 interval: SECOND,

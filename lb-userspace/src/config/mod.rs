@@ -16,6 +16,7 @@ mod error;
 mod fit;
 mod limits;
 mod model;
+mod pattern;
 mod report;
 mod root;
 mod secret;
@@ -36,6 +37,7 @@ pub use model::{
     Monitor, NoBackend, Node, RateLimit, Role, Service, SourcePorts, StatusRange, Target, Timeouts, Track,
     XdpMode,
 };
+pub use pattern::Pattern;
 pub use secret::{Secret, SecretSource, SystemSecrets};
 pub use value::{Fault, FpmScheme, FpmUrl, parse_duration, parse_name};
 

@@ -73,6 +73,29 @@ pub mod exit {
     pub const REDIRECT: u8 = 0;
     /// `XDP_TX` where they came in by the same interface: cheaper on physical drivers.
     pub const TX: u8 = 1;
+    /// As skbs, by the kernel's stack: where nobody vouches that a redirected frame is taken, as by a veth without NAPI at
+    /// its peer, or by a bridge, whose driver has no XDP at all.
+    pub const STACK: u8 = 2;
+    /// [`TX`] where they came in by the same interface, [`STACK`] from any other: a generic program's.
+    pub const TX_OR_STACK: u8 = 3;
+}
+
+/// What an XDP program writes before a packet (`data_meta`) that it has rewritten and passes to the kernel, for the
+/// classifier behind it to send out: see [`exit::STACK`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Onward {
+    /// Half of the instance's seed: nobody else's metadata is taken for ours.
+    pub key: u32,
+    /// Index of the interface to leave by.
+    pub interface: u32,
+}
+
+impl Onward {
+    /// To leave by an interface, in words of the instance with this seed.
+    pub const fn by(interface: u32, seed: u64) -> Self {
+        Self { key: (seed >> 32) as u32, interface }
+    }
 }
 
 /// An interface that packets leave by. Written by the agent.

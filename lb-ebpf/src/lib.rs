@@ -13,7 +13,7 @@ mod answer;
 pub mod checksum;
 pub mod claim;
 mod connect;
-mod deliver;
+pub mod deliver;
 pub mod explain;
 pub mod family;
 pub mod flows;

@@ -16,7 +16,10 @@ use lb_common::{
     program::Stage,
 };
 
-use crate::verdict::{Parcel, Trouble, Verdict};
+use crate::{
+    deliver::by_stack,
+    verdict::{Parcel, Trouble, Verdict},
+};
 
 /// What a service's choice depends on.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +73,10 @@ pub trait World {
     fn slot(&self, index: u32) -> Option<u32>;
     /// An interface by id.
     fn interface(&self, id: u16) -> Option<Interface>;
+    /// Whether what leaves by an interface does so as an skb, by the kernel's stack.
+    fn goes_by_stack(&self, id: u16) -> bool {
+        self.interface(id).is_some_and(|interface| by_stack(interface.exit, id, &self.config()))
+    }
 
     /// An account by its row.
     fn account(&self, row: u32) -> Option<Account>;

@@ -218,6 +218,11 @@ impl World for Maps {
     }
 
     #[inline(always)]
+    fn goes_by_stack(&self, id: u16) -> bool {
+        crate::lb_by_stack(id.into()) != 0
+    }
+
+    #[inline(always)]
     fn account(&self, row: u32) -> Option<Account> {
         let account = ACCOUNTS.get_ptr(row)?;
         // SAFETY: the element exists as long as the map; other CPUs write it, so it is read once, word by word.

@@ -18,6 +18,7 @@ use super::{
     clusters::Galera,
     cuts::Cut,
     keys::Keys,
+    links::Links,
     pressure::Pressure,
     reload::{Leaving, merge::Leaver},
     report::History,
@@ -87,6 +88,8 @@ pub struct Controller {
     pub(super) events: mpsc::UnboundedSender<Event>,
     pub(super) ways: HashMap<IpAddr, Way>,
     pub(super) obstacles: HashMap<IpAddr, String>,
+    /// Interfaces that come and go.
+    pub(super) links: Links,
     pub(super) history: History,
     pub(super) confirm: Option<(Moment, Timestamp)>,
     pub(super) faults: BTreeMap<String, String>,
@@ -125,6 +128,7 @@ impl Controller {
         config: Config,
         active: Vec<(Listen, SocketAddr)>,
         confirm: Option<Duration>,
+        links: Links,
     ) -> Self {
         let now = Moment::at(fixed.origin.elapsed());
         let confirm = confirm.map(|within| {
@@ -145,6 +149,7 @@ impl Controller {
             events: tools.events,
             ways: HashMap::new(),
             obstacles: HashMap::new(),
+            links,
             history: History::default(),
             confirm,
             faults: BTreeMap::new(),
@@ -181,6 +186,7 @@ impl Controller {
             Event::Loaded { at, result } => self.loaded(at, &result),
             Event::Sampled { at, result } => self.sampled(at, result).await,
             Event::Hop(changed) => self.hop(&changed),
+            Event::Links(interfaces) => self.links(interfaces),
             Event::Notice(notice) => self.notice(notice),
             Event::Members(members) => self.discovered(members),
             Event::Source { service, trouble } => self.source_is(&service, trouble),
@@ -255,6 +261,7 @@ impl Controller {
             Notice::SweepFailed(why) => ("sweep".to_owned(), format!("connections cannot be expired: {why}")),
             Notice::Degraded(why) => ("degraded".to_owned(), why),
             Notice::Event(event) => return self.heard(&event),
+            Notice::Appeared(appeared) => return self.appeared(&appeared),
             Notice::AccountFault(fault) => {
                 let (of, difference) = match fault {
                     Fault::Pair { service, backend, difference } => {

@@ -146,6 +146,27 @@ pub(super) fn addresses(config: &Config, target: &Target) -> Vec<SocketAddr> {
     }
 }
 
+/// The names of interfaces that patterns of the configuration speak of and that are there. None is no error, but a
+/// warning.
+pub(super) fn matching(all: &[Interface], config: &Config) -> Vec<String> {
+    let mut names = Vec::new();
+    for pattern in &config.patterns {
+        let before = names.len();
+        names.extend(all.iter().map(|there| there.name.clone()).filter(|name| pattern.matches(name)));
+        if names.len() == before {
+            log::warn!("{pattern}: no interface is called like this yet; those that appear are attached to");
+        }
+    }
+    names
+}
+
+/// An interface of a pattern: whoever made it has made its other end too. What comes in there is a container's, whichever
+/// address of this host, or of a bridge that it may become a port of later, it is for.
+pub(super) fn appeared(interface: &Interface, mode: XdpMode) -> Result<(Port, [u8; 6]), StartError> {
+    let (port, mac) = port(interface, &[], mode)?;
+    Ok((Port { untouched: true, stations: Stations::ANY, ..port }, mac))
+}
+
 /// `all`: the interfaces of this network namespace.
 pub(super) fn port(
     interface: &Interface,
@@ -186,6 +207,7 @@ pub(super) fn port(
         stations,
         running,
         mtu,
+        untouched: false,
     };
     Ok((port, mac))
 }

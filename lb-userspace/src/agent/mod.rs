@@ -12,6 +12,7 @@ mod cuts;
 mod evidence;
 mod handshakes;
 mod keys;
+mod links;
 pub mod machine;
 pub mod members;
 mod observe;
@@ -36,7 +37,7 @@ use std::time::Instant;
 use crate::{
     api,
     dataplane::task::Notice,
-    netlink::NextHopChanged,
+    netlink::{Interface, NextHopChanged},
     probe::{Failure, galera::Sample, php_fpm},
 };
 
@@ -71,6 +72,8 @@ pub enum Event {
     },
     /// The way to a backend has changed.
     Hop(NextHopChanged),
+    /// The interfaces of this host have changed; all of them.
+    Links(Vec<Interface>),
     /// The data path has something to say.
     Notice(Notice),
     /// A source of discovery tells who serves.

@@ -6,6 +6,8 @@ use std::{
     time::Duration,
 };
 
+use lb_common::abi::exit;
+
 use super::{
     clusters::{Galera, Member},
     controller::Controller,
@@ -96,7 +98,11 @@ impl Controller {
                         Mode::Native => "native".to_owned(),
                         Mode::Generic => "generic".to_owned(),
                     },
-                    exit: if *exit == lb_common::abi::exit::TX { "tx" } else { "redirect" }.to_owned(),
+                    exit: match *exit {
+                        exit::TX | exit::TX_OR_STACK => "tx".to_owned(),
+                        exit::STACK => "stack".to_owned(),
+                        _ => "redirect".to_owned(),
+                    },
                     program_id: attached.program,
                 })
                 .collect(),

@@ -20,7 +20,8 @@ use tokio::{
 use super::{
     Event,
     controller::{Controller, Ended, Fixed, Tools},
-    machine::{addresses, interfaces, kernel_is_new_enough, layout, may_load_programs, port},
+    links::{Links, say},
+    machine::{addresses, interfaces, kernel_is_new_enough, layout, matching, may_load_programs, port},
     reload::files,
     state::StateFile,
 };
@@ -29,7 +30,7 @@ use crate::{
     config::{Config, XdpMode},
     dataplane::{Attached, Dataplane, DataplaneError, Mode, Pins, task},
     listen::Listen,
-    netlink::{Interface, Netlink, NetlinkError, Watcher},
+    netlink::{Interface, LinkWatcher, Netlink, NetlinkError, Watcher},
 };
 
 /// Where one instance lives.
@@ -118,14 +119,17 @@ pub async fn start(
     let all = netlink.interfaces().await?;
     let ports =
         interfaces.iter().map(|interface| port(interface, &all, mode)).collect::<Result<Vec<_>, _>>()?;
+    let coming = matching(&all, &config);
 
     let (events, inbox) = mpsc::unbounded_channel();
     let watcher = watch(&events)?;
+    let link_watcher = watch_links(&config, &events)?;
     clock_and_signals(&events)?;
     files::watch(world.config.clone(), events.clone());
 
     let pins = Pins::new(&world.pins);
-    let (dataplane, attached) = Dataplane::open(&pins, fresh, &ports)?;
+    let crossing = config.interfaces.len() > 1 || !config.patterns.is_empty();
+    let (dataplane, attached) = Dataplane::open(&pins, fresh, &ports, &coming, crossing)?;
     say_what_happened(&interfaces, &attached, &dataplane, mode);
     let adopted = attached.iter().any(|attached| attached.adopted);
     let exits: Vec<u8> = interfaces.iter().map(|interface| dataplane.exit_of(interface.index)).collect();
@@ -141,9 +145,10 @@ pub async fn start(
     };
     let active = dataplane.active();
     let (handle, task) = task::spawn(dataplane, watched(&config), forward(&events, Event::Notice));
+    let links = Links::new(&config, mode, &fixed.attached);
     let requests = requests(&events);
     let tools = Tools { dataplane: handle, watcher, events, state: file };
-    let controller = Controller::new(fixed, tools, state, config, active, confirm);
+    let controller = Controller::new(fixed, tools, state, config, active, confirm, links);
 
     let (stop_api, stopped) = tokio::sync::oneshot::channel::<()>();
     let api = tokio::spawn(api::serve(listener, requests, async move {
@@ -151,6 +156,7 @@ pub async fn start(
     }));
 
     let ended = controller.run(inbox).await;
+    drop(link_watcher);
     let mut done = Ok(());
     if let Ended::Detach(asked) = ended {
         // The task holds the maps; once it has ended, as it does without a controller, removing the pins removes them.
@@ -200,30 +206,17 @@ fn say_what_happened(
     wanted: XdpMode,
 ) {
     for (interface, attached) in interfaces.iter().zip(attached) {
-        let mode = match attached.mode {
-            Mode::Native => "native",
-            Mode::Generic => "generic",
-        };
-        let how = if attached.adopted { "taken up" } else { "attached" };
         let other = matches!(
             (wanted, attached.mode),
             (XdpMode::Native, Mode::Generic) | (XdpMode::Generic, Mode::Native)
         );
         if other {
             log::warn!(
-                "{}: stays {mode} while it is taken up; `lb detach` first to change it",
+                "{}: its mode stays while it is taken up; `lb detach` first to change it",
                 interface.name
             );
         }
-        match &attached.fallback {
-            Some(why) => log::warn!("{}: {how}, generic and so slower: {why}", interface.name),
-            None => log::info!("{}: {how}, {mode}, program {}", interface.name, attached.program),
-        }
-    }
-    if attached.len() > 1 && attached.iter().any(|attached| attached.mode == Mode::Generic) {
-        log::warn!(
-            "in generic mode nothing longer than the MTU passes from one interface to another, and local senders such as containers make such segments: turn that off in each of them, `ethtool -K IFACE tso off`"
-        );
+        say(&interface.name, attached);
     }
     let layout = dataplane.layout();
     let ports = u64::from(layout.ports.count());
@@ -291,6 +284,27 @@ fn watch(events: &mpsc::UnboundedSender<Event>) -> Result<Watcher, NetlinkError>
         }
     });
     Ok(watcher)
+}
+
+/// Hears of interfaces, if some may come and go.
+fn watch_links(
+    config: &Config,
+    events: &mpsc::UnboundedSender<Event>,
+) -> Result<Option<LinkWatcher>, NetlinkError> {
+    if config.patterns.is_empty() {
+        return Ok(None);
+    }
+    let (sender, mut receiver) = mpsc::channel(4);
+    let watcher = LinkWatcher::start(sender)?;
+    let events = events.clone();
+    tokio::spawn(async move {
+        while let Some(interfaces) = receiver.recv().await {
+            if events.send(Event::Links(interfaces)).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(Some(watcher))
 }
 
 /// A tick each second, a stop for SIGTERM and SIGINT, and SIGHUP.

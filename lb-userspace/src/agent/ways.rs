@@ -13,7 +13,11 @@ impl Controller {
     /// A backend's next hop has changed.
     pub(super) fn hop(&mut self, changed: &NextHopChanged) {
         let backend = changed.backend;
+        self.remember_hop(changed);
         let way = changed.hop.as_ref().and_then(|hop| self.way(hop));
+        if way.is_none() && changed.hop.as_ref().is_some_and(|hop| self.may_come_to_be_ours(hop.interface)) {
+            return;
+        }
         let obstacle = match (&way, &changed.obstacle, &changed.hop) {
             (Some(_), ..) => None,
             (None, Some(obstacle), _) => Some(obstacle.to_string()),
@@ -52,15 +56,19 @@ impl Controller {
 
     /// A hop by one of our interfaces whose MAC addresses are known.
     fn way(&self, hop: &NextHop) -> Option<Way> {
-        let (interface, _, exit) =
-            self.fixed.attached.iter().find(|(known, ..)| known.index == hop.interface)?;
+        let sources = sources(&self.config.sources, hop.source?);
+        let Some((interface, _, exit)) =
+            self.fixed.attached.iter().find(|(known, ..)| known.index == hop.interface)
+        else {
+            return self.way_by_bridge(hop, sources);
+        };
         Some(Way {
             mac: hop.mac?,
             interface: hop.interface,
             interface_mac: interface.mac?,
             mtu: hop.mtu,
             exit: *exit,
-            sources: sources(&self.config.sources, hop.source?),
+            sources,
         })
     }
 
@@ -90,8 +98,7 @@ impl Controller {
     pub(super) fn next_hop(&self, address: IpAddr) -> String {
         match (self.ways.get(&address), self.obstacles.get(&address)) {
             (Some(way), _) => {
-                let interface = self.fixed.attached.iter().find(|(known, ..)| known.index == way.interface);
-                let name = interface.map_or("?", |(known, ..)| known.name.as_str());
+                let name = self.interface_name(way.interface);
                 let mac: Vec<String> = way.mac.iter().map(|byte| format!("{byte:02x}")).collect();
                 format!("{} via {name}", mac.join(":"))
             }

@@ -35,7 +35,7 @@ pub struct NodeStatus {
     /// How far its receive queue has filled, and whether that was to the end.
     pub(super) queue: Option<f64>,
     pub(super) queue_full: bool,
-    lagging: bool,
+    pub(super) lagging: bool,
     /// Since when it could write and had a short queue.
     pub(super) good_since: Option<Moment>,
     pub(super) counted: Counted,

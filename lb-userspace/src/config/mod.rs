@@ -17,6 +17,7 @@ mod error;
 mod fit;
 mod limits;
 mod model;
+mod pattern;
 mod report;
 mod root;
 mod secret;
@@ -38,6 +39,7 @@ pub use model::{
     Monitor, NoBackend, Node, OnOut, RateLimit, Role, Service, SourcePorts, StatusRange, Target, Timeouts,
     Track, WriterReads, XdpMode,
 };
+pub use pattern::Pattern;
 pub use secret::{Secret, SecretSource, SystemSecrets};
 pub(crate) use value::spell;
 pub use value::{Fault, FpmScheme, FpmUrl, parse_duration, parse_name};

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::pattern::Pattern;
 use super::secret::Secret;
 use super::value::FpmUrl;
 use crate::discovery::Source;
@@ -12,8 +13,10 @@ use crate::listen::Listen;
 /// A whole configuration, valid by construction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Interfaces to attach to; at least one, no name twice.
+    /// Interfaces to attach to, no name twice; at least one, or a pattern.
     pub interfaces: Vec<String>,
+    /// Patterns of those that come and go; none twice.
+    pub patterns: Vec<Pattern>,
     /// How to attach.
     pub xdp_mode: XdpMode,
     /// Established flows that the table has room for; `None`: a million or 2 % of memory, whichever is less.

@@ -30,6 +30,8 @@ const MOMENT: &str = "MOMENT";
 /// A loaded object: its programs are in the kernel, and find each other.
 pub(super) struct Loaded {
     pub(super) object: Ebpf,
+    /// The id of the interface that it is for.
+    pub(super) id: u16,
     /// Held here, for the kernel empties it with its last holder or pin.
     programs: Map,
 }
@@ -55,7 +57,7 @@ impl Loaded {
         };
         let mut object = over_maps(pins, layout, &config, &port.stations)?;
         let programs = object.take_map(PROGRAMS).ok_or(DataplaneError::Object { name: PROGRAMS })?;
-        let mut loaded = Self { object, programs };
+        let mut loaded = Self { object, id: port.id, programs };
         loaded.fill()?;
         Ok(loaded)
     }
@@ -91,7 +93,7 @@ impl Loaded {
 }
 
 /// The object over the pinned maps, its programs not loaded yet.
-fn over_maps(
+pub(super) fn over_maps(
     pins: &Pins,
     layout: &Layout,
     config: &ProgramConfig,

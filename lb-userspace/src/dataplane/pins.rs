@@ -18,7 +18,7 @@ use lb_common::{
     flow::Bucket,
 };
 
-use super::DataplaneError;
+use super::{DataplaneError, onward};
 
 /// `statfs` magic of the BPF file system (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -175,8 +175,9 @@ impl Pins {
         Ok(())
     }
 
-    /// Take the program off an interface.
+    /// Take the program off an interface, which may be gone.
     pub(super) fn unlink(&self, interface: &str) -> Result<(), DataplaneError> {
+        onward::detach(interface);
         for path in [self.link(interface), self.programs(interface)] {
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -243,8 +244,13 @@ impl Pins {
 
     /// Remove everything of this instance: links first, so that no program runs without its maps being known.
     pub fn remove(&self) -> io::Result<()> {
+        let interfaces = self.linked_interfaces();
         for folder in fs::read_dir(&self.instance).into_iter().flatten().flatten() {
             let _ = remove_all(&folder.path().join("links"));
+        }
+        // After the programs, for they leave packets to them.
+        for interface in interfaces {
+            onward::detach(&interface);
         }
         match remove_all(&self.instance) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -64,6 +64,8 @@ pub struct Interface {
     pub master: Option<u32>,
     /// Index of the interface that it stands on, if it is a macvlan or VLAN interface.
     pub below: Option<u32>,
+    /// Whether what it is linked to, such as a veth's other end, is in another network namespace.
+    pub peer_elsewhere: bool,
     /// The kernel module that drives it (`virtio_net`, `ixgbe`, …); for a software device its kind.
     pub driver: Option<String>,
     /// Whether it is administratively up.
@@ -140,6 +142,7 @@ pub(super) fn interface_of(link: &LinkMessage, addresses: &mut HashMap<u32, Vec<
         vlan: None,
         master: None,
         below: None,
+        peer_elsewhere: false,
         driver: None,
         up: link.header.flags.contains(LinkFlags::Up),
         addresses: addresses.remove(&link.header.index).unwrap_or_default(),
@@ -154,6 +157,7 @@ pub(super) fn interface_of(link: &LinkMessage, addresses: &mut HashMap<u32, Vec<
             LinkAttribute::AfSpecUnspec(families) => interface.ipv6_mtu = ipv6_mtu_of(families),
             LinkAttribute::Link(index) => below = *index,
             LinkAttribute::Controller(index) => interface.master = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => interface.peer_elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
                 interface.kind = kind_of(infos);
                 interface.vlan = vlan_of(infos);

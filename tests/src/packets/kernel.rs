@@ -10,7 +10,7 @@ use aya::{
 };
 use lb_common::{
     Be16, Be32, Be128, Reason, Ticks,
-    abi::{Account, Interface, ProgramConfig, Traffic},
+    abi::{Account, Interface, Onward, ProgramConfig, Traffic},
     event::{Event, kind},
     program::{ENTRY, Stage},
 };
@@ -176,9 +176,15 @@ impl World for Kernel {
             TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::new() };
         let result = program(&mut self.object, ENTRY).test_run(options).expect("the test-run was refused");
         out.truncate(result.data_size_out as usize);
+        let note = Onward::by(0, self.config.seed).key.to_ne_bytes();
         // Numbers of `enum xdp_action` (include/uapi/linux/bpf.h).
         let action = match result.return_value {
             1 => Action::Drop,
+            2 if out.starts_with(&note) => {
+                // The test-run gives back what stands before the packet, too.
+                out.drain(..size_of::<Onward>());
+                Action::Onward
+            }
             2 => Action::Pass,
             3 => Action::Transmit,
             4 => Action::Redirect,

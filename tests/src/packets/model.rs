@@ -12,7 +12,9 @@ use lb_common::{
     event::Event,
 };
 use lb_ebpf::{
-    Parcel, Verdict, World as _, enter, proceed,
+    Parcel, Verdict, World as _,
+    deliver::by_stack,
+    enter, proceed,
     source_rate::taken,
     verdict::{Kind, Trouble, Way},
 };
@@ -100,7 +102,10 @@ impl Model {
                 self.count(0, Reason::NextHopUnresolved);
                 Action::Drop
             }
-            Some(interface) if interface.exit == exit::TX && interface.index == INGRESS => Action::Transmit,
+            Some(interface) if by_stack(interface.exit, id, &self.config) => Action::Onward,
+            Some(interface) if interface.exit != exit::REDIRECT && interface.index == INGRESS => {
+                Action::Transmit
+            }
             Some(_) => Action::Redirect,
         }
     }

@@ -24,6 +24,8 @@ pub enum Action {
     Transmit,
     /// Out by `bpf_redirect`; the kernel's test-run does not say where to.
     Redirect,
+    /// To the host, with a note of the interface that the classifier is to send it out by.
+    Onward,
 }
 
 /// A place where packets meet tables: what both families share.

@@ -20,7 +20,8 @@ pub fn refusals(before: &Config, wanted: &Config, merged: &Config, layout: &Layo
     };
     let restart = "restart it: `systemctl restart lb`, connections stay";
     let anew = "it needs a new data path: `lb detach`, which ends all connections, then `lb run`";
-    fixed(before.interfaces != wanted.interfaces, "interfaces", restart);
+    let interfaces = |config: &Config| (config.interfaces.clone(), config.patterns.clone());
+    fixed(interfaces(before) != interfaces(wanted), "interfaces", restart);
     fixed(before.xdp_mode != wanted.xdp_mode, "xdp-mode", anew);
     fixed(before.max_flows != wanted.max_flows, "max-flows", anew);
     fixed(before.source_ports != wanted.source_ports, "source-ports", anew);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::*;
 use crate::config::{
     Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, DonorPolicy, FpmScheme, FpmUrl, Load,
-    LoadKind, Mode, Monitor, NoBackend, Node, RateLimit, Role, Secret, Service, SourcePorts, StatusRange,
-    Target, Timeouts, Track, XdpMode, parse_duration, parse_name,
+    LoadKind, Mode, Monitor, NoBackend, Node, Pattern, RateLimit, Role, Secret, Service, SourcePorts,
+    StatusRange, Target, Timeouts, Track, XdpMode, parse_duration, parse_name,
 };
 use crate::listen::{Listen, Ports, Protocol};
 
@@ -161,6 +161,7 @@ fn example() -> Config {
     };
     Config {
         interfaces: vec!["eth0".to_owned()],
+        patterns: Vec::new(),
         xdp_mode: XdpMode::Auto,
         max_flows: None,
         source_ports: None,
@@ -182,6 +183,15 @@ fn example() -> Config {
 fn the_documented_example_means_what_it_says_however_tables_are_spelt() {
     assert_eq!(accepted(EXAMPLE), example());
     assert_eq!(accepted(EXAMPLE_IN_TABLES), example());
+}
+
+#[test]
+fn a_name_with_a_star_is_a_pattern_and_may_stand_alone() {
+    let with = |list: &str| accepted(&EXAMPLE.replace("interfaces = [\"eth0\"]", list));
+    let config = with("interfaces = [\"eth0\", \"veth*\"]");
+    assert_eq!(config.interfaces, ["eth0"]);
+    assert_eq!(config.patterns, [Pattern::parse("veth*").unwrap()]);
+    assert!(with("interfaces = [\"veth*\"]").interfaces.is_empty());
 }
 
 #[test]

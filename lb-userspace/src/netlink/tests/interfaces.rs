@@ -34,6 +34,7 @@ fn an_interface_is_described_as_the_kernel_has_it() {
         up: true,
         addresses: vec![prefix("10.9.0.1/24"), prefix("fd09::1/64"), prefix("fe80::1/64")],
         xdp: None,
+        peer_elsewhere: true,
     };
     assert_eq!(v0, expected);
 }

@@ -10,7 +10,7 @@ use crate::packets::{
     Case, Expect, Fact, Life, Segment,
     expect::{complained, dropped, to_backend, to_client},
     message::Trouble,
-    scene::{A, B, CLIENT, FOUR_PORTS, FRONT, OTHER, WEB_ID},
+    scene::{A, B, BACK, CLIENT, FOUR_PORTS, FRONT, OTHER, WEB_ID},
     segment::{ACK, CLIENT_ISN, PSH, SERVER_ISN, SYN, client, server},
 };
 
@@ -100,6 +100,19 @@ fn data() -> Vec<Case> {
             .send(client(ACK).ip_options(&[1; 12]).data(7), to_backend(A), &[Established]),
         Case::new("an interface that wants redirects gets them on the way back too")
             .given(exit)
+            .send(syn(), to_backend(A).opens(A), &[Embryonic])
+            .send(server(A, SYN | ACK), to_client(A), &[Answered]),
+        Case::new("an interface that takes no frames gets packets by the kernel's stack")
+            .given(Fact::Exit(BACK, exit::STACK))
+            .send(syn(), to_backend(A).opens(A), &[Embryonic])
+            .send(server(A, SYN | ACK), to_client(A), &[Answered]),
+        Case::new("so does a client behind one, on the way back too")
+            .given(Fact::Exit(FRONT, exit::STACK))
+            .send(syn(), to_backend(A).opens(A), &[Embryonic])
+            .send(server(A, SYN | ACK), to_client(A), &[Answered]),
+        Case::new("a generic program's interface sends out itself what came in by it")
+            .given(Fact::Exit(FRONT, exit::TX_OR_STACK))
+            .given(Fact::Exit(BACK, exit::TX_OR_STACK))
             .send(syn(), to_backend(A).opens(A), &[Embryonic])
             .send(server(A, SYN | ACK), to_client(A), &[Answered]),
         Case::new("two clients are two connections")

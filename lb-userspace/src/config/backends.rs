@@ -151,7 +151,7 @@ pub(super) fn backends_target(
     };
     check_has_port(section, &check, shape, &backends, discover.as_ref());
     let load = section.table("load", LOAD_EXAMPLE).and_then(|table| read_load(section.report(), table));
-    Some(Target::Backends { backends, discover, check, load })
+    Some(Target::Backends { backends, discover: discover.map(Box::new), check, load })
 }
 
 /// Reports a check that would not know which port to connect to.

@@ -95,15 +95,12 @@ impl Controller {
                 leaves: &|address| self.leavers.contains_key(&Leaver::Node(cluster.name.clone(), address)),
             };
             let old = before.clusters.iter().find(|old| old.name == cluster.name);
-            let mut galera = match known.remove(&cluster.name) {
-                Some(mut galera) => {
-                    galera.reconfigure(cluster, &said, &mut self.keys);
-                    galera
-                }
-                None => {
-                    let incumbent = self.state.writers.get(&cluster.name).cloned();
-                    Galera::new(cluster, incumbent, &said, &mut self.keys, now)
-                }
+            let mut galera = if let Some(mut galera) = known.remove(&cluster.name) {
+                galera.reconfigure(cluster, &said, &mut self.keys);
+                galera
+            } else {
+                let incumbent = self.state.writers.get(&cluster.name).cloned();
+                Galera::new(cluster, incumbent, &said, &mut self.keys, now)
             };
             let same = old.is_some_and(|old| old.monitor == cluster.monitor);
             let key = galera.key;

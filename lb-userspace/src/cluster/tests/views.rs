@@ -44,6 +44,10 @@ fn members_that_say_auto_are_compared_by_configuration_number() {
     told.sees(0, 0, auto(4));
     told.sees(0, 1, auto(4));
     told.sees(0, 2, auto(3));
+    assert_eq!((told.reason(0), told.reason(2)), (Reason::Synced, Reason::Synced));
+    told.sees(249, 2, auto(3));
+    assert_eq!(told.reason(2), Reason::Synced, "nodes are not asked at the same time");
+    told.sees(250, 2, auto(3));
     assert_eq!((told.reason(0), told.reason(2)), (Reason::Synced, Reason::Stale));
     assert_eq!(told.cluster.writer(), Some(0));
     assert_eq!(told.cluster.alarms(), []);

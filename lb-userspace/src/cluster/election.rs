@@ -207,13 +207,15 @@ impl Cluster {
     }
 
     /// Whether a node still shows its view when another one has shown the next for a while. All nodes take a new view at
-    /// about the same time, and are not asked at the same time.
+    /// about the same time, and are not asked at the same time. Who has been out gets no such benefit.
     fn is_outdated(&self, node: usize) -> bool {
         let status = &self.nodes[node];
         let (Some(mine), Some((_, last))) = (status.current_view(), status.shown) else { return false };
+        let was_out = status.verdict.readiness == Readiness::Out;
+        let patience = if was_out { Duration::ZERO } else { self.policy.quick };
         self.nodes.iter().any(|other| {
             let (Some(view), Some((since, _))) = (other.current_view(), other.shown) else { return false };
-            mine.is_before(view) && last.since(since) >= self.policy.quick
+            mine.is_before(view) && last.since(since) >= patience
         })
     }
 

@@ -92,7 +92,13 @@ fn panic_is_told_when_it_begins_and_when_it_ends() {
 }
 
 /// The same service over other backends: name, last byte of the address, weight.
-fn reconfigure(service: &mut Backends, backends: &[(&str, u8, u16)], leaves: &[u8], weight: Option<Weight>) {
+fn reconfigure(
+    service: &mut Backends,
+    backends: &[(&str, u8, u16)],
+    leaves: &[u8],
+    weight: Option<Weight>,
+    now: Moment,
+) {
     let list: Vec<String> = backends
         .iter()
         .map(|(name, at, weight)| {
@@ -113,28 +119,36 @@ fn reconfigure(service: &mut Backends, backends: &[(&str, u8, u16)], leaves: &[u
     for _ in 0..100 {
         let _ = keys.next();
     }
-    service.reconfigure(&config.services[0], &said, &mut keys, Moment::START);
-    service.step(Moment::START);
+    service.reconfigure(&config.services[0], &said, &mut keys, now);
+    service.step(now);
 }
 
 #[test]
 fn what_is_known_of_backends_that_stay_is_kept_over_another_configuration() {
+    // Weights are published once a second at most.
+    let second = |seconds| Moment::at(Duration::from_secs(seconds));
     let mut service = service(2);
     let keys: Vec<Key> = service.members.iter().map(|backend| backend.key).collect();
     // In another order, one with another name and weight, and a new one that has to prove itself first.
-    reconfigure(&mut service, &[("new", 9, 100), ("renamed", 2, 50), ("web1", 1, 100)], &[], None);
+    reconfigure(&mut service, &[("new", 9, 100), ("renamed", 2, 50), ("web1", 1, 100)], &[], None, second(2));
     assert_eq!(used(&service), "-uu");
     assert_eq!([service.members[2].key, service.members[1].key], keys[..]);
     assert_eq!((service.members[1].weight, service.members[2].weight), (50 * 1024, 100 * 1024));
-    service.checked(0, Ok(()), Moment::START, Moment::START);
-    service.step(Moment::START);
+    service.checked(0, Ok(()), second(4), second(4));
+    service.step(second(4));
     assert_eq!(service.members[0].weight, 100 * 1024, "it begins with its whole weight");
     // One leaves: it keeps its place at the end, takes nothing new, and stands in until another can serve.
-    reconfigure(&mut service, &[("new", 9, 100), ("web1", 1, 100), ("renamed", 2, 50)], &[2], None);
+    reconfigure(
+        &mut service,
+        &[("new", 9, 100), ("web1", 1, 100), ("renamed", 2, 50)],
+        &[2],
+        None,
+        second(6),
+    );
     assert_eq!(used(&service), "uu-");
     assert!(service.members[2].stands_in && service.members[2].leaves);
     // It comes back.
-    reconfigure(&mut service, &[("renamed", 2, 50), ("web1", 1, 100)], &[], None);
+    reconfigure(&mut service, &[("renamed", 2, 50), ("web1", 1, 100)], &[], None, second(8));
     assert_eq!((&*used(&service), service.members[0].key), ("uu", keys[1]));
     assert!(!service.members[0].stands_in);
 }
@@ -142,15 +156,16 @@ fn what_is_known_of_backends_that_stay_is_kept_over_another_configuration() {
 #[test]
 fn a_weight_that_is_set_comes_before_the_configured_one_and_a_part_follows_it() {
     let mut service = service(2);
-    for (configured, set, weight) in [
+    for (seconds, (configured, set, weight)) in (2..).step_by(2).zip([
         (100, None, 100),
         (100, Some(Weight::Percent(50)), 50),
         (300, Some(Weight::Percent(50)), 150),
         (300, Some(Weight::Absolute(7)), 7),
         (300, Some(Weight::Absolute(0)), 0),
         (300, None, 300),
-    ] {
-        reconfigure(&mut service, &[("web1", 1, configured), ("web2", 2, 100)], &[], set);
+    ]) {
+        let now = Moment::at(Duration::from_secs(seconds));
+        reconfigure(&mut service, &[("web1", 1, configured), ("web2", 2, 100)], &[], set, now);
         assert_eq!(service.members[0].weight, weight * 1024, "{configured} {set:?}");
         assert_eq!(service.members[1].weight, 100 * 1024);
     }

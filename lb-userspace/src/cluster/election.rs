@@ -259,7 +259,7 @@ impl Cluster {
         let waits = |since: Moment| now.since(since) < self.policy.view_change;
         let views_differ = self.differ_since.is_some_and(waits);
         match self.fate(writer, now) {
-            Fate::Stays if views_differ || self.frozen => {}
+            Fate::Stays | Fate::Optional(_) if views_differ || self.frozen => {}
             Fate::Stays => {
                 if let Some(node) = self.better(comparison, writer, now) {
                     let reason =
@@ -272,7 +272,6 @@ impl Cluster {
                 Some(node) => self.elect(node, How::Failover, reason, outcome),
                 None => self.lose(writer, reason, outcome),
             },
-            Fate::Optional(_) if views_differ || self.frozen => {}
             Fate::Optional(reason) => {
                 if let Some(node) = self.candidate(comparison, Some(writer), Rank::Good) {
                     self.elect(node, How::Planned, reason, outcome);

@@ -198,11 +198,12 @@ impl NodeStatus {
     /// Judges again, knowing how its view compares with the others'.
     pub(super) fn compared(&mut self, place: Place, now: Moment) {
         self.verdict = match (self.own.readiness, place) {
-            (Readiness::Out | Readiness::Unknown, _) | (_, Place::Inside) => self.own.clone(),
+            (Readiness::Out | Readiness::Unknown, _)
+            | (_, Place::Inside)
+            | (Readiness::NoNew, Place::Undecided) => self.own.clone(),
             (_, Place::Foreign) => Judgement::new(Readiness::Out, Reason::Foreign),
             (_, Place::Stale) => Judgement::new(Readiness::NoNew, Reason::Stale),
             (_, Place::OtherSide) => Judgement::new(Readiness::NoNew, Reason::OtherSide),
-            (Readiness::NoNew, Place::Undecided) => self.own.clone(),
             (_, Place::Undecided) => Judgement::new(Readiness::Reader, Reason::Undecided),
         };
         // What the former agent knew stands in for what is not known yet, and for nothing else.

@@ -13,6 +13,7 @@ pub struct Observation {
 
 /// The result itself.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one at a time is made, and nearly all are samples")]
 pub enum Seen {
     /// The node answered.
     Sample(Signals),

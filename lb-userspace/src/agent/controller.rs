@@ -16,7 +16,7 @@ use super::{
     clusters::Galera,
     cuts::Cut,
     pressure::Pressure,
-    probers::{BackendAt, Hasten, NodeAt},
+    probers::{BackendAt, Hasten, Measured, NodeAt},
     report::History,
     services::{Backends, hastened},
     state::{State as Kept, StateFile},
@@ -24,15 +24,15 @@ use super::{
 use crate::{
     api::{Reply, Timestamp},
     cluster::{self, How, Outcome},
-    config::Config,
+    config::{Config, Load, LoadKind, Target},
     dataplane::{
         Attached, Desired, Fault, Way,
         task::{Handle, Notice},
     },
-    health::Moment,
+    health::{Moment, NextProbe, Step},
     listen::{self, Listen},
     netlink::Interface,
-    probe::{Failure, galera::Sample, php_fpm},
+    probe::{Failure, galera::Sample},
 };
 
 /// How the agent ended.
@@ -170,7 +170,7 @@ impl Controller {
     async fn take(&mut self, event: Event) -> Option<Ended> {
         match event {
             Event::Checked { at, begun, result } => self.checked(at, begun, result),
-            Event::Loaded { at, result } => self.loaded(at, &result),
+            Event::Loaded { at, result } => self.loaded(at, result),
             Event::Sampled { at, result } => self.sampled(at, result).await,
             Event::Hop(changed) => self.hop(&changed),
             Event::Notice(notice) => self.notice(notice),
@@ -212,8 +212,22 @@ impl Controller {
         let now = self.now();
         let begun = Moment::at(begun.saturating_duration_since(self.fixed.origin));
         let Some(Some(backends)) = self.services.get_mut(at.service) else { return };
-        let Some(step) = backends.checked(at.backend, result, begun, now) else { return };
-        if let (Some(after), Some(task)) = (hastened(&step), self.checks.get(&at)) {
+        let step = backends.checked(at.backend, result, begun, now);
+        if !backends.stirred() && step.as_ref().is_none_or(|step| step.next_probe == NextProbe::Normal) {
+            return;
+        }
+        if let Some(step) = step {
+            self.judged(at, &step);
+        }
+        if self.step(at.service, now) {
+            self.publish();
+        }
+    }
+
+    /// What a probe has changed, or would like to know soon.
+    fn judged(&mut self, at: BackendAt, step: &Step) {
+        let Some(Some(backends)) = self.services.get_mut(at.service) else { return };
+        if let (Some(after), Some(task)) = (hastened(step), self.checks.get(&at)) {
             task.after(after);
         }
         if let Some(change) = &step.changed {
@@ -224,25 +238,34 @@ impl Controller {
         if let Some(sentence) = backends.panic_changed() {
             log::warn!("{}: {sentence}", self.fixed.config.services[at.service].name);
         }
-        if self.step(at.service, now) {
-            self.publish();
-        }
     }
 
-    fn loaded(&mut self, at: BackendAt, result: &Result<php_fpm::Status, Failure>) {
+    fn loaded(&mut self, at: BackendAt, result: Result<Measured, Failure>) {
         let now = self.now();
         let Some(Some(backends)) = self.services.get_mut(at.service) else { return };
         let failed = result.is_err();
-        let name = backends.members.get(at.backend).map_or("?", |backend| &backend.name);
         // A load that cannot be read is said once, not once a second.
         if self.quiet.insert(at, failed) != Some(failed)
-            && let Err(failure) = result
+            && let Err(failure) = &result
         {
-            let service = &self.fixed.config.services[at.service].name;
-            log::warn!("{service}/{name}: no load: {failure}; its weight returns to the configured one");
+            let name = backends.members.get(at.backend).map_or("?", |backend| &backend.name);
+            let service = &self.fixed.config.services[at.service];
+            let then = match &service.target {
+                Target::Backends { load: Some(Load { kind: LoadKind::AgentCheck { .. }, .. }), .. } => {
+                    "what it has ordered stands until its lease ends"
+                }
+                _ => "its weight returns to the configured one",
+            };
+            log::warn!("{}/{name}: no load: {failure}; {then}", service.name);
         }
-        if let Ok(status) = result {
-            backends.loaded(at.backend, status, now);
+        match result {
+            Ok(Measured::PhpFpm(status)) => backends.loaded(at.backend, &status, now),
+            Ok(Measured::Utilisation(utilisation)) => backends.utilised(at.backend, utilisation, now),
+            Ok(Measured::Orders(orders)) => backends.ordered(at.backend, orders, now),
+            Err(_) => {}
+        }
+        if backends.stirred() && self.step(at.service, now) {
+            self.publish();
         }
     }
 

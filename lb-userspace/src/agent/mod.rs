@@ -5,6 +5,7 @@
 //! changes, and one line in the log for each change.
 
 pub mod advice;
+mod askers;
 mod clusters;
 mod controller;
 mod cuts;
@@ -12,6 +13,7 @@ mod evidence;
 mod handshakes;
 pub mod machine;
 mod observe;
+mod orders;
 mod pressure;
 mod probers;
 mod publication;
@@ -29,7 +31,7 @@ use crate::{
     api,
     dataplane::task::Notice,
     netlink::NextHopChanged,
-    probe::{Failure, galera::Sample, php_fpm},
+    probe::{Failure, galera::Sample},
 };
 
 pub use cuts::CUT_WITHIN;
@@ -52,7 +54,7 @@ pub enum Event {
         /// Which.
         at: probers::BackendAt,
         /// What came of it.
-        result: Result<php_fpm::Status, Failure>,
+        result: Result<probers::Measured, Failure>,
     },
     /// A database node was asked.
     Sampled {

@@ -207,6 +207,8 @@ impl Controller {
         let (live, opened, share) = self.connections(service, backend.address, &peers);
         let state = match (backend.admin, backend.health.state()) {
             (Admin::Drain, _) => BackendState::Draining,
+            _ if !backend.orders.takes_new() => BackendState::Draining,
+            _ if backend.orders.down().is_some() => BackendState::Down,
             (_, State::Up) => BackendState::Up,
             (_, State::Down) => BackendState::Down,
             (_, State::Unknown) => BackendState::Unknown,
@@ -223,7 +225,7 @@ impl Controller {
             handshake_ms: self.handshake(&backend.handshakes),
             live,
             opened,
-            max_connections: backend.max_connections,
+            max_connections: backend.limit(),
             share,
             next_hop: self.next_hop(backend.address.ip()),
         }

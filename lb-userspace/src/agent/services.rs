@@ -2,12 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::handshakes::Handshakes;
+use super::{handshakes::Handshakes, orders::Orders};
 use crate::{
     api::Timestamp,
     config::{self, LoadKind, Mode, Target},
     health::{Admin, Health, Judged, Moment, NextProbe, Probe, State, Step, Suspicion, Tuning, panic},
-    probe::{Evidence, Failure, FailureKind, php_fpm},
+    probe::{Evidence, Failure, FailureKind, agent_check, php_fpm},
     weights::{Controller, Member},
 };
 
@@ -31,6 +31,8 @@ pub struct Backend {
     pub health: Health,
     /// What the operator says.
     pub admin: Admin,
+    /// What its agent says.
+    pub orders: Orders,
     /// Whether its last probe lets it take new connections.
     pub takes_new: bool,
     /// What its own traffic says of it, see [`Backends::heard`].
@@ -56,8 +58,10 @@ pub struct Backends {
     /// What is said of panic, and whether that is new.
     pub panic: String,
     panic_is_new: bool,
-    /// Suspicions that have begun or ended since this was last taken, a sentence each that begins with the backend's
-    /// name.
+    /// Something has happened since this was last taken that the weights may follow from.
+    stirred: bool,
+    /// What is to be logged since this was last taken (suspicions, orders of agents, why a backend cannot be asked), a
+    /// sentence each that begins with the backend's name.
     pub news: Vec<String>,
 }
 
@@ -72,6 +76,10 @@ impl Backends {
     ) -> Option<Self> {
         let Target::Backends { backends, check, load } = &service.target else { return None };
         let tuning = Tuning { rise: u32::from(check.rise), fall: u32::from(check.fall), ..Tuning::default() };
+        let lease = match load.as_ref().map(|load| &load.kind) {
+            Some(LoadKind::AgentCheck { lease, .. }) => *lease,
+            _ => Duration::ZERO,
+        };
         // Where answers go straight to the client, nobody here sees whether there was one.
         let sees_answers = matches!(service.mode, Mode::Snat | Mode::Dnat);
         let members: Vec<Backend> = backends
@@ -87,6 +95,7 @@ impl Backends {
                     Health::new(tuning, now)
                 },
                 admin: if drained(&backend.name) { Admin::Drain } else { Admin::Ready },
+                orders: Orders::new(lease),
                 takes_new: served(backend.address),
                 suspicion: Suspicion::new(check.interval, sees_answers),
                 suspected_at: Timestamp::now(),
@@ -97,18 +106,13 @@ impl Backends {
             })
             .collect();
         let mut controller = Controller::new(crate::weights::Tuning::default());
-        let configured: Vec<Member<usize>> = members
-            .iter()
-            .enumerate()
-            .map(|(key, backend)| Member { key, configured: u32::from(backend.configured) })
-            .collect();
-        controller.set_members(&configured, now);
-        let max_children = load.as_ref().and_then(|load| {
-            let LoadKind::PhpFpm { max_children, .. } = &load.kind;
-            *max_children
-        });
+        controller.set_members(&weighed(&members), now);
+        let max_children = match load.as_ref().map(|load| &load.kind) {
+            Some(LoadKind::PhpFpm { max_children, .. }) => *max_children,
+            _ => None,
+        };
         for (index, backend) in members.iter().enumerate() {
-            controller.health(index, backend.takes_new && backend.admin.takes_new(), now, true);
+            controller.health(index, backend.usable(), now, true);
         }
         Some(Self {
             members,
@@ -116,6 +120,7 @@ impl Backends {
             max_children,
             panic: String::new(),
             panic_is_new: false,
+            stirred: false,
             news: Vec::new(),
         })
     }
@@ -128,20 +133,25 @@ impl Backends {
         begun: Moment,
         now: Moment,
     ) -> Option<Step> {
-        let usable = |backend: &Backend| backend.takes_new && backend.admin.takes_new();
-        let last_usable = !self.members.iter().enumerate().any(|(at, other)| at != index && usable(other));
+        let last_usable = !self.members.iter().enumerate().any(|(at, other)| at != index && other.usable());
         let backend = self.members.get_mut(index)?;
         let slow = result.as_ref().is_err_and(|failure| failure.kind == FailureKind::TimedOut);
         let probe = match result {
             Ok(()) => Probe::Ok,
             Err(failure) => match failure.kind.evidence() {
-                Evidence::Nothing => return None,
+                Evidence::Nothing => {
+                    if backend.health.excuse(&failure.detail) {
+                        self.news.push(format!("{}: cannot be asked: {failure}", backend.name));
+                    }
+                    return None;
+                }
                 evidence => {
                     Probe::Failure { certain: evidence == Evidence::Certain, text: failure.to_string() }
                 }
             },
         };
-        let before = backend.health.state();
+        let judgement = |backend: &Backend| (Judged::from(&backend.health), backend.health.state());
+        let before = judgement(backend);
         let succeeded = probe == Probe::Ok;
         let mut step = backend.health.observe(probe, last_usable, now);
         backend.takes_new = step.takes_new;
@@ -154,19 +164,61 @@ impl Backends {
         if step.changed.is_some() {
             backend.since = Timestamp::now();
         }
-        // The first judgement after the agent's start is no recovery: what served before serves on at full weight.
-        let restored = before == State::Unknown;
-        self.tell(index, restored, now);
+        // A thousand probes a second that find all as it was cost nothing more than that.
+        if judgement(backend) != before {
+            // The first judgement after the agent's start is no recovery: what served before serves on at full weight.
+            self.tell(index, before.1 == State::Unknown, now);
+        }
+        self.stirred |= !self.news.is_empty();
         Some(step)
     }
 
-    /// A load sample.
+    /// Whether anything has happened since this was last asked that the weights may follow from.
+    pub fn stirred(&mut self) -> bool {
+        std::mem::take(&mut self.stirred)
+    }
+
+    /// A sample of PHP-FPM's.
     pub fn loaded(&mut self, index: usize, status: &php_fpm::Status, now: Moment) {
         let learnt = status.total.max(status.max_active).max(1);
-        let utilisation = status.utilisation(self.max_children.unwrap_or(learnt));
+        self.utilised(index, status.utilisation(self.max_children.unwrap_or(learnt)), now);
+    }
+
+    /// A part of what a backend can do is in use.
+    pub fn utilised(&mut self, index: usize, utilisation: f64, now: Moment) {
         if let Some(backend) = self.members.get_mut(index) {
             backend.load = Some(utilisation);
             self.controller.observe(index, utilisation, now);
+        }
+    }
+
+    /// A backend's agent has spoken.
+    pub fn ordered(&mut self, index: usize, said: agent_check::Orders, now: Moment) {
+        let Some(backend) = self.members.get_mut(index) else { return };
+        let was_down = backend.orders.down().is_some();
+        let news = backend.orders.take(said, now);
+        let name = &backend.name;
+        self.news.extend(news.iter().map(|sentence| format!("{name}: {sentence}")));
+        if !news.is_empty() {
+            // Back from *down* is a recovery, back from *drain* is none.
+            self.obey(index, !was_down, now);
+        }
+    }
+
+    /// Let the weights follow from what agents have ordered.
+    fn obey(&mut self, index: usize, restored: bool, now: Moment) {
+        self.controller.set_members(&weighed(&self.members), now);
+        self.tell(index, restored, now);
+    }
+
+    fn expire_orders(&mut self, now: Moment) {
+        for index in 0..self.members.len() {
+            let backend = &mut self.members[index];
+            let was_down = backend.orders.down().is_some();
+            if let Some(sentence) = backend.orders.expire(now) {
+                self.news.push(format!("{}: {sentence}", backend.name));
+                self.obey(index, !was_down, now);
+            }
         }
     }
 
@@ -181,18 +233,19 @@ impl Backends {
     /// Tell the weights who is used, after something has changed at `index`. What one backend's probes say may bring
     /// others in or out, see [`panic`].
     fn tell(&mut self, index: usize, restored: bool, now: Moment) {
-        // What takes no connections by the operator's will says nothing about probes.
-        let wanted = |backend: &Backend| backend.admin.takes_new() && backend.configured > 0;
-        let judged = self
-            .members
-            .iter()
-            .filter(|backend| wanted(backend))
-            .map(|backend| Judged::from(&backend.health));
+        self.stirred = true;
+        // What takes no connections by somebody's will says nothing about probes.
+        let wanted = Backend::wanted;
+        let judged = self.members.iter().filter(|backend| backend.wanted()).map(|backend| {
+            // An agent's word is no doubtful probe's.
+            let down = Judged { takes_new: false, doubtful: false };
+            if backend.orders.down().is_some() { down } else { Judged::from(&backend.health) }
+        });
         let judged: Vec<Judged> = judged.collect();
         let mut used = panic(&judged, PANIC).into_iter();
         let mut overruled = 0;
         for (at, backend) in self.members.iter().enumerate() {
-            let takes_new = backend.takes_new && backend.admin.takes_new();
+            let takes_new = backend.usable();
             let up = if wanted(backend) { used.next().unwrap_or(false) } else { takes_new };
             overruled += usize::from(up && !takes_new);
             // Those that panic brings in are no recoveries.
@@ -221,6 +274,7 @@ impl Backends {
 
     /// Let the controller step; whether any weight is to be published anew.
     pub fn step(&mut self, now: Moment) -> bool {
+        self.expire_orders(now);
         let changed = self.controller.step(now);
         for (index, weight) in &changed {
             self.members[*index].weight = *weight;
@@ -233,6 +287,32 @@ impl Backends {
     pub fn find(&self, name: &str) -> Option<usize> {
         self.members.iter().position(|backend| backend.name == name)
     }
+}
+
+impl Backend {
+    /// Whether operator, agent and configuration want it to take new connections.
+    fn wanted(&self) -> bool {
+        self.admin.takes_new() && self.orders.takes_new() && self.orders.weight(self.configured) > 0
+    }
+
+    /// Whether it takes new connections, as far as its probes, its agent and the operator go.
+    fn usable(&self) -> bool {
+        self.takes_new && self.orders.down().is_none() && self.admin.takes_new() && self.orders.takes_new()
+    }
+
+    /// Connections at most, as configured or as its agent wants.
+    pub fn limit(&self) -> Option<u32> {
+        self.orders.limit(self.max_connections)
+    }
+}
+
+/// The weights that backends are meant to have, load apart.
+fn weighed(members: &[Backend]) -> Vec<Member<usize>> {
+    let member = |(key, backend): (usize, &Backend)| Member {
+        key,
+        configured: backend.orders.weight(backend.configured),
+    };
+    members.iter().enumerate().map(member).collect()
 }
 
 /// A suspected backend whose probe has failed doubtfully is probed on and on until its health has decided. What timed out

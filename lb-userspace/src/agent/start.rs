@@ -22,7 +22,7 @@ use super::{
     Event,
     controller::{Controller, Ended, Fixed},
     machine::{addresses, interfaces, kernel_is_new_enough, layout, may_load_programs, port},
-    probers::{self, BackendAt, NodeAt},
+    probers::{self, BackendAt, NodeAt, Probers},
     state::StateFile,
 };
 use crate::{
@@ -280,20 +280,18 @@ type Tasks = (HashMap<BackendAt, probers::Hasten>, HashMap<NodeAt, probers::Hast
 /// Start a task for each probe.
 fn probe_all(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Tasks {
     let (mut checks, mut nodes) = (HashMap::new(), HashMap::new());
+    let mut probers = Probers::new(events.clone());
     for (service, known) in config.services.iter().enumerate() {
         let Target::Backends { backends, check, load } = &known.target else { continue };
         for (backend, target) in backends.iter().enumerate() {
             let at = BackendAt { service, backend };
-            checks.insert(at, probers::check(at, target.address, check, events.clone()));
-            if let Some(load) = load {
-                probers::load(at, target.address, load, events.clone());
-            }
+            checks.insert(at, probers.backend(at, target.address, check, load.as_ref()));
         }
     }
     for (cluster, known) in config.clusters.iter().enumerate() {
         for (node, target) in known.nodes.iter().enumerate() {
             let at = NodeAt { cluster, node };
-            nodes.insert(at, probers::node(at, target.address, &known.monitor, events.clone()));
+            nodes.insert(at, probers.node(at, target.address, &known.monitor));
         }
     }
     (checks, nodes)

@@ -11,6 +11,7 @@ mod address;
 mod backends;
 mod check;
 mod cluster;
+mod credentials;
 mod cross;
 mod error;
 mod fit;
@@ -31,9 +32,9 @@ use std::path::Path;
 
 pub use error::{ConfigError, ConfigErrors, Place};
 pub use model::{
-    Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, Config, DonorPolicy, Load, LoadKind, Mode,
-    Monitor, NoBackend, Node, RateLimit, Role, Service, SourcePorts, StatusRange, Target, Timeouts, Track,
-    XdpMode,
+    Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, Config, DatabaseTls, DonorPolicy, HttpCheck,
+    Load, LoadKind, Login, Mode, Monitor, NoBackend, Node, RateLimit, Role, Service, SourcePorts,
+    StatusRange, Target, Timeouts, TlsMode, Track, XdpMode,
 };
 pub use secret::{Secret, SecretSource, SystemSecrets};
 pub use value::{Fault, FpmScheme, FpmUrl, parse_duration, parse_name};

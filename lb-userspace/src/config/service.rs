@@ -10,6 +10,7 @@ use super::cross::Seen;
 use super::limits::{Counted, max_connections, rate_limit, track};
 use super::model::{Algorithm, Mode, NoBackend, Service, Timeouts};
 use super::report::Report;
+use super::secret::SecretSource;
 use super::table::{Marked, Section};
 use super::value::parse_name;
 use crate::listen::Protocol;
@@ -66,6 +67,7 @@ const REFUSALS: [(&str, Refusal); 3] =
 pub(super) fn read<'a>(
     report: &'a Report<'a>,
     table: Marked<&'a DeTable<'a>>,
+    secrets: &dyn SecretSource,
     seen: &mut Seen,
 ) -> Option<Service> {
     let section = Section::new(report, "a service", table.at, table.value, KEYS);
@@ -85,8 +87,11 @@ pub(super) fn read<'a>(
     let rate_limit = rate_limit(&section);
     let echo = section.switch("echo").unwrap_or(false);
     let shape = Shape { listen, mode: (!no_mode).then_some(mode) };
-    let target =
-        if database { cluster_target(&section, shape, seen) } else { backends_target(&section, shape, seen) };
+    let target = if database {
+        cluster_target(&section, shape, seen)
+    } else {
+        backends_target(&section, shape, secrets, seen)
+    };
     let (name, listen, target) = (name?.value, listen?, target?);
     let limited = max_connections.is_some() || rate_limit.is_some();
     let counted = Counted { mode, algorithm, limited, target: &target };

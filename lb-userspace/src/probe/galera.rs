@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::mysql::{Rows, Session};
+use super::mysql::{Encryption, Rows, Session};
 use super::peer::Peer;
 use super::{Failure, FailureKind};
 
@@ -65,6 +65,7 @@ pub struct Monitor {
     addr: SocketAddr,
     user: String,
     password: String,
+    encryption: Encryption,
     timeout: Duration,
     link: Option<Link>,
 }
@@ -85,7 +86,14 @@ impl Monitor {
         password: impl Into<String>,
         timeout: Duration,
     ) -> Self {
-        Self { addr, user: user.into(), password: password.into(), timeout, link: None }
+        let (user, password, encryption) = (user.into(), password.into(), Encryption::Off);
+        Self { addr, user, password, encryption, timeout, link: None }
+    }
+
+    /// The same monitor, encrypted so.
+    #[must_use]
+    pub fn encrypted(self, encryption: Encryption) -> Self {
+        Self { encryption, ..self }
     }
 
     /// Takes one sample.
@@ -119,7 +127,7 @@ impl Monitor {
     }
 
     async fn connect(&self, peer: &Peer) -> Result<Link, Failure> {
-        let mut session = Session::connect_by(peer, &self.user, &self.password).await?;
+        let mut session = Session::connect_by(peer, &self.user, &self.password, &self.encryption).await?;
         // With causal reads on, SHOW would wait for the very backlog that it shall report.
         match session.query_by(peer, "SET SESSION wsrep_sync_wait=0").await {
             Err(failure) if failure.kind != UNKNOWN_VARIABLE => return Err(failure),

@@ -9,7 +9,10 @@ use super::*;
 const RECORDED: &str = r#"{"pool":"www","process manager":"static","start time":1700000000,"start since":12,"accepted conn":7,"listen queue":3,"max listen queue":4,"listen queue len":128,"idle processes":1,"active processes":2,"total processes":3,"max active processes":3,"max children reached":5,"slow requests":6}"#;
 
 fn through_web_server(addr: SocketAddr) -> Url {
-    Url::Http { target: Target::new(addr, "/status", "web", 200..=200).unwrap(), through_pool: true }
+    Url::Http {
+        target: Target::new(addr, "/status", "web", super::http::Expected::status(200..=200)).unwrap(),
+        through_pool: true,
+    }
 }
 
 #[test]
@@ -103,8 +106,10 @@ async fn a_real_pool_reports_its_idle_workers_and_the_probe_among_the_active() {
 
     let beside = fcgi(status_listen, "/status", false);
     // FPM counts a worker as active until it has closed the connection, a moment after the answer.
-    status_when(&beside, |sample| (sample.active, sample.idle, sample.total, sample.listen_queue) == (0, 2, 2, 0))
-        .await;
+    status_when(&beside, |sample| {
+        (sample.active, sample.idle, sample.total, sample.listen_queue) == (0, 2, 2, 0)
+    })
+    .await;
 
     ping(&fcgi(server.addr, "/ping", true), "pong", 5 * SECOND).await.unwrap();
     let failure = status(&fcgi(server.addr, "/none", true), 5 * SECOND).await.unwrap_err();

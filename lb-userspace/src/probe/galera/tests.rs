@@ -181,7 +181,7 @@ async fn counters(session: &mut Session) -> (u64, u64) {
 }
 
 async fn one_connection_and_two_queries_a_sample(server: &testing::Server, monitor: &mut Monitor) {
-    let mut root = Session::connect(server.addr, "root", "", 5 * SECOND).await.unwrap();
+    let mut root = Session::connect(server.addr, "root", "", &Encryption::Off, 5 * SECOND).await.unwrap();
     let before = counters(&mut root).await;
     for _ in 0..10 {
         monitor.sample().await.unwrap();

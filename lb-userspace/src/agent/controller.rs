@@ -20,6 +20,7 @@ use super::{
     report::History,
     services::{Backends, hastened},
     state::{State as Kept, StateFile},
+    through::Roads,
 };
 use crate::{
     api::{Reply, Timestamp},
@@ -69,6 +70,8 @@ pub struct Controller {
     pub(super) services: Vec<Option<Backends>>,
     pub(super) clusters: Vec<Galera>,
     pub(super) ways: HashMap<IpAddr, Way>,
+    /// What probes see of the ways.
+    pub(super) roads: Roads,
     pub(super) obstacles: HashMap<IpAddr, String>,
     pub(super) history: History,
     pub(super) confirm: Option<(Moment, Timestamp)>,
@@ -130,6 +133,7 @@ impl Controller {
             services,
             clusters,
             ways: HashMap::new(),
+            roads: Roads::default(),
             obstacles: HashMap::new(),
             history: History::default(),
             confirm,
@@ -151,6 +155,11 @@ impl Controller {
     pub fn hasten(&mut self, checks: HashMap<BackendAt, Hasten>, nodes: HashMap<NodeAt, Hasten>) {
         self.checks = checks;
         self.nodes = nodes;
+    }
+
+    /// What probes may know of the ways to backends.
+    pub fn roads(&self) -> Roads {
+        self.roads.clone()
     }
 
     /// Take events until the end.

@@ -22,6 +22,7 @@ mod requests;
 mod services;
 pub mod start;
 mod state;
+mod through;
 mod trace;
 mod ways;
 

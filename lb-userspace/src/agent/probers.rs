@@ -1,7 +1,11 @@
 //! The tasks that ask: one for each probe of a backend, one for each database node. They know their target, their
 //! interval and where to send what they saw; what it means is decided elsewhere.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use rand::Rng as _;
 use tokio::{
@@ -13,10 +17,16 @@ use tokio::{
 use super::{
     Event,
     askers::{Asker, Ways, fpm_url},
+    through::{Beyond, Roads, Through},
 };
 use crate::{
     config::{self, LoadKind},
-    probe::{Failure, FailureKind, agent_check, galera, mysql::Encryption, php_fpm},
+    probe::{
+        Failure, FailureKind, agent_check, galera,
+        handshake::{HandshakeError, Handshakes},
+        mysql::Encryption,
+        php_fpm,
+    },
 };
 
 /// A probe's time may differ from its interval by this part, so that probes do not march in step.
@@ -113,21 +123,27 @@ pub struct Probers {
     events: mpsc::UnboundedSender<Event>,
     turns: Arc<Semaphore>,
     ways: Ways,
+    roads: Roads,
+    /// Opened for the first backend that needs them.
+    handshakes: Option<Result<Handshakes, HandshakeError>>,
 }
 
 impl Probers {
     /// What they see goes to `events`, for as long as events are taken.
-    pub fn new(events: mpsc::UnboundedSender<Event>) -> Self {
-        Self { events, turns: Arc::new(Semaphore::new(AT_ONCE)), ways: Ways::default() }
+    pub fn new(events: mpsc::UnboundedSender<Event>, roads: Roads) -> Self {
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        Self { events, turns, ways: Ways::default(), roads, handshakes: None }
     }
 
-    /// Probe a backend's health, and its load if there is one to measure, until the answer is dropped.
+    /// Probe a backend's health, and its load if there is one to measure, until the answer is dropped. What must answer
+    /// besides its own address is asked once that has answered.
     pub fn backend(
         &mut self,
         at: BackendAt,
         address: SocketAddr,
         check: &config::Check,
         load: Option<&config::Load>,
+        beyond: Option<Beyond>,
     ) -> Hasten {
         let (rhythm, sender) = Rhythm::new(check.interval);
         let capacity = match load.map(|load| &load.kind) {
@@ -137,13 +153,26 @@ impl Probers {
         let asker = Asker::new(address, check, &mut self.ways);
         let task =
             Task { at, timeout: check.timeout, events: self.events.clone(), turns: self.turns.clone() };
-        let mut tasks = vec![tokio::spawn(task.check(asker, rhythm, capacity)).abort_handle()];
+        let through = beyond.and_then(|beyond| self.through(address.ip(), beyond));
+        let mut tasks = vec![tokio::spawn(task.check(asker, through, rhythm, capacity)).abort_handle()];
         if let Some(load) = load.filter(|load| !matches!(load.kind, LoadKind::Mysql { .. })) {
             let task =
                 Task { at, timeout: load.timeout, events: self.events.clone(), turns: self.turns.clone() };
             tasks.push(tokio::spawn(task.load(address, load.clone())).abort_handle());
         }
         Hasten { sender, tasks }
+    }
+
+    fn through(&mut self, backend: IpAddr, beyond: Beyond) -> Option<Through> {
+        let opened = self.handshakes.get_or_insert_with(|| {
+            let opened = Handshakes::open();
+            if let Err(error) = &opened {
+                log::warn!("backends in dsr and ipip are probed at their own addresses only: {error}");
+            }
+            opened
+        });
+        let handshakes = opened.as_ref().ok()?.clone();
+        Some(Through { handshakes, roads: self.roads.clone(), backend, beyond })
     }
 
     /// Ask a database node about itself over one persistent connection, until the answer is dropped.
@@ -168,13 +197,24 @@ struct Task {
 }
 
 impl Task {
-    async fn check(self, mut asker: Asker, mut rhythm: Rhythm, capacity: Option<u32>) {
+    async fn check(
+        self,
+        mut asker: Asker,
+        through: Option<Through>,
+        mut rhythm: Rhythm,
+        capacity: Option<u32>,
+    ) {
         let at = self.at;
         loop {
             // The semaphore is never closed.
             let Ok(turn) = self.turns.acquire().await else { return };
             let begun = std::time::Instant::now();
-            let answer = asker.ask(self.timeout).await;
+            let mut answer = asker.ask(self.timeout).await;
+            if let (Ok(_), Some(through)) = (&answer, &through)
+                && let Err(failure) = through.ask(self.timeout).await
+            {
+                answer = Err(failure);
+            }
             drop(turn);
             let load = answer.as_ref().ok().and_then(Option::as_ref).zip(capacity);
             if let Some(load) = load.and_then(|(sample, capacity)| sample.utilisation(capacity))
@@ -310,3 +350,7 @@ mod tests {
         assert!(begun.elapsed() >= Duration::from_secs(9));
     }
 }
+
+#[cfg(test)]
+#[path = "probers_tests.rs"]
+mod load_tests;

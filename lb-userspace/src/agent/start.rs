@@ -24,6 +24,7 @@ use super::{
     machine::{addresses, interfaces, kernel_is_new_enough, layout, may_load_programs, port},
     probers::{self, BackendAt, NodeAt, Probers},
     state::StateFile,
+    through::Beyond,
 };
 use crate::{
     api::{self, ApiError, Reply, Timestamp},
@@ -137,7 +138,7 @@ pub async fn start(
     };
     let (handle, task) = task::spawn(dataplane, watched(&config), forward(&events, Event::Notice));
     let mut controller = Controller::new(fixed, handle, state, file, confirm);
-    let (checks, nodes) = probe_all(&config, &events);
+    let (checks, nodes) = probe_all(&config, Probers::new(events.clone(), controller.roads()));
     controller.hasten(checks, nodes);
 
     let (stop_api, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -278,14 +279,14 @@ fn requests(events: &mpsc::UnboundedSender<Event>) -> mpsc::Sender<api::Request>
 type Tasks = (HashMap<BackendAt, probers::Hasten>, HashMap<NodeAt, probers::Hasten>);
 
 /// Start a task for each probe.
-fn probe_all(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Tasks {
+fn probe_all(config: &Config, mut probers: Probers) -> Tasks {
     let (mut checks, mut nodes) = (HashMap::new(), HashMap::new());
-    let mut probers = Probers::new(events.clone());
     for (service, known) in config.services.iter().enumerate() {
         let Target::Backends { backends, check, load } = &known.target else { continue };
         for (backend, target) in backends.iter().enumerate() {
             let at = BackendAt { service, backend };
-            checks.insert(at, probers.backend(at, target.address, check, load.as_ref()));
+            let beyond = Beyond::new(known.listen, known.mode, target.address);
+            checks.insert(at, probers.backend(at, target.address, check, load.as_ref(), beyond));
         }
     }
     for (cluster, known) in config.clusters.iter().enumerate() {

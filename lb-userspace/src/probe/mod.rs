@@ -13,6 +13,7 @@ use std::fmt;
 pub mod agent_check;
 pub mod fastcgi;
 pub mod galera;
+pub mod handshake;
 pub mod http;
 pub mod mysql;
 mod peer;

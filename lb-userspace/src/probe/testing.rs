@@ -160,7 +160,11 @@ impl Pki {
     pub fn new(test: &str) -> Option<Self> {
         program(test, &["openssl"])?;
         let pki = Self { dir: tempfile::tempdir().unwrap() };
-        pki.openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority -keyout ca.key -out ca.pem");
+        // No two of them have one name, or a stranger's certificate would only seem badly signed.
+        let name = pki.dir.path().file_name().unwrap().to_string_lossy().replace('.', "");
+        let make =
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout ca.key -out ca.pem";
+        pki.openssl(&format!("{make} -subj /CN={name}"));
         Some(pki)
     }
 
@@ -293,7 +297,7 @@ pub async fn galera(test: &str) -> Option<Server> {
     let group = refusing_address();
     let provider_options =
         format!("--wsrep-provider-options=gmcast.listen_addr=tcp://{group};gcache.size=16M;gcs.fc_limit=64");
-    mariadb(
+    let server = mariadb(
         test,
         &[
             "--wsrep-on=ON",
@@ -307,7 +311,18 @@ pub async fn galera(test: &str) -> Option<Server> {
             &provider_options,
         ],
     )
-    .await
+    .await?;
+    // It accepts logins a moment before it serves.
+    let begin = Instant::now();
+    let ready = "SHOW GLOBAL STATUS LIKE 'wsrep_ready'";
+    while begin.elapsed() < START {
+        let mut root = root(server.addr, 10 * SECOND).await.unwrap();
+        if root.query(ready, 10 * SECOND).await.is_ok_and(|rows| rows.rows[0][1].as_deref() == Some("ON")) {
+            return Some(server);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the node does not become ready");
 }
 
 /// A session as root, over TLS where the server speaks it.

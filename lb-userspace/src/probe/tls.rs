@@ -165,7 +165,7 @@ pub fn server_name(host: &str) -> Option<ServerName<'static>> {
 fn sentence(error: &Error, name: &ServerName<'_>) -> String {
     let name = name.to_str();
     match error {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             "showed a certificate of an unknown authority: name the authority's file in `ca-file`".to_owned()
         }
         Error::InvalidCertificate(

@@ -216,3 +216,18 @@ async fn a_killed_connection_costs_no_sample(server: &testing::Server, monitor: 
     testing::sql(server, &["KILL USER lb@127.0.0.1"]).await;
     monitor.sample().await.unwrap();
 }
+
+#[test]
+fn load_is_what_runs_beside_the_monitor_as_a_part_of_what_can() {
+    for (running, capacity, want) in [
+        (None, 16, None),
+        (Some(0), 16, Some(0.0)),
+        (Some(1), 16, Some(0.0)),
+        (Some(5), 16, Some(0.25)),
+        (Some(33), 16, Some(2.0)),
+        (Some(3), 0, Some(2.0)),
+    ] {
+        let sample = Sample { threads_running: running, ..Sample::default() };
+        assert_eq!(sample.utilisation(capacity), want, "{running:?} of {capacity}");
+    }
+}

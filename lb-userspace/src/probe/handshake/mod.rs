@@ -12,16 +12,15 @@ mod filter;
 mod reply;
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 
 use super::{Failure, FailureKind};
 use crate::cut::{Frame, Hop, Segment, SendError, Sender, Tuple};
@@ -31,6 +30,10 @@ use reply::{Answer, Reply};
 const PORTS: std::ops::Range<u16> = 28_000..32_000;
 /// A SYN that may have been lost is sent once more after this part of the time.
 const AGAIN_AFTER: u32 = 2;
+/// How often the thread that reads looks whether anybody can still wait.
+const LOOK_UP: Duration = Duration::from_secs(1);
+/// After an error of the socket.
+const PAUSE: Duration = Duration::from_millis(10);
 /// A few headers are all that is read of an answer.
 const SNAP: usize = 128;
 
@@ -69,7 +72,6 @@ struct Shared {
     sender: Mutex<Sender>,
     waiting: Arc<Waiting>,
     next: AtomicU16,
-    receiver: AbortHandle,
 }
 
 /// Who waits for an answer, by the port that it must come to.
@@ -85,25 +87,20 @@ struct Expected {
     sequence: u32,
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.receiver.abort();
-    }
-}
-
 impl Handshakes {
-    /// Opens the sockets in the network namespace of the calling thread. Needs `CAP_NET_RAW`, and a runtime.
+    /// Opens the sockets in the network namespace of the calling thread. Needs `CAP_NET_RAW`.
     pub fn open() -> Result<Self, HandshakeError> {
         let sender = Mutex::new(Sender::open()?);
         let everything = Protocol::from(i32::from((libc::ETH_P_ALL as u16).to_be()));
-        let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking().cloexec(), Some(everything))?;
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM.cloexec(), Some(everything))?;
         // What came before the filter stood is looked at as all else is, and found to answer nothing.
         socket.attach_filter(&filter::answers_to(&PORTS))?;
-        let socket = AsyncFd::register(socket)?;
+        socket.set_read_timeout(Some(LOOK_UP))?;
         let waiting = Arc::new(Waiting::default());
-        let receiver = tokio::spawn(receive(socket, waiting.clone())).abort_handle();
+        let heard = Arc::downgrade(&waiting);
+        thread::Builder::new().name("handshakes".to_owned()).spawn(move || receive(&socket, &heard))?;
         let next = AtomicU16::new(rand::random_range(0..PORTS.len() as u16));
-        Ok(Self(Arc::new(Shared { sender, waiting, next, receiver })))
+        Ok(Self(Arc::new(Shared { sender, waiting, next })))
     }
 
     /// Makes one handshake and ends it; the answer is how long the backend took.
@@ -201,13 +198,18 @@ impl Waiting {
     }
 }
 
-async fn receive(socket: AsyncFd<Socket>, waiting: Arc<Waiting>) {
+/// Reads until nobody can wait any more. A thread of its own, for what a runtime watches must be owned in ways that only
+/// unsafe code can promise.
+fn receive(mut socket: &Socket, waiting: &Weak<Waiting>) {
     let mut packet = [0; SNAP];
-    while let Ok(mut ready) = socket.readable().await {
-        match ready.try_io(|socket| (&mut socket.get_ref()).read(&mut packet)) {
-            Ok(Ok(length)) => waiting.hear(&packet[..length]),
-            // An interface has gone down: the socket says so once, and goes on.
-            Ok(Err(_)) | Err(_) => {}
+    loop {
+        // An error is that time is up, or that an interface has gone down, which the socket says once.
+        let read = socket.read(&mut packet);
+        let Some(waiting) = waiting.upgrade() else { return };
+        match read {
+            Ok(length) => waiting.hear(&packet[..length]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => thread::sleep(PAUSE),
         }
     }
 }

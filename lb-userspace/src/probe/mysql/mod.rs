@@ -123,7 +123,18 @@ impl Session {
                 (wire.over(Stream::Plain(stream)), false)
             }
         };
-        login::log_in(&mut wire, peer, &account, &greeting, encrypted).await?;
+        let in_or_not = login::log_in(&mut wire, peer, &account, &greeting, encrypted).await;
+        in_or_not.map_err(|failure| match failure.kind {
+            // Servers say "access denied" as well where only the encryption is missing.
+            FailureKind::MonitorDenied if !encrypted && greeting.offers_tls() => Failure {
+                detail: format!(
+                    "{}; if it wants TLS, write tls = \"required\" for the monitor",
+                    failure.detail
+                ),
+                ..failure
+            },
+            _ => failure,
+        })?;
         Ok(Self { wire, addr: peer.addr, version: greeting.version })
     }
 

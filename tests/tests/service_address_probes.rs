@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use lb_tests::lab::balanced::{Balanced, Wanted, service_address, service_name};
-use lb_tests::lab::balancer::Status;
+use lb_tests::lab::balancer::{Look, Status};
 use lb_tests::lab::held::HeldServer;
 use lb_tests::lab::skip::{self, Need};
 use lb_tests::lab::topology::Mode;

@@ -13,7 +13,7 @@ mod evidence;
 mod handshakes;
 pub mod machine;
 mod observe;
-mod orders;
+mod leases;
 mod pressure;
 mod probers;
 mod publication;

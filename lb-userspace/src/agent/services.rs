@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{handshakes::Handshakes, orders::Orders};
+use super::{handshakes::Handshakes, leases::Orders};
 use crate::{
     api::Timestamp,
     config::{self, LoadKind, Mode, Target},

@@ -9,7 +9,13 @@
 //!   cell away first makes it [`Phase::Busy`], then removes the entry, then writes the cell's body, then the new owner;
 //! * the body of a cell is valid in every phase but `Free` and `Busy`, and written only while `Busy`.
 
-use crate::{Address, Be16, Be32, Be128, Ticks, abi::Hop};
+mod port;
+mod worth;
+
+use crate::{Address, Be16};
+
+pub use port::PortCell;
+pub use worth::{Rights, Worth};
 
 /// How far the connection that holds a port has come.
 #[repr(u8)]
@@ -42,6 +48,8 @@ const PHASE: u64 = 0x07;
 const CLIENT_FIN: u64 = 0x08;
 const SERVER_FIN: u64 = 0x10;
 const SERVER_FIRST: u64 = 0x20;
+/// Of a conversation in UDP, where nobody sends a FIN: that bit alone.
+const DATAGRAMS: u64 = SERVER_FIRST;
 const RESET_BY_CLIENT: u64 = 0x40;
 const RESET_BY_SERVER: u64 = 0x80;
 const CUT: u64 = 0x8000;
@@ -134,6 +142,18 @@ impl Owner {
         Self(self.0 & !PHASE | phase as u64)
     }
 
+    /// The same hold, of a conversation in UDP or of a connection.
+    #[inline(always)]
+    pub const fn of_datagrams(self, yes: bool) -> Self {
+        Self(if yes { self.0 | DATAGRAMS } else { self.0 })
+    }
+
+    /// Whether it is a conversation in UDP.
+    #[inline(always)]
+    pub const fn is_of_datagrams(self) -> bool {
+        self.0 & (SERVER_FIN | SERVER_FIRST) == DATAGRAMS
+    }
+
     /// The tag of the client's address ([`Address::tag`]).
     #[inline(always)]
     pub const fn tag(self) -> u32 {
@@ -218,17 +238,29 @@ impl Owner {
         self.0 & (CLIENT_FIN | SERVER_FIN) != 0
     }
 
+    /// Whether a side has said that it sends nothing more.
+    #[inline(always)]
+    pub const fn has_fin(self, side: Side) -> bool {
+        let fin = match side {
+            Side::Client => CLIENT_FIN,
+            Side::Server => SERVER_FIN,
+        };
+        self.0 & fin != 0
+    }
+
     /// Whether the server closed first and so keeps the tuple in TIME_WAIT.
     #[inline(always)]
     pub const fn server_waits(self) -> bool {
-        self.0 & SERVER_FIRST != 0
+        self.0 & (SERVER_FIN | SERVER_FIRST) == SERVER_FIN | SERVER_FIRST
     }
 
     /// The owner word after a segment from `side`. Equal to `self` in the common case.
     ///
     /// A RST ends the connection, for nobody checks its window here; data after a client's RST, which anyone could
     /// have forged, restores it if it was established. A handshake that is reset stays so: data proves nothing of it.
-    /// Once both sides have sent a FIN it stays closed.
+    /// A FIN may be forged as well: data of the side that has sent one takes it back, for nobody has anything new to say
+    /// after its own. (What is sent again after a FIN, because it was lost, costs the closing time-out instead.) Once both
+    /// sides have sent a FIN it stays closed.
     #[inline(always)]
     pub const fn after(self, side: Side, signs: Signs) -> Self {
         let phase = self.phase();
@@ -250,6 +282,11 @@ impl Owner {
                 if state & (CLIENT_FIN | SERVER_FIN) == CLIENT_FIN | SERVER_FIN {
                     state = state & !PHASE | Phase::Closed as u64;
                 }
+            } else if signs.data && self.has_fin(side) {
+                state &= match side {
+                    Side::Client => !CLIENT_FIN,
+                    Side::Server => !(SERVER_FIN | SERVER_FIRST),
+                };
             } else if matches!(phase, Phase::Embryonic) && signs.datagram && matches!(side, Side::Server) {
                 state = state & !PHASE | Phase::Established as u64;
             } else if matches!(phase, Phase::Embryonic) && signs.syn_ack && matches!(side, Side::Server) {
@@ -321,107 +358,6 @@ impl Owner {
             Side::Server => RESET_BY_CLIENT,
         };
         self.0 & by != 0
-    }
-}
-
-/// What a cell is worth to a newcomer: the greatest is taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Worth(u32);
-
-impl Worth {
-    /// Held by a living connection, or changing hands.
-    pub const NONE: Self = Self(0);
-    /// Never used: nothing is better.
-    pub const FREE: Self = Self(u32::MAX);
-
-    const EMBRYO: u32 = 1;
-    const EARLY: u32 = 1 << 29;
-    const RESTED: u32 = 1 << 30;
-    const SPAN: u32 = (1 << 28) - 1;
-
-    /// Never used, then longest closed, then closed by a server whose TIME_WAIT lasts, then an embryo past its grace.
-    #[inline(always)]
-    pub const fn of(owner: Owner, age: Ticks) -> Self {
-        let span = if age.raw() > Self::SPAN { Self::SPAN } else { age.raw() };
-        match owner.phase() {
-            Phase::Free => Self::FREE,
-            Phase::Closed | Phase::Resting if owner.server_waits() && !age.at_least(crate::TIME_WAIT) => {
-                Self(Self::EARLY + span)
-            }
-            Phase::Closed | Phase::Resting => Self(Self::RESTED + span),
-            Phase::Embryonic | Phase::Answered if age.at_least(crate::EMBRYO_GRACE) => {
-                Self(Self::EMBRYO + span)
-            }
-            Phase::Linked if !owner.is_proven_link() && age.at_least(crate::EMBRYO_GRACE) => {
-                Self(Self::EMBRYO + span)
-            }
-            _ => Self::NONE,
-        }
-    }
-
-    /// The number behind it, for a function that returns numbers.
-    #[inline(always)]
-    pub const fn raw(self) -> u32 {
-        self.0
-    }
-
-    /// From such a number.
-    #[inline(always)]
-    pub const fn from_raw(raw: u32) -> Self {
-        Self(raw)
-    }
-
-    /// Whether taking it may meet a TIME_WAIT at the server.
-    #[inline(always)]
-    pub const fn is_early(self) -> bool {
-        self.0 >= Self::EARLY && self.0 < Self::RESTED
-    }
-}
-
-/// One port of one endpoint and source address.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PortCell<A: Address> {
-    /// Who holds it, and how far it has come.
-    pub owner: Owner,
-    /// The way back to the client: the MAC address and interface that its packets came in by.
-    pub hop: Hop,
-    /// When the server last sent something, or when the connection ended, in [`Ticks`].
-    pub seen: u32,
-    /// The server's initial sequence number, host order. Before the answer: when the client's SYN was forwarded, in
-    /// microseconds of the precise clock, modulo 2^32.
-    pub word: u32,
-    /// Id of the (service, backend) pair.
-    pub backend: u16,
-    /// The port that the client connected to.
-    pub service_port: Be16,
-    /// The VLAN tag (TCI, host order) that the client's packets carry; 0: none.
-    pub vlan: u16,
-    /// Zero.
-    pub pad: u16,
-    /// What the owner word does not hold of the client's address.
-    pub client: A::Rest,
-}
-
-const _: () = assert!(size_of::<PortCell<Be32>>() == 32 && size_of::<PortCell<Be128>>() == 48);
-
-impl<A: Address> PortCell<A> {
-    /// When the server last sent something, or when the connection ended.
-    #[inline(always)]
-    pub const fn seen(&self) -> Ticks {
-        Ticks::from_raw(self.seen)
-    }
-
-    /// The client's address.
-    #[inline(always)]
-    pub fn client(&self) -> A {
-        A::whole(self.owner.tag(), self.client)
-    }
-
-    /// Whether this is the client's hold.
-    #[inline(always)]
-    pub fn belongs_to(&self, client: A, port: Be16) -> bool {
-        self.owner.has(client.tag(), port) && self.client == client.rest()
     }
 }
 

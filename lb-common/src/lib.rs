@@ -16,6 +16,7 @@ pub mod plain;
 pub mod ports;
 pub mod program;
 pub mod reason;
+pub mod ring;
 pub mod time;
 
 pub use address::Address;
@@ -24,7 +25,7 @@ pub use reason::Reason;
 pub use time::Ticks;
 
 /// The layout that both halves agree on. It names the folder of the pins, so two layouts never meet in one map.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Services that one instance holds at most. Id 0 is nobody's: counters of packets without a service stand there.
 pub const MAX_SERVICES: u32 = 256;
@@ -59,3 +60,6 @@ pub const TIME_WAIT: Ticks = Ticks::from_millis(66_000);
 
 /// An embryonic connection younger than this is never displaced by another one.
 pub const EMBRYO_GRACE: Ticks = Ticks::from_millis(1_000);
+
+/// A conversation in UDP that its server has answered is not displaced by another one while it was heard of so lately.
+pub const CONVERSATION_GRACE: Ticks = Ticks::from_millis(10_000);

@@ -53,6 +53,7 @@ mod agent {
         abi::Interface,
         abi::Endpoint,
         abi::ProgramConfig,
+        abi::Stations,
         abi::Layout,
         event::Event,
         event::Captured,

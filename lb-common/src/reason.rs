@@ -34,7 +34,8 @@ macro_rules! reasons {
 
 reasons! {
     Malformed "malformed"
-        "Shorter than its headers say, or headers that contradict each other; passed to the host."
+        "Shorter than its headers say, headers that contradict each other, or UDP over IPv6 without a checksum; \
+         passed to the host."
     FragmentUnmatched "fragment-unmatched"
         "A later part of a fragmented packet to a balanced address, whose first part was not seen; passed to \
          the host."
@@ -100,6 +101,15 @@ reasons! {
         "A new connection beyond the rate of its source address; dropped."
     Cut "cut"
         "A packet of a connection that is cut; answered with a RST."
+    ConversationDisplaced "conversation-displaced"
+        "An answered conversation in UDP gave its place in the flow table to a new connection, or to another \
+         conversation after ten seconds of silence; forwarded."
+    NotFragmented "not-fragmented"
+        "Too long for its way, and allowed to be fragmented, which the data path cannot do; answered with ICMP \
+         \"fragmentation needed\" as one that is not, so that its sender does it."
+    TunnelNarrowed "tunnel-narrowed"
+        "An ICMP error \"packet too big\" about the tunnel of a client that no flow knows: what fits is remembered for ten \
+         minutes, and who sends more is told; taken."
 }
 
 impl Reason {
@@ -134,7 +144,9 @@ impl Reason {
                 | Self::ChecksumCompleted
                 | Self::SynOnOldFlow
                 | Self::EmbryoDisplaced
+                | Self::ConversationDisplaced
                 | Self::ErrorTranslated
+                | Self::TunnelNarrowed
                 | Self::ErrorUnmatched
                 | Self::EchoAnswered
                 | Self::NotRecorded

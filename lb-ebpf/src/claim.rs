@@ -2,7 +2,7 @@
 
 use lb_common::{
     Address, Be16, Reason, Ticks,
-    abi::Hop,
+    abi::{Hop, UDP},
     cell::{Owner, Phase, PortCell, Worth},
     event::kind,
     flow::{FlowKey, Way, mix},
@@ -84,7 +84,8 @@ fn claim<A: Address, T: Tables<A>>(
         let Some(former) = tables.cell(index) else { continue };
         // Between the two looks the cell may have been taken.
         let worth = Worth::of(former.owner, now.since(former.seen()));
-        let busy = Owner::next(former.owner, new.key.client, new.key.client_port, Phase::Busy);
+        let busy = Owner::next(former.owner, new.key.client, new.key.client_port, Phase::Busy)
+            .of_datagrams(candidate.backend.protocol == UDP);
         if worth == Worth::NONE || !tables.swap_owner(index, former.owner, busy) {
             continue;
         }

@@ -6,6 +6,7 @@ use lb_common::{
     cell::{Owner, Phase},
     event::kind,
     flow::{self, FlowKey},
+    ring::Slot,
 };
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
     request::{Refusal, alive, follow, refused, straight},
     seat::{Full, Seat, reserve, settle},
     select::{by_ring, select},
-    settled::{Slot, slot_of},
+    settled::slot_of,
     source_rate::spend,
     step::Step,
     tell::tell,
@@ -89,7 +90,7 @@ fn unsettled<A: Family, T: Tables<A>>(
     key: &FlowKey<A>,
     tables: &T,
 ) -> Result<Step, Refusal> {
-    let Some(Slot { current, previous, settled }) = slot_of(service, key, tables) else {
+    let Some(Slot { cur: current, prev: previous, settled }) = slot_of(service, key, tables) else {
         return Err(nobody(service, tables));
     };
     // A datagram may belong to a conversation as old as the slot, so it is no beginning.
@@ -196,8 +197,12 @@ fn judge_afresh<A: Family, T: Tables<A>>(
     let held = seat.owner(tables).filter(|owner| owner.has(key.client.tag(), key.client_port));
     let lives = held.is_some_and(Owner::is_live) && !found.owner.is_cut();
     let stays = backend.is_some_and(|backend| {
+        // Where a SYN has just been answered, its repetition has met the answer on the way. Sent to another server, it
+        // would end a connection that the client takes for its own.
+        let crossed =
+            !mode::is_one_sided(backend.mode) && held.is_some_and(|owner| owner.phase() == Phase::Answered);
         backend.state == backend_state::ACTIVE
-            || packet.is_udp() && backend.state == backend_state::CLOSED_TO_NEW
+            || (packet.is_udp() || crossed) && backend.state == backend_state::CLOSED_TO_NEW
     });
     if lives && stays {
         if packet.is_udp() {

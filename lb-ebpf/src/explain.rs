@@ -2,13 +2,16 @@
 //!
 //! The packet at hand becomes the quote: it is cut to what is quoted of it, and headers go before it.
 
-use lb_common::{Be16, Reason};
+use lb_common::{
+    Be16, Reason,
+    abi::{TCP, UDP, checksums},
+};
 
 use crate::{
     Frame, Parcel, Tables, Verdict,
     checksum::{fold, pseudo_header},
-    family::{ETHERNET, Family, Link, link},
-    parse::{Macs, destination_mac, source_mac},
+    family::{ETHERNET, Family, Ip, Link, Position, link},
+    parse::{Macs, checksum_offset, destination_mac, source_mac},
 };
 
 /// Bytes of IP that are quoted: options or extensions, the transport header and then some. RFC 792 asks for 8 bytes
@@ -37,6 +40,7 @@ pub fn explain<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> 
         from: A::destination(&ip.words),
         to: A::source(&ip.words),
         quoted: A::length(&ip.words) as usize,
+        unfinished: unfinished(frame, header, &ip, tables),
     };
     match send::<A, F>(frame, header, &ip.words, &error) {
         Some(()) => Verdict::answer(service, reason),
@@ -56,6 +60,42 @@ pub struct Error<A> {
     pub to: A,
     /// Bytes of IP in the frame that may be quoted.
     pub quoted: usize,
+    /// Of what is quoted, the part whose checksum the kernel will complete.
+    pub unfinished: Unfinished,
+}
+
+/// A transport checksum that its sender has left to hardware, in a packet that stays an skb which knows.
+///
+/// On the packet's way out the kernel, or the card, puts the complement of the sum from the transport header to the end
+/// of the packet into the field, quote or not (`skb_checksum_help`, net/core/dev.c). Whatever the field holds then,
+/// together with all that it covers it adds up to the complement of what it held before.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unfinished {
+    /// Where the transport header begins in the IP packet; 0: there is no such checksum.
+    pub from: usize,
+    /// The field.
+    pub field: u16,
+}
+
+/// Whether a packet's checksum was left to hardware, as far as can be seen, and will be completed.
+#[inline(always)]
+fn unfinished<A: Family, F: Frame, T: Tables<A>>(
+    frame: &F,
+    header: usize,
+    ip: &Ip<A>,
+    tables: &T,
+) -> Unfinished {
+    let none = Unfinished::default();
+    let has_one = matches!(ip.protocol, TCP | UDP) && ip.part.position == Position::Whole;
+    if tables.config().checksums != checksums::KEEP_PARTIAL || !has_one {
+        return none;
+    }
+    let from = ip.payload - header;
+    let at = checksum_offset(ip.protocol);
+    let Some(field) = frame.load::<u16>(ip.payload + at) else { return none };
+    let segment = (A::length(&ip.words) as usize).saturating_sub(from) as u16;
+    let pseudo = pseudo_header(A::source(&ip.words), A::destination(&ip.words), ip.protocol, segment);
+    if fold(pseudo) != field || from + at + 2 > QUOTE { none } else { Unfinished { from, field } }
 }
 
 /// Make the IP packet at `header` the quote of an error, which goes back by the MAC that it came from.
@@ -87,6 +127,8 @@ pub fn send<A: Family, F: Frame>(
     let words = [u32::from_ne_bytes([kind, code, 0, 0]), u32::from_ne_bytes([0, 0, high, low])];
     frame.store(icmp, words)?;
     let pseudo = if A::VERSION == 6 { pseudo_header(error.from, error.to, A::ICMP, payload) } else { 0 };
-    let sum = u32::from(fold(frame.sum(icmp, HEADER + quote)?)) + pseudo;
+    let Unfinished { from, field } = error.unfinished;
+    let (summed, rest) = if from == 0 { (quote, 0) } else { (from, u32::from(!field)) };
+    let sum = u32::from(fold(frame.sum(icmp, HEADER + summed)?)) + rest + pseudo;
     frame.store(icmp + 2, Be16::from_wire(!fold(sum)))
 }

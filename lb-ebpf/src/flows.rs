@@ -5,8 +5,8 @@
 //! slot before they look for the other; at least one of them sees the other and gives way.
 
 use lb_common::{
-    Address, EMBRYO_GRACE, Reason, Ticks,
-    cell::{Owner, Phase, Worth},
+    Address, Reason, Ticks,
+    cell::{Owner, Phase, Rights, Worth},
     flow::{FlowKey, Record, SLOTS},
 };
 
@@ -97,8 +97,8 @@ fn slot_in<A: Address, T: Tables<A>>(bucket: u32, key: &FlowKey<A>, except: u32,
 
 /// The slot that a new flow is to take: a free one in the emptier of two buckets, else the most worthy; or [`NOWHERE`].
 #[inline(always)]
-pub fn place<A: Address, T: Tables<A>>(buckets: [u32; 2], now: Ticks, tables: &T) -> u32 {
-    let [first, second] = buckets.map(|bucket| tables.room(bucket, now));
+pub fn place<A: Address, T: Tables<A>>(buckets: [u32; 2], now: Ticks, by: Rights, tables: &T) -> u32 {
+    let [first, second] = buckets.map(|bucket| tables.room(bucket, now, by));
     // More free slots, else the more worthy one: the halves of the number, in that order.
     let (bucket, room) = if second > first { (buckets[1], second) } else { (buckets[0], first) };
     if room >> SCORE == 0 { NOWHERE } else { bucket * SLOTS as u32 + (room as u32 & PLACE) }
@@ -113,10 +113,10 @@ const PLACE: u32 = SLOTS as u32 - 1;
 /// A bucket's room for a newcomer: how many slots are free, then what the most worthy one is worth, then its place; 0 but
 /// for the place: none can be had. In the kernel a function of its own, see [`tables`](crate::tables).
 #[inline(always)]
-pub fn room<A: Address, T: Tables<A>>(bucket: u32, now: Ticks, tables: &T) -> u64 {
+pub fn room<A: Address, T: Tables<A>>(bucket: u32, now: Ticks, by: Rights, tables: &T) -> u64 {
     let (mut best, mut free) = (0, 0);
     for place in 0..SLOTS as u32 {
-        let worth = tables.slot_worth(bucket * SLOTS as u32 + place, now).raw();
+        let worth = tables.slot_worth(bucket * SLOTS as u32 + place, now, by).raw();
         // Only a free slot's worth has the upper bit.
         free += u64::from(worth >> 31);
         let score = u64::from(worth) << SCORE | u64::from(place);
@@ -129,48 +129,48 @@ pub fn room<A: Address, T: Tables<A>>(bucket: u32, now: Ticks, tables: &T) -> u6
 
 /// What a slot is worth to a newcomer.
 #[inline(always)]
-pub fn slot_worth<A: Address, T: Tables<A>>(slot: u32, now: Ticks, tables: &T) -> Worth {
+pub fn slot_worth<A: Address, T: Tables<A>>(slot: u32, now: Ticks, by: Rights, tables: &T) -> Worth {
     match (tables.flow_owner(slot), tables.flow_record(slot)) {
-        (Some(owner), Some(record)) => Worth::of(owner, now.since(record.seen())),
+        (Some(owner), Some(record)) => Worth::in_table(owner, now.since(record.seen()), by),
         _ => Worth::NONE,
     }
 }
 
 /// Whether there is room for a flow only at the cost of an embryo in its first second, if at all.
 #[inline(always)]
-pub fn is_pressed<A: Address, T: Tables<A>>(key: &FlowKey<A>, tables: &T) -> bool {
+pub fn is_pressed<A: Address, T: Tables<A>>(key: &FlowKey<A>, by: Rights, tables: &T) -> bool {
     let config = tables.config();
-    place(key.buckets(config.seed, bucket_mask::<A>(&config)), tables.now(), tables) == NOWHERE
+    place(key.buckets(config.seed, bucket_mask::<A>(&config)), tables.now(), by, tables) == NOWHERE
 }
 
-/// Add a flow. `pressed`: at the cost of an embryo in its first second, if need be.
+/// Add a flow.
 #[inline(always)]
 pub fn insert<A: Address, T: Tables<A>>(
     key: &FlowKey<A>,
     record: &Record<A>,
     phase: Phase,
-    pressed: bool,
+    by: Rights,
     tables: &T,
 ) -> Result<(), NotAdded> {
     let config = tables.config();
     let buckets = key.buckets(config.seed, bucket_mask::<A>(&config));
-    // What is judged a second later has no first second.
-    let now = tables.now().plus(if pressed { EMBRYO_GRACE } else { Ticks::from_raw(0) });
+    let now = record.seen();
     for _ in 0..TRIES {
-        let slot = place(buckets, now, tables);
+        let slot = place(buckets, now, by, tables);
         if slot == NOWHERE {
             return Err(NotAdded::Full);
         }
         let (Some(former), Some(old)) = (tables.flow_owner(slot), tables.flow_record(slot)) else { continue };
         // Between the two looks the slot may have been taken.
-        let worth = Worth::of(former, now.since(old.seen()));
+        let worth = Worth::in_table(former, now.since(old.seen()), by);
         let port = if former.phase() == Phase::Linked { port_of(former, &old, tables) } else { Owner(0) };
-        if port.phase() == Phase::Established {
-            // Its client has not spoken since the server has: nobody displaces it, and the next look sees that.
+        if port.phase() == Phase::Established && !former.is_proven_link() {
+            // Its client has not spoken since the server has: it is no embryo, and the next look sees that.
             tables.swap_flow(slot, former, former.link_with(true, false));
             continue;
         }
-        let busy = Owner::next(former, key.client, key.client_port, Phase::Busy);
+        let busy =
+            Owner::next(former, key.client, key.client_port, Phase::Busy).of_datagrams(by.is_of_datagrams());
         // A port that changes hands already is somebody else's to settle, and its flow with it.
         if worth == Worth::NONE
             || port.phase() == Phase::Busy
@@ -179,8 +179,10 @@ pub fn insert<A: Address, T: Tables<A>>(
             continue;
         }
         if former.is_live() || port.is_live() {
+            let confirmed = former.phase() == Phase::Established || port.phase() == Phase::Established;
+            let what = if confirmed { Reason::ConversationDisplaced } else { Reason::EmbryoDisplaced };
+            tables.count(key.service, what);
             tables.close(old.backend);
-            tables.count(key.service, Reason::EmbryoDisplaced);
         }
         if tables.find_slot(key, slot) != NOWHERE {
             tables.swap_flow(slot, busy, busy.with_phase(Phase::Free));

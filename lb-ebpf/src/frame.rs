@@ -4,13 +4,13 @@
 //! packet pointer (kernel/bpf/verifier.c, `find_good_pkt_pointers`). A slice would lose it.
 
 use aya_ebpf::{
-    bindings::xdp_md,
+    bindings::{__sk_buff, xdp_md},
     helpers::{
-        bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+        bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_meta, bpf_xdp_adjust_tail,
         generated::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     },
 };
-use lb_common::plain::Plain;
+use lb_common::{abi::Onward, plain::Plain};
 use lb_ebpf::Frame;
 
 /// Bytes from the start of a packet that an offset may reach: bounds what the verifier must assume of it.
@@ -108,6 +108,48 @@ impl Packet {
 pub fn redirect(interface: u32) -> u32 {
     // SAFETY: a plain helper call; it takes two numbers.
     unsafe { bpf_redirect(interface, 0) as u32 }
+}
+
+/// Write a note before the packet of this run, which it keeps when it becomes an skb.
+#[inline(always)]
+pub fn note(ctx: *mut xdp_md, onward: Onward) -> Option<()> {
+    // SAFETY: a helper call on the valid context. It invalidates packet pointers, of which none is kept.
+    if unsafe { bpf_xdp_adjust_meta(ctx, -(size_of::<Onward>() as i32)) } != 0 {
+        return None;
+    }
+    // SAFETY: loads of the context, volatile as in `Packet::at`.
+    let (start, end) = unsafe {
+        let start = core::ptr::read_volatile(&raw const (*ctx).data_meta) as usize;
+        (start, core::ptr::read_volatile(&raw const (*ctx).data) as usize)
+    };
+    if start + size_of::<Onward>() > end {
+        return None;
+    }
+    // SAFETY: the end of the value has been compared with the end of the room for notes.
+    unsafe { (start as *mut Onward).write_unaligned(onward) };
+    Some(())
+}
+
+/// The note before an skb's packet, whoever wrote it.
+#[inline(always)]
+pub fn noted(skb: *mut __sk_buff) -> Option<Onward> {
+    // SAFETY: loads of the context, which is valid for the whole run; volatile as in `Packet::at`.
+    let (start, end) = unsafe {
+        let start = core::ptr::read_volatile(&raw const (*skb).data_meta) as usize;
+        (start, core::ptr::read_volatile(&raw const (*skb).data) as usize)
+    };
+    if start + size_of::<Onward>() > end {
+        return None;
+    }
+    // SAFETY: the end of the value has been compared with the end of the room for notes; any bytes are an `Onward`.
+    Some(unsafe { (start as *const Onward).read_unaligned() })
+}
+
+/// Send the skb of this run out of an interface.
+#[inline(always)]
+pub fn redirect_skb(interface: u32) -> i32 {
+    // SAFETY: a plain helper call; it takes two numbers.
+    unsafe { bpf_redirect(interface, 0) as i32 }
 }
 
 /// What [`lb_sum`] answers where the packet ends too early; a folded sum is never as large.

@@ -14,7 +14,6 @@ use crate::{
     Frame, Parcel, Tables, Verdict,
     checksum::Change,
     deliver::{address, encapsulate, leaving},
-    explain::{self, Error},
     family::{Family, Ip, Link, Position, link},
     flows::{Found, find},
     lookup::{Tuple, answered_flow, reply_cell, service},
@@ -28,7 +27,7 @@ use crate::{
 };
 
 /// Length of an ICMP header.
-const HEADER: usize = 8;
+pub const HEADER: usize = 8;
 
 /// What becomes of an ICMP packet.
 #[inline(always)]
@@ -151,16 +150,22 @@ fn inward<A: Family, T: Tables<A>>(of: &Service, key: &FlowKey<A>, tables: &T) -
     let (backend, way) = match find(key, tables) {
         Some(found) => (found.record.backend, found.record.way),
         None if of.mode == mode::SNAT => return Verdict::note(of.id, Reason::ErrorUnmatched),
-        None if of.flags & service_flag::ON_CHANGE != 0 => match slot_of(of, key, tables) {
-            Some(slot) if slot.previous != 0 => (slot.previous, flow::Way::default()),
-            _ => return Verdict::note(of.id, Reason::ErrorUnmatched),
-        },
-        None => match by_ring(of, key, false, tables) {
-            Some(chosen) => (chosen.id, flow::Way::default()),
-            None => return Verdict::note(of.id, Reason::ErrorUnmatched),
-        },
+        None => (of_the_unrecorded(of, key, tables), flow::Way::default()),
     };
+    if backend == 0 {
+        return Verdict::note(of.id, Reason::ErrorUnmatched);
+    }
     hand_over(tables, A::STAGES.carry, Parcel::sending(of.id, backend, way))
+}
+
+/// The id of the backend that has the packets of a client which no flow knows; 0: nobody has.
+#[inline(always)]
+pub fn of_the_unrecorded<A: Family, T: Tables<A>>(of: &Service, key: &FlowKey<A>, tables: &T) -> u16 {
+    if of.flags & service_flag::ON_CHANGE != 0 {
+        slot_of(of, key, tables).map_or(0, |slot| slot.prev)
+    } else {
+        by_ring(of, key, false, tables).map_or(0, |chosen| chosen.id)
+    }
 }
 
 /// Where an error goes, and what its quote is to say.
@@ -302,62 +307,4 @@ fn carry<A: Family, F: Frame, T: Tables<A>>(
     }
     tables.count(route.service, Reason::ErrorTranslated);
     Verdict::forward(route.backend, route.hop.interface, A::length(&ip.words), route.way)
-}
-
-/// "Too big" about a tunnel of ours: its quote holds the client's packet, so the client is told what fits inside.
-#[inline(always)]
-pub fn tunnelled<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Verdict {
-    let Some(Link::Ipv4 { header, .. } | Link::Ipv6 { header, .. }) = link(frame) else {
-        return Verdict::PASS;
-    };
-    let header = tables.vague(header);
-    let Some(ip) = A::read(frame, header) else { return Verdict::PASS };
-    let Some(outer) = A::read(frame, ip.payload + HEADER) else { return Verdict::PASS };
-    let Some(inner) = read::<A, F>(frame, outer.payload) else {
-        return Verdict::note(0, Reason::ErrorUnmatched);
-    };
-    let seen = inner.tuple();
-    let Some(of) = service(seen.destination, seen.destination_port, seen.protocol, tables) else {
-        return Verdict::PASS;
-    };
-    if of.mode != mode::IPIP {
-        return Verdict::PASS;
-    }
-    let key = FlowKey {
-        client: seen.source,
-        client_port: seen.source_port,
-        service_port: seen.destination_port,
-        service: of.id,
-    };
-    // The way back to the client stands in its flow; without one it is not known.
-    let Some(found) = find(&key, tables) else { return Verdict::note(of.id, Reason::ErrorUnmatched) };
-    let hop = found.record.way.back();
-    let Some(leaving) = leaving(hop, tables) else { return Verdict::drop(of.id, Reason::NextHopUnresolved) };
-    let done = (|| {
-        let [_, word] = frame.load::<[u32; 2]>(ip.payload)?;
-        let [_, _, high, low] = word.to_ne_bytes();
-        let mtu = u16::from_be_bytes([high, low]).saturating_sub(A::HEADER as u16);
-        let gone = outer.payload - header;
-        let quoted = (A::length(&ip.words) as usize).saturating_sub(gone);
-        // The link layer's header moves on to the quoted packet.
-        let macs: Macs = frame.load(0)?;
-        let tags: [u32; 2] = frame.load(12)?;
-        let last: u16 = frame.load(header - 2)?;
-        frame.strip(gone)?;
-        frame.store(0, macs)?;
-        if header > crate::family::ETHERNET {
-            frame.store(12, tags)?;
-        }
-        frame.store(header - 2, last)?;
-        // Two tags have been stored, and there may be one.
-        frame.store(header, inner.ip.words)?;
-        let error = Error { kind: A::COMPLAINTS[2], mtu, from: seen.destination, to: seen.source, quoted };
-        explain::send::<A, F>(frame, header, &inner.ip.words, &error)?;
-        address(frame, hop, &leaving)
-    })();
-    if done.is_none() {
-        return Verdict::drop(of.id, Reason::RewriteFailed);
-    }
-    tables.count(of.id, Reason::ErrorTranslated);
-    Verdict::forward(found.record.backend, hop.interface, A::length(&ip.words), Way::Out)
 }

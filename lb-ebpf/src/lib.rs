@@ -13,7 +13,7 @@ mod answer;
 pub mod checksum;
 pub mod claim;
 mod connect;
-mod deliver;
+pub mod deliver;
 pub mod explain;
 pub mod family;
 pub mod flows;
@@ -35,6 +35,7 @@ mod steady;
 mod step;
 pub mod tables;
 mod tell;
+pub mod tunnel;
 pub mod verdict;
 
 use lb_common::{Be32, Be128, Reason, plain::Plain, program::Stage};
@@ -75,9 +76,13 @@ pub trait Frame {
     fn strip(&mut self, length: usize) -> Option<()>;
 }
 
-/// The entry: untagged IPv4 is balanced here, what else may be ours goes on to a stage of its own.
+/// The entry: untagged IPv4 is balanced here, what else may be ours goes on to a stage of its own. Another station's
+/// frame, which this one happens to see, is left alone.
 #[inline(always)]
 pub fn enter<F: Frame, T: Tables<Be32>>(frame: &mut F, tables: &T) -> Verdict {
+    if !frame.load::<u64>(0).is_some_and(|head| tables.stations().take(head)) {
+        return Verdict::PASS;
+    }
     match link(frame) {
         Some(Link::Ipv4 { header: ETHERNET, .. }) => balance::<Be32, F, T>(frame, tables),
         Some(Link::Ipv4 { .. }) => Verdict::proceed(Stage::Hear),
@@ -117,8 +122,8 @@ pub fn proceed<F: Frame, T: Tables<Be32> + Tables<Be128>>(
         Stage::QuoteIpv6 => icmp::quoted::<Be128, F, T>(frame, tables),
         Stage::Carry => icmp::carried::<Be32, F, T>(frame, tables),
         Stage::CarryIpv6 => icmp::carried::<Be128, F, T>(frame, tables),
-        Stage::Tunnel => icmp::tunnelled::<Be32, F, T>(frame, tables),
-        Stage::TunnelIpv6 => icmp::tunnelled::<Be128, F, T>(frame, tables),
+        Stage::Tunnel => tunnel::tunnelled::<Be32, F, T>(frame, tables),
+        Stage::TunnelIpv6 => tunnel::tunnelled::<Be128, F, T>(frame, tables),
         Stage::Fragment => fragment::follow::<Be32, F, T>(frame, tables),
         Stage::FragmentIpv6 => fragment::follow::<Be128, F, T>(frame, tables),
         Stage::Explain => explain::explain::<Be32, F, T>(frame, tables),
@@ -138,6 +143,7 @@ pub fn balance<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> 
         Steady::Heard => Verdict::proceed(A::STAGES.hear),
         Steady::Turning => Verdict::proceed(A::STAGES.turn),
         Steady::NotOurs => Verdict::PASS,
+        Steady::Malformed => Verdict::note(0, Reason::Malformed),
     }
 }
 
@@ -149,10 +155,11 @@ pub fn hear<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> Ver
         other => return other.verdict(),
     };
     match look_up(&packet, tables) {
+        Direction::Neither => Verdict::PASS,
+        _ if packet.lacks_checksum() => Verdict::note(0, Reason::Malformed),
         Direction::Reply(held) => to_client(&packet, &held, tables).take::<A, T>(tables),
         Direction::Answer(found) => to_client_of_flow(&packet, &found, tables).take::<A, T>(tables),
         Direction::Request(_) => Verdict::proceed(A::STAGES.turn),
-        Direction::Neither => Verdict::PASS,
     }
 }
 

@@ -1,4 +1,5 @@
-//! The kernel's shell around the data path: the XDP programs, where a verdict becomes an action and is counted.
+//! The kernel's shell around the data path: the XDP programs, where a verdict becomes an action and is counted, and the
+//! classifier that sends out what leaves by the kernel's stack.
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch)]
@@ -9,18 +10,22 @@ mod frame;
 mod maps;
 mod show;
 
-use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_ebpf::{
+    bindings::{TC_ACT_UNSPEC, xdp_action, xdp_md},
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use aya_log_ebpf::warn;
 use lb_common::{
     Be32, Be128, Reason,
-    abi::{exit, purpose},
+    abi::{Onward, exit, purpose},
     event::{NO_REASON, outcome},
     program::Stage,
 };
 use lb_ebpf::{
-    Verdict, World, balance, claim_port, connect, enter, explain::explain,
+    Verdict, World, balance, claim_port, connect, deliver::by_stack, enter, explain::explain,
     fragment::follow as follow_fragment, give_back, hear, icmp::carried, icmp::icmp, icmp::quoted,
-    icmp::tunnelled, record_flow, refuse, send, turn, verdict::Kind,
+    record_flow, refuse, send, tunnel::tunnelled, turn, verdict::Kind,
 };
 
 use frame::Packet;
@@ -104,8 +109,8 @@ fn act(ctx: &XdpContext, verdict: Verdict) -> u32 {
     }
     match kind {
         Kind::Drop => xdp_action::XDP_DROP,
-        Kind::Answer => leave(ctx, tables.config().interface),
-        Kind::Forward => leave(ctx, interface),
+        Kind::Answer => lb_leave(ctx.ctx, tables.config().interface.into()),
+        Kind::Forward => lb_leave(ctx.ctx, interface.into()),
         _ => xdp_action::XDP_PASS,
     }
 }
@@ -120,22 +125,50 @@ fn proceed(ctx: &XdpContext, stage: Stage) -> u32 {
 }
 
 /// The way out of an interface is a property that the agent found out: XDP_TX loses packets in silence on veth, where
-/// `bpf_redirect` does not (drivers/net/veth.c: `veth_xdp_xmit` wants NAPI at the peer).
-#[inline(always)]
-fn leave(ctx: &XdpContext, interface: u16) -> u32 {
+/// `bpf_redirect` does not (drivers/net/veth.c: `veth_xdp_xmit` wants NAPI at the peer). A global function, which the
+/// verifier looks at once, and which has a stack of its own.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_leave(ctx: *mut xdp_md, id: u32) -> u32 {
     if Maps.config().purpose == purpose::TRACE {
         return xdp_action::XDP_TX;
     }
-    let Some(interface) = Maps.interface(interface) else {
+    let Some(interface) = Maps.interface(id as u16) else {
         // The rewrite has looked the interface up already, so this is a defect, and worth more than a count.
-        warn!(ctx, "no interface has the id {}", interface);
+        warn!(XdpContext::new(ctx), "no interface has the id {}", id);
         Maps.count(0, Reason::NextHopUnresolved);
         return xdp_action::XDP_DROP;
     };
-    if interface.exit == exit::TX && interface.index as usize == ctx.ingress_ifindex() {
+    let config = Maps.config();
+    if by_stack(interface.exit, id as u16, &config) {
+        if frame::note(ctx, Onward::by(interface.index, config.seed)).is_some() {
+            return xdp_action::XDP_PASS;
+        }
+        // Its driver has no room for a note. A redirect may be lost where the other side does not take frames.
+    } else if interface.exit != exit::REDIRECT && id as u16 == config.interface {
         return xdp_action::XDP_TX;
     }
     frame::redirect(interface.index)
+}
+
+/// Whether what leaves by an interface does so as an skb, as a global function.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn lb_by_stack(id: u32) -> u32 {
+    let interface = Maps.interface(id as u16);
+    u32::from(interface.is_some_and(|interface| by_stack(interface.exit, id as u16, &Maps.config())))
+}
+
+/// Behind the programs, where frames have become skbs: send out what they have rewritten and noted an interface on.
+/// Anything else goes on as if this were not here.
+#[classifier]
+pub fn lb_onward(ctx: TcContext) -> i32 {
+    match frame::noted(ctx.skb.skb) {
+        Some(onward) if onward == Onward::by(onward.interface, Maps.config().seed) => {
+            frame::redirect_skb(onward.interface)
+        }
+        _ => TC_ACT_UNSPEC,
+    }
 }
 
 #[panic_handler]

@@ -1,7 +1,7 @@
 //! Stage 1: what is this packet? Reads headers, changes nothing.
 
 use lb_common::{
-    Address, Be16, Reason,
+    Be16, Reason,
     abi::{TCP, UDP},
     cell::Signs,
     flow::FlowKey,
@@ -203,6 +203,13 @@ impl<A: Family> Packet<A> {
         Be16::from_wire(if self.is_udp() { self.words[3] } else { self.words[8] })
     }
 
+    /// Whether it is a datagram of IPv6 without a checksum, which must have one (RFC 8200, 8.1): tunnels that may do
+    /// without (RFC 6936) are not balanced.
+    #[inline(always)]
+    pub const fn lacks_checksum(&self) -> bool {
+        A::VERSION == 6 && self.is_udp() && self.checksum().wire() == 0
+    }
+
     /// Where that stands in the packet.
     #[inline(always)]
     pub const fn checksum_offset(&self) -> usize {
@@ -267,19 +274,4 @@ impl<A: Family> Packet<A> {
 #[inline(always)]
 pub const fn checksum_offset(protocol: u8) -> usize {
     if protocol == UDP { 6 } else { 16 }
-}
-
-/// The hash that finds a client's slot in a ring: the same on every balancer of the same configuration.
-#[inline(always)]
-pub fn ring_hash<A: Address>(key: &FlowKey<A>, seed: u64, by_source: bool) -> u32 {
-    let (a, b) = key.client.words();
-    let mut x = lb_common::flow::mix(a ^ seed);
-    if A::VERSION == 6 {
-        x = lb_common::flow::mix(x ^ b);
-    }
-    if !by_source {
-        let ports = (key.client_port.wire() as u64) << 16 | key.service_port.wire() as u64;
-        x = lb_common::flow::mix(x ^ ports);
-    }
-    (x >> 32) as u32
 }

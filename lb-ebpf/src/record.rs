@@ -3,7 +3,7 @@
 use lb_common::{
     Reason,
     abi::{Hop, mode},
-    cell::Phase,
+    cell::{Phase, Rights},
     event::kind,
     flow::{FlowKey, Record, Way},
 };
@@ -28,7 +28,7 @@ use crate::{
 ///
 /// A connection in `dnat` (whose answers find their client by its flow) or `snat` must be recorded. Where a flood leaves no
 /// room but that of embryos in their first second, one of those yields: whose round trip is shorter than the table lasts
-/// at the flood's rate is served. In `dnat` the ring names the backend then: it names the same one again, should this
+/// at the flood's rate is served; but no handshake yields to a datagram so soon. In `dnat` the ring names the backend then: it names the same one again, should this
 /// record be displaced in its turn before the client has spoken.
 #[inline(always)]
 pub fn keep<A: Family, T: Tables<A>>(packet: &Packet<A>, handed: &Parcel, tables: &T) -> Step {
@@ -36,7 +36,8 @@ pub fn keep<A: Family, T: Tables<A>>(packet: &Packet<A>, handed: &Parcel, tables
         return Step::drop(handed.service, Reason::BackendGone);
     };
     let key = packet.key(handed.service);
-    let pressed = !mode::is_one_sided(chosen.mode) && is_pressed(&key, tables);
+    let by = Rights::of(packet.is_udp());
+    let pressed = !mode::is_one_sided(chosen.mode) && is_pressed(&key, by, tables);
     let moved = if pressed && chosen.mode == mode::DNAT {
         named_by_ring(packet, &key, handed, tables)
     } else {
@@ -64,7 +65,7 @@ pub fn keep<A: Family, T: Tables<A>>(packet: &Packet<A>, handed: &Parcel, tables
         (false, true) => Phase::Embryonic,
         (false, false) => Phase::Answered,
     };
-    match insert(&key, &record, phase, pressed, tables) {
+    match insert(&key, &record, phase, by.pressed(pressed), tables) {
         Ok(()) => Step::send(of.service, of.backend, of.way),
         Err(failed) => {
             if linked {

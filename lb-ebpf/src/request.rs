@@ -18,6 +18,7 @@ use crate::{
     settled::slot_of,
     step::Step,
     tell::tell_cut,
+    tunnel,
     verdict::Way,
 };
 
@@ -39,7 +40,7 @@ pub fn to_backend<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service
     let key = packet.key(service.id);
     if service.flags & service_flag::ON_CHANGE != 0 {
         return match slot_of(service, &key, tables) {
-            Some(slot) if slot.settled => onward(packet, service, straight(slot.current, &key, tables)),
+            Some(slot) if slot.settled => onward(packet, service, straight(slot.cur, &key, tables)),
             _ => Step::CONNECT,
         };
     }
@@ -253,6 +254,6 @@ pub fn route<A: Family, T: Tables<A>>(
         destination: backend.address,
         destination_port: if keeps { packet.destination_port() } else { backend.port },
         hop: backend.hop,
-        mtu: backend.mtu,
+        mtu: if backend.mode == mode::IPIP { tunnel::mtu(id, &backend, tables) } else { backend.mtu },
     })
 }

@@ -60,9 +60,13 @@ pub fn rewrite<A: Family, F: Frame, T: Tables<A>>(
     };
     let room = fits(leaving.mtu, to.mtu);
     let over = overhead::<A>(to.mode);
-    if is_too_long::<A, T>(packet.length() + over, room, to.hop.interface, tables) {
+    let length = (packet.length() + over, packet.protocol);
+    if is_too_long::<A, T>(length, room, (leaving.mtu, to.hop.interface), tables) {
         let complaint = Complaint::too_big(room.saturating_sub(over) as u16);
-        return hand_over(tables, A::STAGES.explain, Parcel::refusal(to.service, Reason::TooBig, complaint));
+        // A router would cut it (RFC 791, 3.2), which XDP cannot, for it makes no packets. Told of the MTU all the same, the
+        // sender cuts what it sends from now on: its IP layer goes by what it knows of the path, whatever DF says.
+        let reason = if A::is_whole(&packet.ip) { Reason::TooBig } else { Reason::NotFragmented };
+        return hand_over(tables, A::STAGES.explain, Parcel::refusal(to.service, reason, complaint));
     }
     if packet.part.position == Position::First {
         remember(packet, to, tables);
@@ -115,6 +119,12 @@ pub fn is_partial<A: Family, T: Tables<A>>(packet: &Packet<A>, tables: &T) -> bo
         == packet.checksum().wire()
 }
 
+/// Whether a partial checksum is made whole: where the packet leaves as a frame. What stays an skb still knows of it.
+#[inline(always)]
+fn leaves_whole<A: Family, T: Tables<A>>(to: &Route<A>, tables: &T) -> bool {
+    tables.config().checksums == checksums::MAKE_WHOLE && !tables.goes_by_stack(to.hop.interface)
+}
+
 /// Make a partial checksum whole in a packet that is otherwise left as it is.
 #[inline(always)]
 fn complete<A: Family, F: Frame, T: Tables<A>>(
@@ -123,7 +133,7 @@ fn complete<A: Family, F: Frame, T: Tables<A>>(
     to: &Route<A>,
     tables: &T,
 ) -> Option<()> {
-    if tables.config().checksums == checksums::MAKE_WHOLE && is_partial(packet, tables) {
+    if is_partial(packet, tables) && leaves_whole(to, tables) {
         make_whole(frame, packet, (packet.source(), packet.destination()), tables)?;
         tables.count(to.service, Reason::ChecksumCompleted);
     }
@@ -169,12 +179,12 @@ fn translate<A: Family, F: Frame, T: Tables<A>>(
     let partial = is_partial(packet, tables);
     A::write(frame, packet.header, &packet.ip, (to.source, to.destination), addresses, true)?;
     frame.store(packet.transport, [to.source_port, to.destination_port])?;
-    if partial && tables.config().checksums == checksums::MAKE_WHOLE {
+    if partial && leaves_whole(to, tables) {
         make_whole(frame, packet, (to.source, to.destination), tables)?;
         tables.count(to.service, Reason::ChecksumCompleted);
     } else if partial {
         frame.store(packet.checksum_offset(), addresses.partial(field))?;
-    } else if packet.protocol != UDP || field.wire() != 0 || A::VERSION == 6 {
+    } else if packet.protocol != UDP || field.wire() != 0 {
         frame.store(packet.checksum_offset(), never_zero(packet.protocol, ports.complete(field)))?;
     }
     Some(())

@@ -4,9 +4,10 @@ use lb_common::{
     Address,
     abi::{Backend, Service, algorithm, backend_state, server_account},
     flow::FlowKey,
+    ring,
 };
 
-use crate::{Tables, parse::ring_hash, tables::Ring};
+use crate::{Tables, tables::Ring};
 
 /// Slots of the ring that are looked at before nobody is found to serve. Slots name only backends that could serve
 /// when the ring was published, so a miss lasts as long as a publication takes, or as long as backends are full.
@@ -77,8 +78,8 @@ fn choose<A: Address, T: Tables<A>>(
         length: service.ring_length,
         members: service.members,
         hash: match by & !OLD {
-            algorithm::MAGLEV => ring_hash(key, service.ring_seed, false),
-            algorithm::SOURCE_HASH => ring_hash(key, service.ring_seed, true),
+            algorithm::MAGLEV => ring::hash(key, service.ring_seed, false),
+            algorithm::SOURCE_HASH => ring::hash(key, service.ring_seed, true),
             _ => 0,
         },
     });

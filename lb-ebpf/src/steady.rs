@@ -3,7 +3,7 @@
 
 use lb_common::{
     abi::{Backend, Service, backend_state, service_flag},
-    cell::{Owner, Phase},
+    cell::{Owner, Phase, Side},
 };
 
 use crate::{
@@ -29,6 +29,8 @@ pub enum Steady<A> {
     Turning,
     /// It is not ours.
     NotOurs,
+    /// It would be, but may not be as it is.
+    Malformed,
 }
 
 /// Find the way of a packet that changes nothing.
@@ -37,6 +39,7 @@ pub fn steady<A: Family, T: Tables<A>>(packet: &Packet<A>, tables: &T) -> Steady
     let turns = packet.turns();
     let (route, otherwise) = match look_up(packet, tables) {
         Direction::Neither => return Steady::NotOurs,
+        _ if packet.lacks_checksum() => return Steady::Malformed,
         Direction::Reply(_) | Direction::Answer(_) if turns => return Steady::Heard,
         Direction::Request(_) if turns => return Steady::Turning,
         Direction::Reply(held) => (reply_route(&held, tables), Steady::Heard),
@@ -61,9 +64,10 @@ pub fn answered<A: Family, T: Tables<A>>(packet: &Packet<A>, tables: &T) -> Opti
     }
 }
 
+/// Whether a packet of that side changes nothing; after a FIN of its own, data would.
 #[inline(always)]
-const fn goes_on(owner: Owner) -> bool {
-    matches!(owner.phase(), Phase::Established) && !owner.is_cut()
+const fn goes_on(owner: Owner, side: Side) -> bool {
+    matches!(owner.phase(), Phase::Established) && !owner.is_cut() && !owner.has_fin(side)
 }
 
 #[inline(always)]
@@ -75,7 +79,7 @@ const fn is_there<A: Family>(backend: &Backend<A>) -> bool {
 fn reply_route<A: Family, T: Tables<A>>(held: &Held<A>, tables: &T) -> Option<Route<A>> {
     let backend = tables.backend(held.cell.backend)?;
     // An absent backend's answers still find their clients, until their connections are ended.
-    if !goes_on(held.cell.owner) || backend.state == backend_state::CUT {
+    if !goes_on(held.cell.owner, Side::Server) || backend.state == backend_state::CUT {
         return None;
     }
     let now = tables.now();
@@ -93,7 +97,7 @@ fn answer_route<A: Family, T: Tables<A>>(
 ) -> Option<Route<A>> {
     let backend = tables.backend(found.record.backend)?;
     let its_own = backend.address == packet.source();
-    if !its_own || !goes_on(found.owner) || backend.state == backend_state::CUT {
+    if !its_own || !goes_on(found.owner, Side::Server) || backend.state == backend_state::CUT {
         return None;
     }
     touch(found, tables);
@@ -111,11 +115,11 @@ fn request_route<A: Family, T: Tables<A>>(
         && let Some(slot) = slot_of(service, &key, tables)
         && slot.settled
     {
-        let (candidate, way) = straight(slot.current, &key, tables).ok()?;
+        let (candidate, way) = straight(slot.cur, &key, tables).ok()?;
         return route(packet, &candidate, way, tables);
     }
     let found = find(&key, tables)?;
-    if !found.owner.is_steady_link() && !goes_on(found.owner) {
+    if !found.owner.is_steady_link() && !goes_on(found.owner, Side::Client) {
         return None;
     }
     let id = found.record.backend;

@@ -8,15 +8,18 @@ use lb_common::{
     Address, Reason, Ticks,
     abi::{
         Account, Backend, BucketKey, Endpoint, EndpointKey, Fragment, FragmentKey, Interface, ProgramConfig,
-        Ranges, RangesKey, Service, ServiceKey,
+        Ranges, RangesKey, Service, ServiceKey, Stations,
     },
-    cell::{Owner, PortCell, Side, Signs, Worth},
+    cell::{Owner, PortCell, Rights, Side, Signs, Worth},
     event::Event,
     flow::{FlowKey, Record},
     program::Stage,
 };
 
-use crate::verdict::{Parcel, Trouble, Verdict};
+use crate::{
+    deliver::by_stack,
+    verdict::{Parcel, Trouble, Verdict},
+};
 
 /// What a service's choice depends on.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +56,8 @@ pub const NOWHERE: u32 = u32::MAX;
 pub trait World {
     /// The constants of this program.
     fn config(&self) -> ProgramConfig;
+    /// Whom the interface takes frames for.
+    fn stations(&self) -> Stations;
     /// The time.
     fn now(&self) -> Ticks;
     /// Microseconds of the precise clock, modulo 2^32; dear, for handshakes only.
@@ -68,6 +73,10 @@ pub trait World {
     fn slot(&self, index: u32) -> Option<u32>;
     /// An interface by id.
     fn interface(&self, id: u16) -> Option<Interface>;
+    /// Whether what leaves by an interface does so as an skb, by the kernel's stack.
+    fn goes_by_stack(&self, id: u16) -> bool {
+        self.interface(id).is_some_and(|interface| by_stack(interface.exit, id, &self.config()))
+    }
 
     /// An account by its row.
     fn account(&self, row: u32) -> Option<Account>;
@@ -82,6 +91,11 @@ pub trait World {
     fn full_since(&self, service: u16) -> Ticks;
     /// Note it.
     fn set_full_since(&self, service: u16, since: Ticks);
+
+    /// What is remembered of the way to a backend: a word of [`tunnel`](crate::tunnel).
+    fn narrowed(&self, backend: u16) -> u64;
+    /// Replace it.
+    fn narrow(&self, backend: u16, word: u64);
 
     /// The owner word after a segment: [`Owner::after`].
     fn after(&self, owner: Owner, side: Side, signs: Signs) -> Owner;
@@ -160,11 +174,11 @@ pub trait Tables<A: Address>: World {
     /// One connection of a (service, backend) pair less: [`close`](crate::seat::close).
     fn close(&self, backend: u16);
     /// A bucket's room for a newcomer: [`room`](crate::flows::room).
-    fn room(&self, bucket: u32, now: Ticks) -> u64;
+    fn room(&self, bucket: u32, now: Ticks, by: Rights) -> u64;
     /// The slot of a flow other than `except`, or [`NOWHERE`]: [`find_slot`](crate::flows::find_slot).
     fn find_slot(&self, key: &FlowKey<A>, except: u32) -> u32;
     /// What a slot is worth to a newcomer: [`slot_worth`](crate::flows::slot_worth).
-    fn slot_worth(&self, slot: u32, now: Ticks) -> Worth;
+    fn slot_worth(&self, slot: u32, now: Ticks, by: Rights) -> Worth;
 }
 
 /// Have another stage complete a packet that is untouched so far.

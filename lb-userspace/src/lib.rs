@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod config;
 pub mod cut;
 pub mod dataplane;
+pub mod discovery;
 pub mod health;
 pub mod listen;
 pub mod netlink;

@@ -1,6 +1,6 @@
 //! `lb`: reads the command line, and hands over to the library.
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{io, path::Path, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
@@ -53,38 +53,48 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(run) => match read(&run.file) {
             Ok(config) => {
                 let mode = run.xdp_mode.unwrap_or(config.xdp_mode);
-                agent::start(&world(instance), config, mode, run.confirm).await?;
+                agent::start(&world(instance, &run.file), config, mode, run.confirm).await?;
                 Exit::Done.into()
             }
             Err(exit) => exit.into(),
         },
-        Command::Check(file) => match read(&file) {
-            Ok(config) => check(&config, &file).await?,
-            Err(exit) => exit.into(),
+        Command::Check(asked) => match &asked.diff {
+            Some(file) => compare(instance, file, asked.json).await?,
+            None => match read(&asked.file) {
+                Ok(config) => check(&config, &asked.file).await?,
+                Err(exit) => exit.into(),
+            },
         },
+        Command::Reload(asked) => reload(instance, asked).await,
         Command::Status(options) => status(instance, options.json).await,
         Command::Drain(drain) => drained(instance, drain).await,
-        Command::Cut(cut) => {
-            let name = cut.name.to_string();
-            say(call(&instance.socket(), api::Command::Cut(api::Cut { name })).await)
-        }
+        Command::Cut(cut) => ask(instance, api::Command::Cut(api::Cut { name: cut.name.to_string() })).await,
         Command::Ready(ready) => {
-            say(call(&instance.socket(), api::Command::Ready(api::Ready { name: ready.name.to_string() }))
-                .await)
+            ask(instance, api::Command::Ready(api::Ready { name: ready.name.to_string() })).await
         }
+        Command::Maint(maint) => {
+            ask(instance, api::Command::Maint(api::Maint { name: maint.name.to_string() })).await
+        }
+        Command::Weight(asked) => {
+            let weight = api::SetWeight { name: asked.name.to_string(), weight: asked.weight.0 };
+            ask(instance, api::Command::Weight(weight)).await
+        }
+        Command::Galera(cli::Galera::Status(options)) => clusters(instance, &options).await,
+        Command::Galera(order) => say(call(&instance.socket(), order.command()).await),
         Command::Capture(options) => capture(instance, &options).await,
         Command::Trace(options) => trace(instance, &options).await,
-        Command::Confirm => say(call(&instance.socket(), api::Command::Confirm).await),
+        Command::Confirm => ask(instance, api::Command::Confirm).await,
         Command::Detach => detach(instance).await?,
     })
 }
 
-fn world(instance: &Instance) -> World {
+fn world(instance: &Instance, file: &cli::ConfigFile) -> World {
     World {
         instance: instance.name().to_owned(),
         socket: instance.socket(),
         pins: instance.pins(),
         state: instance.state(),
+        config: file.config.clone(),
     }
 }
 
@@ -119,6 +129,31 @@ async fn check(config: &config::Config, file: &cli::ConfigFile) -> anyhow::Resul
     Ok(Exit::Done.into())
 }
 
+/// Have something done and print the answer.
+async fn ask(instance: &Instance, command: api::Command) -> ExitCode {
+    say(call(&instance.socket(), command).await)
+}
+
+async fn reload(instance: &Instance, asked: cli::Reload) -> ExitCode {
+    let deadline_ms = asked.deadline.map(|deadline| deadline.as_millis() as u64);
+    let reload = api::Command::Reload(api::Reload { deadline_ms });
+    say_changes(call(&instance.socket(), reload).await, asked.json)
+}
+
+/// `lb check --diff`: the agent reads the file by itself, and says what it would change.
+async fn compare(instance: &Instance, file: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let path = std::path::absolute(file).with_context(|| format!("finding {}", file.display()))?;
+    let diff = api::Diff { path: path.display().to_string() };
+    Ok(say_changes(call(&instance.socket(), api::Command::Diff(diff)).await, json))
+}
+
+fn say_changes(answer: Result<Reply, ApiError>, json: bool) -> ExitCode {
+    match answer {
+        Ok(Reply::Changes(changes)) if json => print_json(&changes),
+        answer => say(answer),
+    }
+}
+
 /// Print an answer; the exit code that it stands for.
 fn say(answer: Result<Reply, ApiError>) -> ExitCode {
     match answer {
@@ -132,6 +167,10 @@ fn say(answer: Result<Reply, ApiError>) -> ExitCode {
         }
         Ok(Reply::Trace(traced)) => {
             print!("{}", text::traced(&traced));
+            Exit::Done.into()
+        }
+        Ok(Reply::Changes(changes)) => {
+            print!("{changes}");
             Exit::Done.into()
         }
         Ok(Reply::Refused(refusal)) => fail(&ApiError::Refused(refusal)),
@@ -158,6 +197,25 @@ async fn status(instance: &Instance, json: bool) -> ExitCode {
         Ok(status) => say(Ok(Reply::Status(Box::new(status)))),
         Err(error) => fail(&error),
     }
+}
+
+async fn clusters(instance: &Instance, options: &cli::Shown) -> ExitCode {
+    let status = match fetch(instance).await {
+        Ok(status) => status,
+        Err(error) => return fail(&error),
+    };
+    let name = options.cluster.as_deref();
+    let shown: Vec<_> =
+        status.clusters.iter().filter(|cluster| name.is_none_or(|name| cluster.name == name)).collect();
+    if let (Some(name), true) = (name, shown.is_empty()) {
+        eprintln!("lb: there is no cluster {name} here; `lb galera status` shows what there is");
+        return Exit::BadInput.into();
+    }
+    if options.json {
+        return print_json(&shown);
+    }
+    print!("{}", api::render_clusters(&status, name));
+    Exit::Done.into()
 }
 
 fn print_json(value: &impl serde::Serialize) -> ExitCode {

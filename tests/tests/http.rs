@@ -31,7 +31,8 @@ fn short_connections_are_shared_as_weighted(site: &Site, requests: u64) {
     let before = site.balancer.status().unwrap();
     let load = Load { requests: Some(requests), threads: 16, ..Load::new(WEB, "/static?{n}") };
     let report = load.run(&site.client).unwrap();
-    assert_eq!(report.failures, BTreeMap::new());
+    let counters = || site.balancer.status().unwrap().service("web").drops.clone();
+    assert_eq!(report.failures, BTreeMap::new(), "{:?}; {}", counters(), site.balancer.log());
     assert_eq!((report.succeeded(), report.connections), (requests, requests));
     let after = site
         .balancer

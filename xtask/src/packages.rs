@@ -34,6 +34,9 @@ pub const NEEDS: &[Need] = &[
     need("the cluster's replication (Galera)", &["/usr/lib/galera/libgalera_smm.so"], &["galera-4"]),
     need("database clients (mariadb)", &["/usr/bin/mariadb"], &["mariadb-client"]),
     need("state transfer between database nodes (rsync)", &["/usr/bin/rsync"], &["rsync"]),
+    need("a DNS server (dnsmasq)", &["/usr/sbin/dnsmasq"], &["dnsmasq-base"]),
+    need("containers (dockerd)", &["/usr/sbin/dockerd", "/usr/bin/dockerd"], &["docker.io"]),
+    need("what is in the tests' containers (busybox)", &["/usr/bin/busybox", "/bin/busybox"], &["busybox-static", "busybox"]),
     need("HTTP load (wrk)", &["/usr/bin/wrk", "/usr/local/bin/wrk"], &["wrk"]),
 ];
 

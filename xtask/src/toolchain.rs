@@ -251,9 +251,10 @@ impl KernelBuild<'_> {
 /// Whether a variable tells of the build around this one. The user's own settings of cargo (its home, network,
 /// registries and jobs) stay.
 pub fn describes_outer_build(name: &str) -> bool {
-    const NAMES: [&str; 12] = [
+    const NAMES: [&str; 13] = [
         "CARGO",
         "CARGO_ENCODED_RUSTFLAGS",
+        "CARGO_INCREMENTAL",
         "CARGO_PRIMARY_PACKAGE",
         "CLIPPY_ARGS",
         "OUT_DIR",

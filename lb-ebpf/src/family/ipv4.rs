@@ -70,6 +70,11 @@ impl Family for Be32 {
     }
 
     #[inline(always)]
+    fn is_whole(words: &Self::Words) -> bool {
+        words[1].to_ne_bytes()[2] & DONT_FRAGMENT != 0
+    }
+
+    #[inline(always)]
     fn length(words: &Self::Words) -> u32 {
         let [_, _, high, low] = words[0].to_ne_bytes();
         u32::from(u16::from_be_bytes([high, low]))

@@ -125,6 +125,11 @@ impl Family for Be128 {
     }
 
     #[inline(always)]
+    fn is_whole(_: &Self::Words) -> bool {
+        true
+    }
+
+    #[inline(always)]
     fn length(words: &Self::Words) -> u32 {
         let [high, low, _, _] = words[1].to_ne_bytes();
         u32::from(u16::from_be_bytes([high, low])) + Self::HEADER as u32

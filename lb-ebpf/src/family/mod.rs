@@ -164,6 +164,8 @@ pub trait Family: Address {
     fn destination(words: &Self::Words) -> Self;
     /// Hops left.
     fn ttl(words: &Self::Words) -> u8;
+    /// Whether a router may not cut the packet into parts.
+    fn is_whole(words: &Self::Words) -> bool;
     /// The length of header and payload as IP says: the frame's end may be padding.
     fn length(words: &Self::Words) -> u32;
     /// Write new addresses; `routed`: one hop less to live. `addresses`: what changes in their words.

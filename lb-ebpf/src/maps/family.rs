@@ -1,4 +1,4 @@
-//! The tables of each family: its maps, and its global functions, which the verifier looks at once.
+//! The tables of each family: its maps, and how the data path reaches their memory.
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -6,28 +6,23 @@ use aya_ebpf::{
     maps::{Array, HashMap, LruHashMap},
 };
 use lb_common::{
-    Be16, Be32, Be128, MAX_BACKENDS, MAX_BUCKETS, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_SERVICES, MAX_SOURCES,
-    Ticks,
+    Be32, Be128, MAX_BACKENDS, MAX_BUCKETS, MAX_ENDPOINTS, MAX_FRAGMENTS, MAX_SERVICES, MAX_SOURCES, Ticks,
     abi::{
         Backend, BucketKey, Endpoint, EndpointKey, Fragment, FragmentKey, Hop, Ranges, RangesKey, Service,
         ServiceKey,
     },
-    cell::{Owner, PortCell, Worth},
+    cell::{Owner, PortCell, Rights, Worth},
     flow::{Bucket, FlowKey, Record, SLOTS, Way as FlowWay},
 };
 use lb_ebpf::{
     Tables,
-    claim::{search, worth},
-    flows::{find_slot, room, slot_worth},
-    seat::{close, open},
-    select::draw,
     tables::{Block, NOWHERE, Ring},
 };
 
-use super::{Maps, swap, writes};
+use super::{Maps, functions, swap, writes};
 use crate::atomic::compare_exchange;
 
-/// The tables of one family: its maps, and its global functions, which the verifier looks at once.
+/// The tables of one family.
 macro_rules! family {
     (
         $address:ty, $services:ident, $ranges:ident, $backends:ident, $sources:ident, $endpoints:ident, $cells:ident,
@@ -267,104 +262,45 @@ macro_rules! family {
             #[inline(always)]
             fn draw(&self, ring: Ring) -> u16 {
                 let kinds = u32::from(ring.service) << 16 | u32::from(ring.algorithm);
-                $draw(ring.offset, ring.length, kinds, ring.members.into(), ring.hash) as u16
+                functions::$draw(ring.offset, ring.length, kinds, ring.members.into(), ring.hash) as u16
             }
 
             #[inline(always)]
             fn worth(&self, index: u32, now: Ticks) -> Worth {
-                Worth::from_raw($worth(index, now.raw()))
+                Worth::from_raw(functions::$worth(index, now.raw()))
             }
 
             #[inline(always)]
             fn search(&self, block: Block, now: Ticks) -> Option<u32> {
-                let place = $search(block.cells, block.count, block.start, now.raw());
+                let place = functions::$search(block.cells, block.count, block.start, now.raw());
                 if place == NOWHERE { None } else { Some(place) }
             }
 
             #[inline(always)]
             fn open(&self, backend: u16) {
-                $open(backend.into());
+                functions::$open(backend.into());
             }
 
             #[inline(always)]
             fn close(&self, backend: u16) {
-                $close(backend.into());
+                functions::$close(backend.into());
             }
 
             #[inline(always)]
-            fn room(&self, bucket: u32, now: Ticks) -> u64 {
-                $room(bucket, now.raw())
+            fn room(&self, bucket: u32, now: Ticks, by: Rights) -> u64 {
+                functions::$room(bucket, now.raw(), by.0)
             }
 
             #[inline(always)]
             fn find_slot(&self, key: &FlowKey<$address>, except: u32) -> u32 {
                 let (low, high) = lb_common::Address::words(key.client);
-                $find(low, high, ports_of(key), except)
+                functions::$find(low, high, ports_of(key), except)
             }
 
             #[inline(always)]
-            fn slot_worth(&self, slot: u32, now: Ticks) -> Worth {
-                Worth::from_raw($slot_worth(slot, now.raw()))
+            fn slot_worth(&self, slot: u32, now: Ticks, by: Rights) -> Worth {
+                Worth::from_raw(functions::$slot_worth(slot, now.raw(), by.0))
             }
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        pub extern "C" fn $worth(index: u32, now: u32) -> u32 {
-            worth::<$address, _>(index, Ticks::from_raw(now), &Maps).raw()
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        pub extern "C" fn $draw(offset: u32, length: u32, kinds: u32, members: u32, hash: u32) -> u32 {
-            let ring = Ring {
-                service: (kinds >> 16) as u16,
-                algorithm: kinds as u8,
-                offset,
-                length,
-                members: members as u16,
-                hash,
-            };
-            draw::<$address, _>(ring, &Maps).into()
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        pub extern "C" fn $search(cells: u32, count: u32, start: u32, now: u32) -> u32 {
-            search::<$address, _>(Block { cells, count, start }, Ticks::from_raw(now), &Maps)
-                .unwrap_or(NOWHERE)
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        pub extern "C" fn $find(low: u64, high: u64, ports: u64, except: u32) -> u32 {
-            find_slot(&key_from::<$address>(low, high, ports), except, &Maps)
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        pub extern "C" fn $room(bucket: u32, now: u32) -> u64 {
-            room::<$address, _>(bucket, Ticks::from_raw(now), &Maps)
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        pub extern "C" fn $open(backend: u32) -> u32 {
-            open::<$address, _>(backend as u16, &Maps);
-            0
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        pub extern "C" fn $close(backend: u32) -> u32 {
-            close::<$address, _>(backend as u16, &Maps);
-            0
-        }
-
-        #[unsafe(no_mangle)]
-        #[inline(never)]
-        pub extern "C" fn $slot_worth(slot: u32, now: u32) -> u32 {
-            slot_worth::<$address, _>(slot, Ticks::from_raw(now), &Maps).raw()
         }
     };
 }
@@ -416,18 +352,6 @@ fn ports_of<A>(key: &FlowKey<A>) -> u64 {
     u64::from(key.client_port.wire()) << 32
         | u64::from(key.service_port.wire()) << 16
         | u64::from(key.service)
-}
-
-/// A flow's key from numbers. Where one is of no use, the compiler must not find that out: it
-/// would leave the register as it is, and the verifier wants a number in it.
-#[inline(always)]
-fn key_from<A: lb_common::Address>(low: u64, high: u64, ports: u64) -> FlowKey<A> {
-    FlowKey {
-        client: A::from_words((core::hint::black_box(low), core::hint::black_box(high))),
-        client_port: Be16::from_wire((ports >> 32) as u16),
-        service_port: Be16::from_wire((ports >> 16) as u16),
-        service: ports as u16,
-    }
 }
 
 /// A slot's bucket and its place there.

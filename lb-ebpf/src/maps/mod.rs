@@ -7,6 +7,7 @@
 //! | `RING` | slot → ids of its backend and its former one; mapped by the agent | agent | kernel |
 //! | `TICKETS` | service id → next ticket of the round robin | kernel | kernel |
 //! | `FULL_SINCE` | service id → since when no backend has had room | kernel | kernel |
+//! | `NARROWED` | backend id → what fits into the tunnel to it | kernel | kernel |
 //! | `BACKENDS4`, `BACKENDS6` | backend id → backend | agent | kernel |
 //! | `SOURCES4`, `SOURCES6` | number → source address | agent | kernel |
 //! | `INTERFACES` | interface id → interface | agent | kernel |
@@ -32,6 +33,7 @@
 //! A program that traces (`purpose::TRACE`) writes nothing but `TRACED`: each writing method asks [`writes`] first.
 
 mod family;
+mod functions;
 
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
@@ -44,7 +46,7 @@ use aya_ebpf::{
 };
 use lb_common::{
     MAX_BACKENDS, MAX_INTERFACES, MAX_SERVICES, RING_SLOTS, Reason, Ticks,
-    abi::{ACCOUNTS as ROWS, Account, Interface, Layout, ProgramConfig, Traffic, purpose},
+    abi::{ACCOUNTS as ROWS, Account, Interface, Layout, ProgramConfig, Stations, Traffic, purpose},
     cell::{Owner, Side, Signs},
     event::{Event, Traced, kind},
     flow::Way as FlowWay,
@@ -63,6 +65,8 @@ static RING: Array<u32> = Array::with_max_entries(RING_SLOTS, BPF_F_MMAPABLE);
 static TICKETS: Array<u64> = Array::with_max_entries(MAX_SERVICES, 0);
 #[map]
 static FULL_SINCE: Array<u32> = Array::with_max_entries(MAX_SERVICES, 0);
+#[map]
+static NARROWED: Array<u64> = Array::with_max_entries(MAX_BACKENDS, 0);
 #[map]
 static INTERFACES: Array<Interface> = Array::with_max_entries(MAX_INTERFACES, 0);
 #[map]
@@ -103,6 +107,10 @@ static CONFIG: ProgramConfig = ProgramConfig {
     pad: [0; 3],
 };
 
+/// Whom the interface takes frames for, set when the program is loaded.
+#[unsafe(no_mangle)]
+static STATIONS: Stations = Stations::ANY;
+
 /// ICMP errors that are made a second, and at once after a rest, as Linux limits its own (`icmp_msgs_per_sec`,
 /// `icmp_msgs_burst`).
 const ERRORS_PER_SECOND: u32 = 1_000;
@@ -117,9 +125,6 @@ struct Handover {
     words: [u32; 4],
     way: u64,
 }
-
-/// The same for an account with a limit, which is never passed by: who loses all of them is refused.
-const LIMIT_TRIES: u32 = 8;
 
 /// The maps of this instance.
 #[derive(Clone, Copy)]
@@ -167,6 +172,12 @@ impl World for Maps {
     }
 
     #[inline(always)]
+    fn stations(&self) -> Stations {
+        // SAFETY: as in `writes`.
+        unsafe { core::ptr::read_volatile(&raw const STATIONS) }
+    }
+
+    #[inline(always)]
     fn now(&self) -> Ticks {
         // SAFETY: a helper without arguments.
         Ticks::from_nanos(unsafe { bpf_ktime_get_coarse_ns() })
@@ -186,7 +197,7 @@ impl World for Maps {
 
     #[inline(always)]
     fn vague(&self, offset: usize) -> usize {
-        lb_vague(offset as u32) as usize & 31
+        functions::lb_vague(offset as u32) as usize & 31
     }
 
     #[inline(always)]
@@ -207,6 +218,11 @@ impl World for Maps {
     }
 
     #[inline(always)]
+    fn goes_by_stack(&self, id: u16) -> bool {
+        crate::lb_by_stack(id.into()) != 0
+    }
+
+    #[inline(always)]
     fn account(&self, row: u32) -> Option<Account> {
         let account = ACCOUNTS.get_ptr(row)?;
         // SAFETY: the element exists as long as the map; other CPUs write it, so it is read once, word by word.
@@ -223,7 +239,7 @@ impl World for Maps {
 
     #[inline(always)]
     fn try_open_account(&self, row: u32) -> bool {
-        lb_try_open(row) != 0
+        functions::lb_try_open(row) != 0
     }
 
     #[inline(always)]
@@ -250,8 +266,23 @@ impl World for Maps {
     }
 
     #[inline(always)]
+    fn narrowed(&self, backend: u16) -> u64 {
+        let word = NARROWED.get_ptr(backend.into());
+        // SAFETY: the element exists as long as the map; one aligned word.
+        word.map_or(0, |word| unsafe { core::ptr::read_volatile(word) })
+    }
+
+    #[inline(always)]
+    fn narrow(&self, backend: u16, word: u64) {
+        if let Some(place) = NARROWED.get_ptr_mut(backend.into()).filter(|_| writes()) {
+            // SAFETY: as above; the last writer wins.
+            unsafe { core::ptr::write_volatile(place, word) };
+        }
+    }
+
+    #[inline(always)]
     fn after(&self, owner: Owner, side: Side, signs: Signs) -> Owner {
-        Owner(lb_after(owner.0, signs.bits() | if side == Side::Server { SERVER } else { 0 }))
+        functions::after(owner, side, signs)
     }
 
     #[inline(always)]
@@ -340,50 +371,4 @@ impl World for Maps {
             entry.submit(0);
         }
     }
-}
-
-/// The bit beside those of the signs that says whose they are.
-const SERVER: u32 = 1 << 31;
-
-/// A connection's next phase as a global function, which the verifier looks at once.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lb_after(owner: u64, signs: u32) -> u64 {
-    let side = if signs & SERVER == 0 { Side::Client } else { Side::Server };
-    Owner(owner).after(side, Signs::from_bits(signs)).0
-}
-
-/// The same number, forgotten by the verifier, which knows nothing of what a global function returns.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lb_vague(number: u32) -> u32 {
-    core::hint::black_box(number)
-}
-
-/// Open an account if its limit leaves room, as a global function; 1: done.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub extern "C" fn lb_try_open(row: u32) -> u32 {
-    let Some(account) = ACCOUNTS.get_ptr_mut(row) else { return 0 };
-    // SAFETY: the element exists as long as the map; one aligned word.
-    if unsafe { core::ptr::read_volatile(&raw const (*account).limit) } == 0 {
-        Maps.open_account(row);
-        return 1;
-    }
-    for _ in 0..LIMIT_TRIES {
-        // SAFETY: as above. The closed words are read after the opened one, so that a connection that closes meanwhile
-        // leaves more room rather than less than there is.
-        let (opened, rest) = unsafe {
-            let opened = core::ptr::read_volatile(&raw const (*account).opened);
-            (opened, core::ptr::read_volatile(account))
-        };
-        if (Account { opened, ..rest }).is_full() {
-            return 0;
-        }
-        // SAFETY: only the word's address is taken here.
-        if swap(unsafe { &raw mut (*account).opened }, opened, opened.wrapping_add(1)) {
-            return 1;
-        }
-    }
-    0
 }

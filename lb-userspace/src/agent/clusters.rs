@@ -2,12 +2,17 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::handshakes::Handshakes;
+use super::{
+    handshakes::Handshakes,
+    keys::{Key, Keys},
+    probers::Hasten,
+    shares::{Found, Loads},
+};
 use crate::{
     api::Timestamp,
     cluster::{
-        Cluster, Donor, Event, How, Incumbent, Node, Observation, Outcome, Policy, Readiness, RejectQueries,
-        Seen, Signals,
+        Cluster, Donor, Event, How, Incumbent, Kind, Node, Observation, Outcome, Policy, Readiness,
+        RejectQueries, Replication, Seen, Signals,
     },
     config,
     health::{Admin, Moment, Suspicion},
@@ -20,11 +25,20 @@ use crate::{
 /// How long a planned switch lets the former writer's connections finish before they are cut.
 const PLANNED_DRAIN: Duration = Duration::from_secs(10);
 
+/// How long a preferred node must have been well before it takes the role back by itself.
+const WELL: Duration = Duration::from_mins(1);
+
 /// Connections that a server keeps free of ours, for those that come between two looks at it.
 const RESERVE: u64 = 5;
 
 /// One node.
 pub struct Member {
+    /// What its monitor calls it.
+    pub key: Key,
+    /// The configuration names it no more: it goes when it has handed its role over and its connections have ended.
+    pub leaves: bool,
+    /// Who asks it.
+    pub monitor: Option<Hasten>,
     /// Its name.
     pub name: String,
     /// Where it listens.
@@ -51,12 +65,16 @@ pub struct Member {
 
 /// One cluster.
 pub struct Galera {
+    /// What its nodes' monitors call it.
+    pub key: Key,
     /// Its name.
     pub name: String,
     /// In the order of the configuration.
     pub members: Vec<Member>,
     /// The election.
     pub election: Cluster,
+    /// What its nodes weigh by their load.
+    pub loads: Loads,
     /// When the writer was last chosen or lost.
     pub since: Timestamp,
     /// When the election wants to be looked at again.
@@ -65,50 +83,95 @@ pub struct Galera {
     leaving: Option<(usize, Moment)>,
 }
 
+/// What is said of a cluster's nodes elsewhere than in the configuration.
+pub struct Said<'a> {
+    /// What the operator wants of a node, by its name.
+    pub admin: &'a dyn Fn(&str) -> Admin,
+    /// Which nodes, by their addresses, the configuration names no more.
+    pub leaves: &'a dyn Fn(SocketAddr) -> bool,
+}
+
 impl Galera {
-    /// The cluster of the configuration; `incumbent` wrote when the last agent ended.
+    /// The cluster of the configuration; `incumbent` wrote when the last agent ended. Where nothing was kept of that,
+    /// what is `found` in an earlier agent's data path says it.
     pub fn new(
         config: &config::Cluster,
         incumbent: Option<Incumbent>,
-        drained: impl Fn(&str) -> bool,
+        found: &Found,
+        said: &Said<'_>,
+        keys: &mut Keys,
         now: Moment,
     ) -> Self {
-        let donor = match config.donor {
-            config::DonorPolicy::LastResort => Donor::LastResort,
-            config::DonorPolicy::Avoid => Donor::Avoid,
-            config::DonorPolicy::Allow => Donor::Allow,
-        };
-        let nodes = config
-            .nodes
-            .iter()
-            .map(|node| Node { name: node.name.clone(), priority: node.priority })
-            .collect();
-        let members = config
-            .nodes
-            .iter()
-            .map(|node| Member {
-                name: node.name.clone(),
-                address: node.address,
-                max_connections: node.max_connections,
-                limit_is_fixed: node.max_connections.is_some(),
-                foreign: 0,
-                admin: if drained(&node.name) { Admin::Drain } else { Admin::Ready },
-                sample: None,
-                since: Timestamp::now(),
-                suspicion: Suspicion::new(config.monitor.interval, true),
-                handshakes: Handshakes::default(),
-                failures: 0,
-                refused: false,
-            })
-            .collect();
-        Self {
+        let incumbent = incumbent.or_else(|| {
+            let node = config.nodes.iter().find(|node| Some(node.address) == found.writer)?;
+            Some(Incumbent { node: node.name.clone(), epoch: 0, serving: true, by_hand: false })
+        });
+        let nodes = config.nodes.iter().map(stands).collect();
+        let mut cluster = Self {
+            key: keys.next(),
             name: config.name.clone(),
-            members,
-            election: Cluster::new(Policy { donor, ..Policy::default() }, nodes, incumbent, now),
+            members: Vec::new(),
+            election: Cluster::new(policy(config), nodes, incumbent, now),
+            loads: Loads::default(),
             since: Timestamp::now(),
             wake: None,
             leaving: None,
+        };
+        cluster.members = config.nodes.iter().map(|node| Member::new(config, node, keys.next())).collect();
+        for (index, node) in config.nodes.iter().enumerate() {
+            if found.served.contains(&node.address) {
+                cluster.election.served(index);
+            }
         }
+        cluster.listen_to(config, said, now);
+        cluster
+    }
+
+    /// Take up another configuration. Nodes are who they were by their addresses: what is known of those that stay is
+    /// kept, and the writer stays the writer.
+    pub fn reconfigure(&mut self, config: &config::Cluster, said: &Said<'_>, keys: &mut Keys, now: Moment) {
+        let mut before: Vec<Option<Member>> =
+            std::mem::take(&mut self.members).into_iter().map(Some).collect();
+        let former = |before: &[Option<Member>], address| {
+            before.iter().position(|known| known.as_ref().is_some_and(|known| known.address == address))
+        };
+        let mut nodes = Vec::new();
+        let leaving =
+            self.leaving.and_then(|(node, until)| Some((before.get(node)?.as_ref()?.address, until)));
+        for node in &config.nodes {
+            let place = former(&before, node.address);
+            let known = place.and_then(|place| before.get_mut(place)?.take());
+            self.members.push(known.unwrap_or_else(|| Member::new(config, node, keys.next())));
+            nodes.push((stands(node), place));
+        }
+        self.leaving = leaving.and_then(|(address, until)| {
+            Some((self.members.iter().position(|member| member.address == address)?, until))
+        });
+        self.election.reconfigure(policy(config), nodes);
+        self.listen_to(config, said, now);
+    }
+
+    /// Each node as the configuration and the operator want it now.
+    fn listen_to(&mut self, config: &config::Cluster, said: &Said<'_>, now: Moment) {
+        self.loads.set_members(self.members.iter().map(|member| member.key), now);
+        let suspicion = Suspicion::new(config.monitor.interval, true);
+        for (member, node) in self.members.iter_mut().zip(&config.nodes) {
+            member.name.clone_from(&node.name);
+            member.leaves = (said.leaves)(node.address);
+            member.admin = if member.leaves { Admin::Drain } else { (said.admin)(&node.name) };
+            if node.max_connections.is_some() || member.limit_is_fixed {
+                member.max_connections = node.max_connections;
+            }
+            member.limit_is_fixed = node.max_connections.is_some();
+            if !member.suspicion.is_like(&suspicion) {
+                member.suspicion = suspicion.clone();
+            }
+        }
+    }
+
+    /// The place of a node by what its monitor calls it.
+    pub fn place(&self, key: Key) -> Option<usize> {
+        self.members.iter().position(|member| member.key == key)
     }
 
     /// A node's answer.
@@ -120,7 +183,8 @@ impl Galera {
                 member.refused = false;
                 let mut signals = signals(&sample);
                 // A drained node is in maintenance by our own word.
-                signals.maintenance |= member.admin == Admin::Drain;
+                signals.maintenance |= !member.admin.takes_new();
+                self.loads.sampled(member.key, &sample, now);
                 member.sample = Some(*sample);
                 Seen::Sample(signals)
             }
@@ -138,7 +202,8 @@ impl Galera {
         outcome
     }
 
-    fn note(&mut self, outcome: &Outcome, now: Moment) {
+    /// Takes in what the election has decided.
+    pub fn note(&mut self, outcome: &Outcome, now: Moment) {
         self.wake = outcome.wake;
         for event in &outcome.events {
             match event {
@@ -152,7 +217,11 @@ impl Galera {
                     self.since = Timestamp::now();
                     self.leaving = None;
                 }
-                Event::ReadinessChanged { node, .. } => self.members[*node].since = Timestamp::now(),
+                Event::ReadinessChanged { node, from, to, .. } => {
+                    self.members[*node].since = Timestamp::now();
+                    self.loads.judged(self.members[*node].key, *from, *to, now);
+                    self.loads.step(now);
+                }
                 Event::AlarmRaised(_) | Event::AlarmCleared(_) => {}
             }
         }
@@ -180,7 +249,39 @@ impl Galera {
     }
 }
 
+/// A node as it stands for election.
+fn stands(node: &config::Node) -> Node {
+    Node { name: node.name.clone(), priority: node.priority }
+}
+
 impl Member {
+    fn new(cluster: &config::Cluster, node: &config::Node, key: Key) -> Self {
+        Self {
+            key,
+            leaves: false,
+            monitor: None,
+            name: node.name.clone(),
+            address: node.address,
+            max_connections: node.max_connections,
+            limit_is_fixed: node.max_connections.is_some(),
+            foreign: 0,
+            admin: Admin::Ready,
+            sample: None,
+            since: Timestamp::now(),
+            suspicion: Suspicion::new(cluster.monitor.interval, true),
+            handshakes: Handshakes::default(),
+            failures: 0,
+            refused: false,
+        }
+    }
+
+    /// Have it asked after `delay` at the latest.
+    pub fn hasten(&self, delay: Duration) {
+        if let Some(monitor) = &self.monitor {
+            monitor.after(delay);
+        }
+    }
+
     /// Learn from the last sample how many connections the server has room for, `ours` of them being there now. Whether
     /// that is another number than before.
     ///
@@ -229,6 +330,24 @@ impl Member {
     }
 }
 
+/// How a cluster is judged.
+fn policy(config: &config::Cluster) -> Policy {
+    Policy {
+        kind: match config.kind {
+            config::ClusterKind::Galera => Kind::Galera,
+            config::ClusterKind::Mysql => Kind::Mysql,
+        },
+        donor: match config.donor {
+            config::DonorPolicy::LastResort => Donor::LastResort,
+            config::DonorPolicy::Avoid => Donor::Avoid,
+            config::DonorPolicy::Allow => Donor::Allow,
+        },
+        max_lag: config.max_lag,
+        fail_back: config.fail_back.then_some(WELL),
+        ..Policy::default()
+    }
+}
+
 /// A sample in the words of the election.
 fn signals(sample: &Sample) -> Signals {
     Signals {
@@ -254,6 +373,15 @@ fn signals(sample: &Sample) -> Signals {
         members: sample.members().into_iter().map(str::to_owned).collect(),
         cluster_size: sample.cluster_size.map(|size| size as u32),
         last_committed: sample.last_committed,
+        paused_ns: sample.flow_control_paused_ns,
+        pauses_sent: sample.flow_control_sent,
+        conflicts: sample.cert_failures.zip(sample.bf_aborts).map(|(failures, aborts)| failures + aborts),
+        replication: match &sample.replication {
+            probe::galera::Replication::NotAsked => Replication::NotAsked,
+            probe::galera::Replication::Source => Replication::Source,
+            probe::galera::Replication::Replica { lag } => Replication::Replica { lag: *lag },
+            probe::galera::Replication::Forbidden(what) => Replication::Forbidden(what.clone()),
+        },
     }
 }
 
@@ -272,15 +400,20 @@ mod tests {
             timeout: seconds,
         };
         let address = "10.0.1.1:3306".parse().unwrap();
-        let node = Node { name: "db1".to_owned(), address, priority: 1, max_connections: limit };
+        let node =
+            Node { name: "db1".to_owned(), address, priority: 1, max_connections: limit, extra_port: None };
         let config = config::Cluster {
             name: "db".to_owned(),
             kind: ClusterKind::Galera,
             monitor,
             donor: DonorPolicy::default(),
+            fail_back: false,
+            max_lag: None,
             nodes: vec![node],
         };
-        Galera::new(&config, None, |_| false, Moment::START).members.remove(0)
+        let said = Said { admin: &|_| Admin::Ready, leaves: &|_| false };
+        let found = Found::default();
+        Galera::new(&config, None, &found, &said, &mut Keys::default(), Moment::START).members.remove(0)
     }
 
     fn sample(room: Option<u64>, connected: Option<u64>) -> Sample {

@@ -1,11 +1,13 @@
 //! The one owner of what is wanted.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
+use lb_common::abi::Layout;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
@@ -15,25 +17,27 @@ use super::{
     Event,
     clusters::Galera,
     cuts::Cut,
+    keys::Keys,
+    links::Links,
     pressure::Pressure,
-    probers::{BackendAt, Hasten, Measured, NodeAt},
+    probers::Probers,
+    reload::{Leaving, merge::Leaver},
     report::History,
-    services::{Backends, hastened},
+    services::Backends,
+    sources::Sources,
     state::{State as Kept, StateFile},
-    through::Roads,
 };
 use crate::{
     api::{Reply, Timestamp},
     cluster::{self, How, Outcome},
-    config::{Config, Load, LoadKind, Target},
+    config::Config,
     dataplane::{
         Attached, Desired, Fault, Way,
         task::{Handle, Notice},
     },
-    health::{Moment, NextProbe, Step},
+    health::Moment,
     listen::{self, Listen},
-    netlink::Interface,
-    probe::{Failure, galera::Sample},
+    netlink::{Interface, Watcher},
 };
 
 /// How the agent ended.
@@ -50,14 +54,14 @@ pub enum Ended {
 pub struct Fixed {
     /// Name of the instance.
     pub instance: String,
-    /// The configuration.
-    pub config: Config,
+    /// The configuration's file.
+    pub file: PathBuf,
+    /// Sizes and ports of the data path.
+    pub layout: Layout,
     /// The interfaces attached to, with what became of them.
     pub attached: Vec<(Interface, Attached, u8)>,
     /// Whether an earlier agent's data path was taken up.
     pub adopted: bool,
-    /// What took new connections in it: (service, backend).
-    pub active: Vec<(Listen, SocketAddr)>,
     /// When the agent started.
     pub since: Timestamp,
     /// The origin of all moments.
@@ -67,99 +71,102 @@ pub struct Fixed {
 /// The owner of what is wanted.
 pub struct Controller {
     pub(super) fixed: Fixed,
+    /// What the configuration's files say.
+    pub(super) file_says: Config,
+    /// What runs: that, whom discovery has found, and those that leave.
+    pub(super) config: Config,
+    /// Those of [`config`](Self::config) that nobody names any more.
+    pub(super) leavers: BTreeMap<Leaver, Leaving>,
+    /// In the order of `config.services`; `None`: a cluster's nodes serve.
     pub(super) services: Vec<Option<Backends>>,
+    /// In the order of `config.clusters`.
     pub(super) clusters: Vec<Galera>,
+    pub(super) keys: Keys,
+    /// What took new connections in an earlier agent's data path, until the first configuration has been taken up.
+    pub(super) active: Vec<(Listen, SocketAddr)>,
+    pub(super) watcher: Watcher,
+    /// Where those who are asked to look send what they see.
+    pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) probers: Probers,
     pub(super) ways: HashMap<IpAddr, Way>,
-    /// What probes see of the ways.
-    pub(super) roads: Roads,
     pub(super) obstacles: HashMap<IpAddr, String>,
+    /// Interfaces that come and go.
+    pub(super) links: Links,
     pub(super) history: History,
     pub(super) confirm: Option<(Moment, Timestamp)>,
     pub(super) faults: BTreeMap<String, String>,
     pub(super) dataplane: Handle,
     pub(super) state: Kept,
     file: StateFile,
-    pub(super) checks: HashMap<BackendAt, Hasten>,
-    pub(super) nodes: HashMap<NodeAt, Hasten>,
     pub(super) published: Option<Desired>,
     /// Whose connections are being ended.
     pub(super) cuts: BTreeMap<String, Cut>,
-    quiet: HashMap<BackendAt, bool>,
     pub(super) pressure: Pressure,
+    /// Who finds further backends.
+    pub(super) sources: Sources,
     /// The capture that is going on, or the last one.
     pub(super) capturing: Option<JoinHandle<()>>,
 }
 
+/// What a controller works with.
+pub struct Tools {
+    /// The way to the data path.
+    pub dataplane: Handle,
+    /// Who knows the ways to backends.
+    pub watcher: Watcher,
+    /// Where those who are asked to look send what they see.
+    pub events: mpsc::UnboundedSender<Event>,
+    /// The file for what must survive.
+    pub state: StateFile,
+}
+
 impl Controller {
-    /// A controller that has published nothing yet.
+    /// A controller of a configuration, that has published nothing yet. `active`: what took new connections when the last
+    /// agent ended, (service, backend). `confirm`: how soon somebody has to confirm that the agent may stay.
     pub fn new(
         fixed: Fixed,
-        dataplane: Handle,
+        tools: Tools,
         state: Kept,
-        file: StateFile,
+        config: Config,
+        active: Vec<(Listen, SocketAddr)>,
         confirm: Option<Duration>,
+        links: Links,
     ) -> Self {
         let now = Moment::at(fixed.origin.elapsed());
-        let drained = |owner: &str| {
-            let state = state.clone();
-            let owner = owner.to_owned();
-            move |name: &str| state.drained.contains(&format!("{owner}/{name}"))
-        };
-        let served = |service: Listen| {
-            let active = fixed.active.clone();
-            move |backend: SocketAddr| active.contains(&(service, backend))
-        };
-        let services = fixed
-            .config
-            .services
-            .iter()
-            .map(|service| Backends::new(service, drained(&service.name), served(service.listen), now))
-            .collect();
-        let clusters = fixed
-            .config
-            .clusters
-            .iter()
-            .map(|cluster| {
-                let incumbent = state.writers.get(&cluster.name).cloned();
-                Galera::new(cluster, incumbent, drained(&cluster.name), now)
-            })
-            .collect();
         let confirm = confirm.map(|within| {
             let deadline = Timestamp::now().checked_add(within).unwrap_or(fixed.since);
             (now + within, deadline)
         });
-        Self {
+        let nothing = Config { services: Vec::new(), clusters: Vec::new(), ..config.clone() };
+        let mut controller = Self {
             fixed,
-            services,
-            clusters,
+            file_says: config,
+            config: nothing,
+            leavers: BTreeMap::new(),
+            services: Vec::new(),
+            clusters: Vec::new(),
+            keys: Keys::default(),
+            active,
+            watcher: tools.watcher,
+            probers: Probers::new(tools.events.clone()),
+            events: tools.events,
             ways: HashMap::new(),
-            roads: Roads::default(),
             obstacles: HashMap::new(),
+            links,
             history: History::default(),
             confirm,
             faults: BTreeMap::new(),
-            dataplane,
+            dataplane: tools.dataplane,
             state,
-            file,
-            checks: HashMap::new(),
-            nodes: HashMap::new(),
+            file: tools.state,
             published: None,
             cuts: BTreeMap::new(),
-            quiet: HashMap::new(),
             pressure: Pressure::default(),
+            sources: Sources::default(),
             capturing: None,
-        }
-    }
-
-    /// The tasks whose rhythm the controller may hasten.
-    pub fn hasten(&mut self, checks: HashMap<BackendAt, Hasten>, nodes: HashMap<NodeAt, Hasten>) {
-        self.checks = checks;
-        self.nodes = nodes;
-    }
-
-    /// What probes may know of the ways to backends.
-    pub fn roads(&self) -> Roads {
-        self.roads.clone()
+        };
+        controller.rebuild(None, &BTreeSet::new());
+        controller
     }
 
     /// Take events until the end.
@@ -182,15 +189,24 @@ impl Controller {
             Event::Loaded { at, result } => self.loaded(at, result),
             Event::Sampled { at, result } => self.sampled(at, result).await,
             Event::Hop(changed) => self.hop(&changed),
+            Event::Links(interfaces) => self.links(interfaces),
             Event::Notice(notice) => self.notice(notice),
+            Event::Members(members) => self.discovered(members),
+            Event::Source { service, trouble } => self.source_is(&service, trouble),
+            Event::FilesChanged => {
+                self.reload("the configuration's files have changed", None).await;
+            }
+            Event::Hangup if self.confirm.is_none() => {
+                self.reload("SIGHUP", None).await;
+            }
             Event::Request(request) => return self.request(request).await,
             Event::Tick => return self.tick().await,
-            Event::Stop if self.confirm.is_some() => {
+            Event::Stop | Event::Hangup if self.confirm.is_some() => {
                 // Whoever has locked himself out loses the session first, and with it the agent.
                 log::warn!("the agent ends before `lb confirm`: detaching");
                 return Some(Ended::Detach(None));
             }
-            Event::Stop => {
+            Event::Stop | Event::Hangup => {
                 log::info!("the agent ends; the data path runs on (`lb detach` removes it)");
                 return Some(Ended::Running);
             }
@@ -198,91 +214,11 @@ impl Controller {
         None
     }
 
-    async fn sampled(&mut self, at: NodeAt, result: Result<Box<Sample>, Failure>) {
-        let (now, answered) = (self.now(), result.is_ok());
-        let Some(cluster) = self.clusters.get_mut(at.cluster) else { return };
-        let former = cluster.election.writer();
-        let outcome = cluster.sampled(at.node, result, now);
-        self.elected(at.cluster, former, &outcome);
-        if answered {
-            // Counts as old as the sample, or a burst would look like somebody else's connections.
-            self.count().await;
-            let Some(server) = self.clusters[at.cluster].members.get(at.node).map(|node| node.address) else {
-                return;
-            };
-            let ours = self.live_at(server);
-            if self.clusters[at.cluster].members[at.node].learn_limit(ours) {
-                self.publish();
-            }
-        }
-    }
-
-    fn checked(&mut self, at: BackendAt, begun: Instant, result: Result<(), Failure>) {
-        let now = self.now();
-        let begun = Moment::at(begun.saturating_duration_since(self.fixed.origin));
-        let Some(Some(backends)) = self.services.get_mut(at.service) else { return };
-        let step = backends.checked(at.backend, result, begun, now);
-        if !backends.stirred() && step.as_ref().is_none_or(|step| step.next_probe == NextProbe::Normal) {
-            return;
-        }
-        if let Some(step) = step {
-            self.judged(at, &step);
-        }
-        if self.step(at.service, now) {
-            self.publish();
-        }
-    }
-
-    /// What a probe has changed, or would like to know soon.
-    fn judged(&mut self, at: BackendAt, step: &Step) {
-        let Some(Some(backends)) = self.services.get_mut(at.service) else { return };
-        if let (Some(after), Some(task)) = (hastened(step), self.checks.get(&at)) {
-            task.after(after);
-        }
-        if let Some(change) = &step.changed {
-            let backend = &backends.members[at.backend];
-            let service = &self.fixed.config.services[at.service].name;
-            log::info!("{service}/{}: {} → {}: {}", backend.name, change.from, change.to, change.reason);
-        }
-        if let Some(sentence) = backends.panic_changed() {
-            log::warn!("{}: {sentence}", self.fixed.config.services[at.service].name);
-        }
-    }
-
-    fn loaded(&mut self, at: BackendAt, result: Result<Measured, Failure>) {
-        let now = self.now();
-        let Some(Some(backends)) = self.services.get_mut(at.service) else { return };
-        let failed = result.is_err();
-        // A load that cannot be read is said once, not once a second.
-        if self.quiet.insert(at, failed) != Some(failed)
-            && let Err(failure) = &result
-        {
-            let name = backends.members.get(at.backend).map_or("?", |backend| &backend.name);
-            let service = &self.fixed.config.services[at.service];
-            let then = match &service.target {
-                Target::Backends { load: Some(Load { kind: LoadKind::AgentCheck { .. }, .. }), .. } => {
-                    "what it has ordered stands until its lease ends"
-                }
-                _ => "its weight returns to the configured one",
-            };
-            log::warn!("{}/{name}: no load: {failure}; {then}", service.name);
-        }
-        match result {
-            Ok(Measured::PhpFpm(status)) => backends.loaded(at.backend, &status, now),
-            Ok(Measured::Utilisation(utilisation)) => backends.utilised(at.backend, utilisation, now),
-            Ok(Measured::Orders(orders)) => backends.ordered(at.backend, orders, now),
-            Err(_) => {}
-        }
-        if backends.stirred() && self.step(at.service, now) {
-            self.publish();
-        }
-    }
-
     /// What an election has decided: log it, keep it, publish it, and hasten the probes that it wants.
-    fn elected(&mut self, index: usize, former: Option<usize>, outcome: &Outcome) {
+    pub(super) fn elected(&mut self, index: usize, former: Option<usize>, outcome: &Outcome) {
         for wish in &outcome.reprobe {
-            if let Some(task) = self.nodes.get(&NodeAt { cluster: index, node: wish.node }) {
-                task.after(wish.after);
+            if let Some(member) = self.clusters[index].members.get(wish.node) {
+                member.hasten(wish.after);
             }
         }
         let now = self.now();
@@ -328,6 +264,7 @@ impl Controller {
             Notice::SweepFailed(why) => ("sweep".to_owned(), format!("connections cannot be expired: {why}")),
             Notice::Degraded(why) => ("degraded".to_owned(), why),
             Notice::Event(event) => return self.heard(&event),
+            Notice::Appeared(appeared) => return self.appeared(&appeared),
             Notice::AccountFault(fault) => {
                 let (of, difference) = match fault {
                     Fault::Pair { service, backend, difference } => {
@@ -361,6 +298,9 @@ impl Controller {
             }
         }
         let mut changed = false;
+        for cluster in &mut self.clusters {
+            changed |= cluster.loads.step(now);
+        }
         for service in 0..self.services.len() {
             changed |= self.step(service, now);
         }
@@ -370,6 +310,7 @@ impl Controller {
         self.count().await;
         self.end_cuts(now);
         self.deadlines_passed();
+        self.depart(now);
         None
     }
 
@@ -407,7 +348,8 @@ fn log_election(cluster: &Galera, event: &cluster::Event) {
         cluster::Event::ReadinessChanged { node: index, from, to, reason } => {
             log::info!("{name}/{}: {from:?} → {to:?}: {reason}", node(*index));
         }
-        cluster::Event::AlarmRaised(alarm) => log::error!("{name}: {alarm:?}"),
-        cluster::Event::AlarmCleared(alarm) => log::info!("{name}: over: {alarm:?}"),
+        cluster::Event::AlarmRaised(alarm) if alarm.is_warning() => log::warn!("{name}: {alarm}"),
+        cluster::Event::AlarmRaised(alarm) => log::error!("{name}: {alarm}"),
+        cluster::Event::AlarmCleared(alarm) => log::info!("{name}: over: {alarm}"),
     }
 }

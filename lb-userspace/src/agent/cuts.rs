@@ -12,7 +12,7 @@ use crate::{
     health::Moment,
 };
 
-/// A cut has ended when no connection has gone for this long: a silent peer is asked three times in two seconds, and
+/// A cut has ended when no connection has gone for this long: a silent peer is asked four times in two seconds, and
 /// what does not answer then has no connection any more.
 pub const CUT_WITHIN: Duration = Duration::from_secs(10);
 
@@ -141,7 +141,7 @@ impl Controller {
 
     /// Live connections of a server, whichever services they came by.
     pub(super) fn live_at(&self, server: SocketAddr) -> u64 {
-        let config = &self.fixed.config;
+        let config = &self.config;
         let services =
             config.services.iter().filter(|known| addresses(config, &known.target).contains(&server));
         let accounts = services.filter_map(|service| self.history.last(service.listen, server));
@@ -151,7 +151,7 @@ impl Controller {
     /// The services that `SERVICE/BACKEND` or `CLUSTER/NODE` serves.
     fn services_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Service> {
         let owner = name.split_once('/').map_or(name, |(owner, _)| owner);
-        self.fixed.config.services.iter().filter(move |service| match &service.target {
+        self.config.services.iter().filter(move |service| match &service.target {
             Target::Backends { .. } => service.name == owner,
             Target::Cluster { cluster, .. } => cluster == owner,
         })

@@ -10,7 +10,6 @@ use jiff::tz::TimeZone;
 
 use super::{
     controller::Controller,
-    probers::{BackendAt, NodeAt},
     services::{Backend, Backends},
 };
 use crate::{
@@ -19,10 +18,10 @@ use crate::{
     health::{Consequence, Moment, Sign},
 };
 
-/// Whom an event is about.
+/// Whom an event is about, by their places.
 enum About {
-    Backend(BackendAt),
-    Node(NodeAt),
+    Backend { service: usize, backend: usize },
+    Node { cluster: usize, node: usize },
 }
 
 impl Controller {
@@ -40,8 +39,10 @@ impl Controller {
             _ => None,
         };
         match self.about(event) {
-            Some(About::Backend(at)) => self.heard_of_backend(at, sign, took),
-            Some(About::Node(at)) => self.heard_of_node(at, sign, took),
+            Some(About::Backend { service, backend }) => {
+                self.heard_of_backend((service, backend), sign, took);
+            }
+            Some(About::Node { cluster, node }) => self.heard_of_node((cluster, node), sign, took),
             None => {}
         }
     }
@@ -49,65 +50,61 @@ impl Controller {
     /// Whom an event is about; `None`: of somebody who has gone meanwhile.
     fn about(&self, event: &Event) -> Option<About> {
         let (listen, address) = (event.service?, event.backend?);
-        let services = &self.fixed.config.services;
+        let services = &self.config.services;
         let service = services.iter().position(|service| service.listen == listen)?;
         match &services[service].target {
             Target::Backends { .. } => {
                 let members = &self.services[service].as_ref()?.members;
                 let backend = members.iter().position(|member| member.address == address)?;
-                Some(About::Backend(BackendAt { service, backend }))
+                Some(About::Backend { service, backend })
             }
             Target::Cluster { cluster, .. } => {
                 let cluster = self.clusters.iter().position(|known| known.name == *cluster)?;
                 let members = &self.clusters[cluster].members;
                 let node = members.iter().position(|member| member.address == address)?;
-                Some(About::Node(NodeAt { cluster, node }))
+                Some(About::Node { cluster, node })
             }
         }
     }
 
-    fn heard_of_backend(&mut self, at: BackendAt, sign: Sign, took: Option<Duration>) {
-        let now = self.now();
-        let service = &self.fixed.config.services[at.service].name;
-        let Some(backends) = self.services[at.service].as_ref() else { return };
+    fn heard_of_backend(&mut self, at: (usize, usize), sign: Sign, took: Option<Duration>) {
+        let (now, (index, backend)) = (self.now(), at);
+        let service = &self.config.services[index].name;
+        let Some(backends) = self.services[index].as_ref() else { return };
         // What is being cut takes nothing new, and a backend without a way cannot stand in for another.
         let takes = |backend: &Backend| {
             !self.is_cut(service, &backend.name) && self.ways.contains_key(&backend.address.ip())
         };
         let takes: Vec<bool> = backends.members.iter().map(takes).collect();
-        let Some(backends) = self.services[at.service].as_mut() else { return };
+        let Some(backends) = self.services[index].as_mut() else { return };
         if let Some(took) = took {
-            backends.members[at.backend].handshakes.observe(took, now);
+            backends.members[backend].handshakes.observe(took, now);
         }
-        let consequence = backends.heard(at.backend, sign, &takes, now);
+        let consequence = backends.heard(backend, sign, &takes, now);
         if consequence == Consequence::Nothing {
             return;
         }
-        if let Some(task) = self.checks.get(&at) {
-            task.after(Duration::ZERO);
-        }
-        if self.step(at.service, now) {
+        backends.members[backend].hasten(Duration::ZERO);
+        if self.step(index, now) {
             self.publish();
         }
     }
 
-    fn heard_of_node(&mut self, at: NodeAt, sign: Sign, took: Option<Duration>) {
+    fn heard_of_node(&mut self, (cluster, node): (usize, usize), sign: Sign, took: Option<Duration>) {
         let now = self.now();
-        let member = &mut self.clusters[at.cluster].members[at.node];
+        let member = &mut self.clusters[cluster].members[node];
         if let Some(took) = took {
             member.handshakes.observe(took, now);
         }
         // The election knows whether anybody could take its place; here nobody can.
-        if member.suspicion.hear(sign, false, now) != Consequence::Nothing
-            && let Some(task) = self.nodes.get(&at)
-        {
-            task.after(Duration::ZERO);
+        if member.suspicion.hear(sign, false, now) != Consequence::Nothing {
+            member.hasten(Duration::ZERO);
         }
     }
 
     fn pressed(&mut self, event: &Event) {
         let (What::Pressure { reason }, now) = (event.what, self.now()) else { return };
-        let services = &self.fixed.config.services;
+        let services = &self.config.services;
         let service = services.iter().find(|service| Some(service.listen) == event.service);
         let service = service.map_or("?", |service| &service.name);
         if let Some(line) = self.pressure.heard(reason, service, event.backend, now) {
@@ -121,7 +118,7 @@ impl Controller {
         let changed = backends.step(now);
         let news = std::mem::take(&mut backends.news);
         for sentence in &news {
-            log::warn!("{}/{sentence}", self.fixed.config.services[service].name);
+            log::warn!("{}/{sentence}", self.config.services[service].name);
         }
         changed || !news.is_empty()
     }

@@ -25,6 +25,11 @@ impl Orders {
         Self { lease, heard: None, standing: agent_check::Orders::default() }
     }
 
+    /// For how long what is ordered stands.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
     /// The agent has spoken. What is new of it, in words that follow the backend's name.
     pub fn take(&mut self, said: agent_check::Orders, now: Moment) -> Vec<String> {
         self.heard = Some(now);

@@ -7,7 +7,7 @@ use std::{
 
 use lb_common::{
     Be32,
-    abi::Layout,
+    abi::{Layout, Stations},
     flow::{Bucket, SLOTS},
     ports::PortRanges,
 };
@@ -146,7 +146,33 @@ pub(super) fn addresses(config: &Config, target: &Target) -> Vec<SocketAddr> {
     }
 }
 
-pub(super) fn port(interface: &Interface, mode: XdpMode) -> Result<(Port, [u8; 6]), StartError> {
+/// The names of interfaces that patterns of the configuration speak of and that are there. None is no error, but a
+/// warning.
+pub(super) fn matching(all: &[Interface], config: &Config) -> Vec<String> {
+    let mut names = Vec::new();
+    for pattern in &config.patterns {
+        let before = names.len();
+        names.extend(all.iter().map(|there| there.name.clone()).filter(|name| pattern.matches(name)));
+        if names.len() == before {
+            log::warn!("{pattern}: no interface is called like this yet; those that appear are attached to");
+        }
+    }
+    names
+}
+
+/// An interface of a pattern: whoever made it has made its other end too. What comes in there is a container's, whichever
+/// address of this host, or of a bridge that it may become a port of later, it is for.
+pub(super) fn appeared(interface: &Interface, mode: XdpMode) -> Result<(Port, [u8; 6]), StartError> {
+    let (port, mac) = port(interface, &[], mode)?;
+    Ok((Port { untouched: true, stations: Stations::ANY, ..port }, mac))
+}
+
+/// `all`: the interfaces of this network namespace.
+pub(super) fn port(
+    interface: &Interface,
+    all: &[Interface],
+    mode: XdpMode,
+) -> Result<(Port, [u8; 6]), StartError> {
     let mac = interface.mac.ok_or_else(|| StartError::NotEthernet { name: interface.name.clone() })?;
     let kind = match interface.driver.as_deref().or(interface.kind.as_deref()) {
         Some("veth") => Kind::Veth,
@@ -171,7 +197,19 @@ pub(super) fn port(interface: &Interface, mode: XdpMode) -> Result<(Port, [u8; 6
         XdpMode::Generic => Some(Mode::Generic),
     };
     let mtu = interface.mtu.min(u16::MAX.into()) as u16;
-    Ok((Port { name: interface.name.clone(), index: interface.index, id: 0, kind, mode, running, mtu }, mac))
+    let stations = Stations::of(&interface.stations(all));
+    let port = Port {
+        name: interface.name.clone(),
+        index: interface.index,
+        id: 0,
+        kind,
+        mode,
+        stations,
+        running,
+        mtu,
+        untouched: false,
+    };
+    Ok((port, mac))
 }
 
 #[cfg(test)]

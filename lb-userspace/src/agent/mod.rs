@@ -5,33 +5,42 @@
 //! changes, and one line in the log for each change.
 
 pub mod advice;
+mod answers;
 mod askers;
 mod clusters;
 mod controller;
 mod cuts;
 mod evidence;
 mod handshakes;
-pub mod machine;
-mod observe;
+mod keys;
 mod leases;
+mod links;
+pub mod machine;
+pub mod members;
+mod observe;
+mod orders;
 mod pressure;
 mod probers;
 mod publication;
+mod reload;
 mod report;
 mod requests;
 mod services;
+mod shares;
+mod sources;
 pub mod start;
 mod state;
 mod through;
 mod trace;
 mod ways;
+mod wishes;
 
 use std::time::Instant;
 
 use crate::{
     api,
     dataplane::task::Notice,
-    netlink::NextHopChanged,
+    netlink::{Interface, NextHopChanged},
     probe::{Failure, galera::Sample},
 };
 
@@ -66,8 +75,24 @@ pub enum Event {
     },
     /// The way to a backend has changed.
     Hop(NextHopChanged),
+    /// The interfaces of this host have changed; all of them.
+    Links(Vec<Interface>),
     /// The data path has something to say.
     Notice(Notice),
+    /// A source of discovery tells who serves.
+    Members(members::Members),
+    /// The source of a service's backends is in trouble, or well again.
+    Source {
+        /// The service.
+        service: String,
+        /// What is wrong, as a sentence; `None`: nothing any more.
+        trouble: Option<String>,
+    },
+    /// The configuration's files have changed.
+    FilesChanged,
+    /// SIGHUP: read the configuration again. While `lb confirm` is awaited it means that the terminal has gone, and with
+    /// it whoever could confirm.
+    Hangup,
     /// An operator wants something.
     Request(api::Request),
     /// A second has passed.

@@ -192,7 +192,7 @@ impl Controller {
     pub(super) fn names(&self) -> Names {
         let attached = self.fixed.attached.iter();
         let interfaces = attached.map(|(interface, ..)| (interface.index, interface.name.clone()));
-        Names::new(&self.fixed.config, interfaces)
+        Names::new(&self.config, interfaces)
     }
 
     /// Begin a capture, and answer when packets are shown.
@@ -245,7 +245,7 @@ impl Controller {
 
     /// Where a service listens.
     pub(super) fn listen_of(&self, name: &str) -> Result<Listen, Refusal> {
-        let services = &self.fixed.config.services;
+        let services = &self.config.services;
         let found = services.iter().find(|service| service.name == name);
         found.map(|service| service.listen).ok_or_else(|| {
             let known: Vec<&str> = services.iter().map(|service| service.name.as_str()).collect();

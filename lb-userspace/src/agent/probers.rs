@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     Event,
     askers::{Asker, Ways, fpm_url},
+    keys::Key,
     through::{Beyond, Roads, Through},
 };
 use crate::{
@@ -97,13 +98,14 @@ impl Rhythm {
     }
 }
 
-/// Which backend of which service, by their places in the configuration.
+/// Which backend of which service, by numbers that no other gets in this agent's life: what is on its way from a task that
+/// has ended finds nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendAt {
     /// The service.
-    pub service: usize,
+    pub service: Key,
     /// The backend.
-    pub backend: usize,
+    pub backend: Key,
 }
 
 /// What was found out about a backend's load.
@@ -130,9 +132,14 @@ pub struct Probers {
 
 impl Probers {
     /// What they see goes to `events`, for as long as events are taken.
-    pub fn new(events: mpsc::UnboundedSender<Event>, roads: Roads) -> Self {
+    pub fn new(events: mpsc::UnboundedSender<Event>) -> Self {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
-        Self { events, turns, ways: Ways::default(), roads, handshakes: None }
+        Self { events, turns, ways: Ways::default(), roads: Roads::default(), handshakes: None }
+    }
+
+    /// What probes see of the ways to backends.
+    pub fn roads(&self) -> &Roads {
+        &self.roads
     }
 
     /// Probe a backend's health, and its load if there is one to measure, until the answer is dropped. What must answer
@@ -178,10 +185,13 @@ impl Probers {
     /// Ask a database node about itself over one persistent connection, until the answer is dropped.
     ///
     /// A connection that breaks is followed up at once, see [`follow_up`].
-    pub fn node(&mut self, at: NodeAt, address: SocketAddr, monitor: &config::Monitor) -> Hasten {
+    pub fn node(&mut self, at: NodeAt, asked: &config::Node, cluster: &config::Cluster) -> Hasten {
+        let monitor = &cluster.monitor;
         let (rhythm, sender) = Rhythm::new(monitor.interval);
         let session =
-            galera::Monitor::new(address, &monitor.user, monitor.password.expose(), monitor.timeout);
+            galera::Monitor::new(asked.address, &monitor.user, monitor.password.expose(), monitor.timeout)
+                .with_extra_port(asked.extra_port)
+                .with_replication(cluster.kind == config::ClusterKind::Mysql);
         let encryption = self.ways.encryption(&monitor.tls).map_err(|error| error.to_string());
         let task = tokio::spawn(node(at, session, encryption, rhythm, self.events.clone()));
         Hasten { sender, tasks: vec![task.abort_handle()] }
@@ -261,13 +271,13 @@ impl Task {
     }
 }
 
-/// Which node of which cluster, by their places in the configuration.
+/// Which node of which cluster, by numbers as in [`BackendAt`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodeAt {
     /// The cluster.
-    pub cluster: usize,
+    pub cluster: Key,
     /// The node.
-    pub node: usize,
+    pub node: Key,
 }
 
 async fn node(

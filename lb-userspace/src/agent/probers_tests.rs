@@ -12,7 +12,10 @@ use tokio::io::AsyncReadExt as _;
 
 use super::*;
 use crate::{
-    agent::services::Backends,
+    agent::{
+        keys::Keys,
+        services::{Backends, tests::configured},
+    },
     config::{Config, SystemSecrets, Target, parse},
     health::{Moment, State},
 };
@@ -100,13 +103,16 @@ async fn a_thousand_backends_probed_each_second_cost_five_percent_of_a_core_and_
     let config = config(port);
     let origin = std::time::Instant::now();
     let (events, mut inbox) = mpsc::unbounded_channel();
-    let mut probers = Probers::new(events, Roads::default());
-    let (mut services, mut tasks) = (Vec::new(), Vec::new());
+    let mut probers = Probers::new(events);
+    let (mut services, mut tasks) = (Vec::<Backends>::new(), Vec::new());
+    let mut places = std::collections::BTreeMap::new();
+    let mut keys = Keys::default();
     for (service, known) in config.services.iter().enumerate() {
-        let Target::Backends { backends, check, load } = &known.target else { unreachable!() };
-        services.push(Backends::new(known, |_| false, |_| false, Moment::START).unwrap());
+        let Target::Backends { backends, check, load, .. } = &known.target else { unreachable!() };
+        services.push(configured(known));
         for (backend, target) in backends.iter().enumerate() {
-            let at = BackendAt { service, backend };
+            let at = BackendAt { service: keys.next(), backend: keys.next() };
+            places.insert(at, (service, backend));
             tasks.push(probers.backend(at, target.address, check, load.as_ref(), None));
         }
     }
@@ -116,8 +122,9 @@ async fn a_thousand_backends_probed_each_second_cost_five_percent_of_a_core_and_
         let Some(Event::Checked { at, begun: asked, result }) = inbox.recv().await else { unreachable!() };
         let now = Moment::at(origin.elapsed());
         let asked = Moment::at(asked.saturating_duration_since(origin));
-        let backends = &mut services[at.service];
-        backends.checked(at.backend, result, asked, now);
+        let (service, backend) = places[&at];
+        let backends = &mut services[service];
+        backends.checked(backend, result, asked, now);
         if backends.stirred() {
             backends.step(now);
         }
@@ -151,7 +158,7 @@ async fn probes_that_wait_for_silence_are_bounded_and_none_starves() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let (events, mut inbox) = mpsc::unbounded_channel();
-    let mut probers = Probers::new(events, Roads::default());
+    let mut probers = Probers::new(events);
     probers.turns = Arc::new(Semaphore::new(3));
     let text = format!(
         "interfaces = [\"eth0\"]\n[[service]]\nname = \"s\"\naddress = \"203.0.113.1:80/tcp\"\n\
@@ -160,9 +167,16 @@ async fn probes_that_wait_for_silence_are_bounded_and_none_starves() {
     );
     let config = parse(&text, "lb.toml", &SystemSecrets { folder: "/".into() }).unwrap();
     let Target::Backends { backends, check, .. } = &config.services[0].target else { unreachable!() };
+    let mut keys = Keys::default();
     let tasks: Vec<Hasten> = (0..12)
-        .map(|backend| {
-            probers.backend(BackendAt { service: 0, backend }, backends[0].address, check, None, None)
+        .map(|_| {
+            probers.backend(
+                BackendAt { service: keys.next(), backend: keys.next() },
+                backends[0].address,
+                check,
+                None,
+                None,
+            )
         })
         .collect();
     let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -178,7 +192,7 @@ async fn probes_that_wait_for_silence_are_bounded_and_none_starves() {
             });
         }
     });
-    let mut seen = std::collections::BTreeMap::<usize, usize>::new();
+    let mut seen = std::collections::BTreeMap::<Key, usize>::new();
     while seen.len() < 12 || seen.values().any(|times| *times < 2) {
         let Some(Event::Checked { at, result, .. }) = inbox.recv().await else { unreachable!() };
         assert_eq!(result.unwrap_err().kind, FailureKind::TimedOut);

@@ -8,16 +8,19 @@ use std::{
 
 use lb_common::{Ticks, abi};
 
-use super::controller::Controller;
+use super::{
+    controller::Controller,
+    reload::merge::Leaver,
+    services::{Backend, Backends},
+    shares::Share,
+};
 use crate::{
-    config::{self, Algorithm, Mode, NoBackend, Target, Track},
+    config::{self, Algorithm, Mode, NoBackend, OnOut, Role, Target, Track},
     dataplane::{Desired, DesiredBackend, DesiredService, Fate, Rate, Timeouts},
     health::{Moment, State},
     listen::Protocol,
+    weights::UNIT,
 };
-
-/// Weight of a cluster's writer: it has no peers to be weighed against.
-const WRITER_WEIGHT: u32 = 100 * 1024;
 
 /// How long a new agent learns before it replaces what an earlier one published.
 const LEARNING: Duration = Duration::from_secs(3);
@@ -46,6 +49,7 @@ impl Controller {
             });
         let elected = self.clusters.iter().all(|cluster| {
             cluster.election.writer().is_some()
+                && cluster.election.knows_all()
                 && cluster.members.iter().all(|member| self.way_known(member.address.ip()))
         });
         judged && elected || self.now().since(Moment::START) >= LEARNING
@@ -53,28 +57,22 @@ impl Controller {
 
     /// What the kernel's half is to do.
     fn desired(&self) -> Desired {
-        let services = self.fixed.config.services.iter().zip(&self.services);
+        let services = self.config.services.iter().zip(&self.services);
         let mut desired = Desired {
             services: services
                 .map(|(config, backends)| {
                     let backends = match (&config.target, backends) {
-                        (Target::Cluster { cluster, .. }, _) => self.writer_of(cluster),
-                        (Target::Backends { .. }, Some(backends)) => backends
-                            .members
-                            .iter()
-                            .zip(backends.offered())
-                            .map(|(backend, weight)| {
-                                // A datagram has no connection to lose: who is down keeps no clients.
-                                let gone = config.listen.protocol == Protocol::Udp
-                                    && backend.health.state() == State::Down;
-                                let fate =
-                                    if gone { Fate::Cut } else { self.fate(&config.name, &backend.name) };
-                                self.desired_backend(backend.address, weight, fate, backend.limit())
-                            })
-                            .collect(),
+                        (Target::Cluster { cluster, role, on_out }, _) => {
+                            self.nodes_of(cluster, *role, *on_out)
+                        }
+                        (Target::Backends { .. }, Some(backends)) => self.desired_backends(config, backends),
                         (Target::Backends { .. }, None) => Vec::new(),
                     };
-                    desired_service(config, backends)
+                    let mut service = desired_service(config, backends);
+                    if self.leavers.contains_key(&Leaver::Service(config.listen)) {
+                        self.close(&mut service);
+                    }
+                    service
                 })
                 .collect(),
             echo: self.echo(),
@@ -83,9 +81,55 @@ impl Controller {
         desired
     }
 
+    /// The backends that a service has of its own.
+    fn desired_backends(&self, config: &config::Service, backends: &Backends) -> Vec<DesiredBackend> {
+        let offered = backends.members.iter().zip(backends.offered());
+        let desired = |(backend, weight): (&Backend, u32)| {
+            // A datagram has no connection to lose: who is down keeps no clients.
+            let gone = config.listen.protocol == Protocol::Udp && backend.health.state() == State::Down;
+            let leaver = Leaver::Backend(config.listen, backend.address);
+            let fate = if gone || self.cuts_leaver(&leaver) {
+                Fate::Cut
+            } else {
+                self.fate(&config.name, &backend.name)
+            };
+            self.desired_backend(backend.address, weight, fate, backend.limit())
+        };
+        let mut desired: Vec<DesiredBackend> = offered.map(desired).collect();
+        // Those that came with the same reload have to be probed first.
+        if !desired.iter().any(DesiredBackend::is_open) {
+            for (desired, backend) in desired.iter_mut().zip(&backends.members) {
+                let leaver = Leaver::Backend(config.listen, backend.address);
+                if backend.stands_in
+                    && self.leavers.get(&leaver).is_some_and(|leaving| leaving.stands_in(self.now()))
+                {
+                    desired.weight = u32::from(backend.asked()) * UNIT;
+                }
+            }
+        }
+        desired
+    }
+
+    /// A service that leaves takes no new connections, and whoever asks for one is told so at once.
+    fn close(&self, service: &mut DesiredService) {
+        let cut = self.cuts_leaver(&Leaver::Service(service.listen));
+        (service.no_backend, service.hold) = (abi::no_backend::RESET, Duration::ZERO);
+        for backend in &mut service.backends {
+            backend.weight = 0;
+            if cut {
+                backend.fate = Fate::Cut;
+            }
+        }
+    }
+
+    /// Whether a leaver's connections are being cut.
+    fn cuts_leaver(&self, who: &Leaver) -> bool {
+        self.leavers.get(who).is_some_and(|leaving| leaving.cuts(self.now()))
+    }
+
     /// The addresses of services that answer echo requests, each once.
     fn echo(&self) -> Vec<IpAddr> {
-        let services = self.fixed.config.services.iter().filter(|service| service.echo);
+        let services = self.config.services.iter().filter(|service| service.echo);
         let addresses: BTreeSet<IpAddr> = services.map(|service| service.listen.address).collect();
         addresses.into_iter().collect()
     }
@@ -105,19 +149,15 @@ impl Controller {
         DesiredBackend { address, weight, fate, max_connections: limit, way }
     }
 
-    /// The writer of a cluster, and the one before it while its connections may finish. Every other node is out of this
-    /// service and loses its connections: a stale node must not keep writers.
-    fn writer_of(&self, cluster: &str) -> Vec<DesiredBackend> {
+    /// The nodes of a cluster, as a service of this role has them.
+    fn nodes_of(&self, cluster: &str, role: Role, on_out: OnOut) -> Vec<DesiredBackend> {
         let Some(cluster) = self.clusters.iter().find(|known| known.name == cluster) else {
             return Vec::new();
         };
-        let (writer, leaving) = (cluster.election.writer(), cluster.leaving());
-        let members = cluster.members.iter().enumerate();
+        let members = cluster.members.iter().zip(cluster.shares(role, on_out));
         members
-            .map(|(index, member)| {
-                let weight = if writer == Some(index) { WRITER_WEIGHT } else { 0 };
-                let stale = weight == 0 && leaving != Some(index);
-                let fate = if stale { Fate::Cut } else { self.fate(&cluster.name, &member.name) };
+            .map(|(member, Share { weight, cut })| {
+                let fate = if cut { Fate::Cut } else { self.fate(&cluster.name, &member.name) };
                 self.desired_backend(member.address, weight, fate, member.max_connections)
             })
             .collect()

@@ -6,23 +6,28 @@ use std::{
     time::Duration,
 };
 
+use lb_common::abi::exit;
+
 use super::{
     clusters::{Galera, Member},
     controller::Controller,
     handshakes::Handshakes,
     machine::addresses,
+    reload::merge::Leaver,
     services::Backend,
+    shares::Share,
 };
 use crate::{
     api::{
         AgentStatus, BackendState, BackendStatus, ClusterStatus, HandshakeMs, InterfaceStatus, NodeReadiness,
-        NodeStatus, ServiceStatus, Status, Timestamp,
+        NodeStatus, NodeUse, ServiceStatus, Status, Timestamp,
     },
     cluster::Readiness,
     config::{self, NoBackend, Target, Track},
     dataplane::{BackendCounts, Mode, task::Counts},
     health::{Admin, Moment, State},
     listen::{self, Listen},
+    probe::galera::Replication,
 };
 
 /// The span over which shares and rates are taken.
@@ -44,6 +49,15 @@ impl History {
     /// The last counters of a backend.
     pub fn last(&self, service: Listen, backend: SocketAddr) -> Option<BackendCounts> {
         find(&self.0.back()?.1, service, backend)
+    }
+
+    /// Slots of a service's ring that were changing hands when it was looked at last.
+    pub fn unsettled(&self, service: Listen) -> usize {
+        let counts = self
+            .0
+            .back()
+            .and_then(|(_, counts)| counts.services.iter().find(|known| known.listen == service));
+        counts.map_or(0, |counts| counts.unsettled)
     }
 
     /// Connections that a backend was given over the span, and the span.
@@ -84,11 +98,15 @@ impl Controller {
                         Mode::Native => "native".to_owned(),
                         Mode::Generic => "generic".to_owned(),
                     },
-                    exit: if *exit == lb_common::abi::exit::TX { "tx" } else { "redirect" }.to_owned(),
+                    exit: match *exit {
+                        exit::TX | exit::TX_OR_STACK => "tx".to_owned(),
+                        exit::STACK => "stack".to_owned(),
+                        _ => "redirect".to_owned(),
+                    },
                     program_id: attached.program,
                 })
                 .collect(),
-            services: (0..fixed.config.services.len()).map(|index| self.service(index)).collect(),
+            services: (0..self.config.services.len()).map(|index| self.service(index)).collect(),
             clusters: self.clusters.iter().map(cluster).collect(),
             counters: self.counters(),
         }
@@ -96,7 +114,8 @@ impl Controller {
 
     fn alarms(&self) -> Vec<String> {
         let elections = self.clusters.iter().flat_map(|cluster| {
-            cluster.election.alarms().iter().map(move |alarm| format!("{}: {alarm}", cluster.name))
+            let alarms = cluster.election.alarms().iter().filter(|alarm| !alarm.is_warning());
+            alarms.map(move |alarm| format!("{}: {alarm}", cluster.name))
         });
         self.faults.values().cloned().chain(elections).collect()
     }
@@ -113,11 +132,13 @@ impl Controller {
     }
 
     fn service(&self, index: usize) -> ServiceStatus {
-        let config = &self.fixed.config.services[index];
+        let config = &self.config.services[index];
         let backends: Vec<BackendStatus> = match (&config.target, &self.services[index]) {
-            (Target::Cluster { cluster, .. }, _) => {
+            (Target::Cluster { cluster, role, on_out }, _) => {
                 let known = self.clusters.iter().find(|known| known.name == *cluster);
-                known.map(|known| self.nodes(config, known)).unwrap_or_default()
+                known
+                    .map(|known| self.nodes(config, known, &known.shares(*role, *on_out)))
+                    .unwrap_or_default()
             }
             (_, Some(backends)) => {
                 let peers = &backends.members;
@@ -127,15 +148,13 @@ impl Controller {
             _ => Vec::new(),
         };
         let (cluster, role) = match &config.target {
-            Target::Cluster { cluster, role: config::Role::Writer } => {
-                (Some(cluster.clone()), Some("writer".to_owned()))
-            }
+            Target::Cluster { cluster, role, .. } => (Some(cluster.clone()), Some(role.name().to_owned())),
             Target::Backends { .. } => (None, None),
         };
         let per_second = |(given, span): (u64, Duration)| {
             if span.is_zero() { 0.0 } else { given as f64 / span.as_secs_f64() }
         };
-        let addresses = addresses(&self.fixed.config, &config.target).into_iter();
+        let addresses = addresses(&self.config, &config.target).into_iter();
         let new_per_second =
             addresses.map(|address| per_second(self.history.given(config.listen, address))).sum();
         ServiceStatus {
@@ -154,13 +173,22 @@ impl Controller {
             },
             cluster,
             role,
-            state: self.services[index].as_ref().map(|backends| backends.panic.clone()).unwrap_or_default(),
+            state: self.sentence_about(config, index),
             live: backends.iter().map(|backend| backend.live).sum(),
             opened: backends.iter().map(|backend| backend.opened).sum(),
             new_per_second,
             drops: self.drops(config.listen),
             backends,
         }
+    }
+
+    /// What is to be said of a service as a whole.
+    fn sentence_about(&self, config: &config::Service, index: usize) -> String {
+        if self.leavers.contains_key(&Leaver::Service(config.listen)) {
+            return "removed from the configuration: no new connections; it goes with the last one"
+                .to_owned();
+        }
+        self.services[index].as_ref().map(|backends| backends.panic.clone()).unwrap_or_default()
     }
 
     fn drops(&self, service: Listen) -> BTreeMap<String, u64> {
@@ -188,10 +216,12 @@ impl Controller {
         (account.live(), account.opened, share)
     }
 
-    /// Why a backend is as it is; a cut comes before what its probes say.
-    fn reason(&self, owner: &str, member: &str, probes: &str) -> String {
+    /// Why a backend is as it is; a cut and a departure come before what its probes say.
+    fn reason(&self, owner: &str, member: &str, leaves: bool, probes: &str) -> String {
         if self.is_cut(owner, member) {
             "its connections are being cut".to_owned()
+        } else if leaves {
+            "removed from the configuration; it goes with its last connection".to_owned()
         } else {
             probes.to_owned()
         }
@@ -207,6 +237,7 @@ impl Controller {
         let (live, opened, share) = self.connections(service, backend.address, &peers);
         let state = match (backend.admin, backend.health.state()) {
             (Admin::Drain, _) => BackendState::Draining,
+            (Admin::Maintenance, _) => BackendState::Maintenance,
             _ if !backend.orders.takes_new() => BackendState::Draining,
             _ if backend.orders.down().is_some() => BackendState::Down,
             (_, State::Up) => BackendState::Up,
@@ -217,9 +248,10 @@ impl Controller {
             name: backend.name.clone(),
             address: listen::server(backend.address),
             state,
-            reason: self.reason(&service.name, &backend.name, &backend.reason()),
+            reason: self.reason(&service.name, &backend.name, backend.leaves, &backend.reason()),
             since: backend.since,
             weight_configured: u32::from(backend.configured),
+            weight_set: backend.set,
             weight_effective: f64::from(weight) / 1024.0,
             load: backend.load,
             handshake_ms: self.handshake(&backend.handshakes),
@@ -237,14 +269,14 @@ impl Controller {
         handshakes.millis(self.now()).map(|(mean, max)| HandshakeMs { mean: round(mean), max: round(max) })
     }
 
-    fn nodes(&self, service: &config::Service, cluster: &Galera) -> Vec<BackendStatus> {
+    fn nodes(&self, service: &config::Service, cluster: &Galera, shares: &[Share]) -> Vec<BackendStatus> {
         let peers: Vec<SocketAddr> = cluster.members.iter().map(|member| member.address).collect();
-        let writer = cluster.election.writer();
         let node = |(index, member): (usize, &Member)| {
             let (live, opened, share) = self.connections(service, member.address, &peers);
             let judgement = cluster.election.nodes()[index].judgement();
             let state = match (member.admin, judgement.readiness) {
                 (Admin::Drain, _) => BackendState::Draining,
+                (Admin::Maintenance, _) => BackendState::Maintenance,
                 (_, Readiness::Out) => BackendState::Down,
                 (_, Readiness::Unknown) => BackendState::Unknown,
                 _ => BackendState::Up,
@@ -253,10 +285,16 @@ impl Controller {
                 name: member.name.clone(),
                 address: member.address.to_string(),
                 state,
-                reason: self.reason(&cluster.name, &member.name, &judgement.reason.to_string()),
+                reason: self.reason(
+                    &cluster.name,
+                    &member.name,
+                    member.leaves,
+                    &judgement.reason.to_string(),
+                ),
                 since: member.since,
                 weight_configured: 100,
-                weight_effective: if writer == Some(index) { 100.0 } else { 0.0 },
+                weight_set: None,
+                weight_effective: f64::from(shares[index].weight) / 1024.0,
                 load: None,
                 handshake_ms: self.handshake(&member.handshakes),
                 live,
@@ -271,30 +309,53 @@ impl Controller {
 }
 
 fn cluster(cluster: &Galera) -> ClusterStatus {
-    let writer = cluster.election.writer();
+    let election = &cluster.election;
+    let warnings = election.alarms().iter().filter(|alarm| alarm.is_warning());
+    let nodes = cluster.members.iter().zip(election.nodes());
     ClusterStatus {
         name: cluster.name.clone(),
-        writer: writer.map(|index| cluster.members[index].name.clone()),
+        writer: election.writer().map(|index| cluster.members[index].name.clone()),
         since: cluster.since,
-        epoch: cluster.election.incumbent().map_or(0, |incumbent| incumbent.epoch),
-        nodes: cluster
-            .members
-            .iter()
-            .zip(cluster.election.nodes())
-            .map(|(member, status)| NodeStatus {
-                name: member.name.clone(),
-                address: member.address.to_string(),
-                readiness: match status.judgement().readiness {
-                    Readiness::Writer => NodeReadiness::Ready,
-                    Readiness::Reader => NodeReadiness::ReadOnly,
-                    Readiness::NoNew | Readiness::Out => NodeReadiness::NotReady,
-                    Readiness::Unknown => NodeReadiness::Unknown,
-                },
-                state_comment: member.sample.as_ref().and_then(|sample| sample.local_state_comment.clone()),
-                reason: status.judgement().reason.to_string(),
-                conf_id: member.sample.as_ref().and_then(|sample| sample.conf_id),
-                recv_queue: member.sample.as_ref().and_then(|sample| sample.recv_queue),
-            })
-            .collect(),
+        epoch: election.incumbent().map_or(0, |incumbent| incumbent.epoch),
+        frozen: election.is_frozen(),
+        paused_percent: (election.paused() * 100.0).round().clamp(0.0, 100.0) as u8,
+        warnings: warnings.map(ToString::to_string).collect(),
+        nodes: nodes.map(|(member, status)| node(member, status)).collect(),
+    }
+}
+
+fn node(member: &Member, status: &crate::cluster::NodeStatus) -> NodeStatus {
+    let readiness = status.judgement().readiness;
+    let said = member.sample.clone().unwrap_or_default();
+    NodeStatus {
+        name: member.name.clone(),
+        address: member.address.to_string(),
+        readiness: match readiness {
+            Readiness::Writer => NodeReadiness::Ready,
+            Readiness::Reader => NodeReadiness::ReadOnly,
+            Readiness::NoNew | Readiness::Out => NodeReadiness::NotReady,
+            Readiness::Unknown => NodeReadiness::Unknown,
+        },
+        used: match readiness {
+            Readiness::Writer => NodeUse::Write,
+            Readiness::Reader => NodeUse::Read,
+            Readiness::NoNew => NodeUse::NoNew,
+            Readiness::Out => NodeUse::Out,
+            Readiness::Unknown => NodeUse::Unknown,
+        },
+        queue_limit: said.queue_limit(),
+        state_comment: said.local_state_comment,
+        reason: status.judgement().reason.to_string(),
+        conf_id: said.conf_id,
+        recv_queue: said.recv_queue,
+        last_committed: said.last_committed,
+        cert_failures: said.cert_failures,
+        bf_aborts: said.bf_aborts,
+        lag_seconds: match said.replication {
+            Replication::Replica { lag } => lag,
+            _ => None,
+        },
+        threads_connected: said.threads_connected,
+        threads_running: said.threads_running,
     }
 }

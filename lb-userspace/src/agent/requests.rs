@@ -2,12 +2,9 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{
-    controller::{Controller, Ended},
-    probers::NodeAt,
-};
+use super::controller::{Controller, Ended};
 use crate::{
-    api::{self, Refusal, RefusalKind, Reply, Then},
+    api::{self, Refusal, RefusalKind, Reply, Then, Weight},
     health::Admin,
 };
 
@@ -18,7 +15,7 @@ impl Controller {
         if let Some(cluster) = self.clusters.iter().find(|cluster| cluster.name == owner) {
             return Some(cluster.members[cluster.find(member)?].address);
         }
-        let index = self.fixed.config.services.iter().position(|service| service.name == owner)?;
+        let index = self.config.services.iter().position(|service| service.name == owner)?;
         let backends = self.services[index].as_ref()?;
         Some(backends.members[backends.find(member)?].address)
     }
@@ -29,9 +26,7 @@ impl Controller {
             let error = format!("`{name}` is no OWNER/NAME");
             return Err(refusal(RefusalKind::BadInput, &error, "`lb status` shows them"));
         }
-        let error = || format!("there is no {name} here");
-        let unknown = || refusal(RefusalKind::NotFound, &error(), "`lb status` shows what there is");
-        self.address_of(name).map(|_| ()).ok_or_else(unknown)
+        self.address_of(name).map(|_| ()).ok_or_else(|| unknown(name))
     }
 
     /// Do what an operator wants, and answer.
@@ -40,30 +35,6 @@ impl Controller {
             api::Command::Status => {
                 self.count().await;
                 Reply::Status(Box::new(self.report()))
-            }
-            api::Command::Drain(drain) => {
-                self.count().await;
-                let deadline = drain.deadline_ms.map(Duration::from_millis);
-                if deadline.is_none() && drain.then == Then::Cut {
-                    let hint = "add a deadline, or `lb cut` at once";
-                    refused(RefusalKind::BadInput, "a drain without a deadline never cuts", hint)
-                } else {
-                    let deadline = deadline.map(|within| (within, drain.then));
-                    let reply = self.administer(&drain.name, Admin::Drain, deadline);
-                    self.published().await;
-                    reply
-                }
-            }
-            api::Command::Cut(cut) => {
-                self.count().await;
-                let reply = self.cut(&cut.name);
-                self.published().await;
-                reply
-            }
-            api::Command::Ready(ready) => {
-                let reply = self.administer(&ready.name, Admin::Ready, None);
-                self.published().await;
-                reply
             }
             api::Command::Confirm => match self.confirm.take() {
                 Some(_) => {
@@ -84,14 +55,49 @@ impl Controller {
                 self.trace(&wanted, request.reply);
                 return None;
             }
+            api::Command::Diff(asked) => self.compare(asked.path.as_ref()).await,
             api::Command::Detach => {
                 log::info!("detaching, as an operator wants");
                 return Some(Ended::Detach(Some(request.reply)));
+            }
+            command => {
+                // What is counted now says how many connections are left.
+                self.count().await;
+                let reply = self.change(command).await;
+                self.published().await;
+                reply
             }
         };
         // A client that has gone needs no answer.
         let _ = request.reply.send(reply);
         None
+    }
+
+    /// Do what changes something; whoever asks for it is answered when the data path knows.
+    async fn change(&mut self, command: api::Command) -> Reply {
+        match command {
+            api::Command::Drain(api::Drain { deadline_ms: None, then: Then::Cut, .. }) => {
+                let hint = "add a deadline, or `lb cut` at once";
+                refused(RefusalKind::BadInput, "a drain without a deadline never cuts", hint)
+            }
+            api::Command::Drain(drain) => {
+                let deadline = drain.deadline_ms.map(Duration::from_millis);
+                let deadline = deadline.map(|within| (within, drain.then));
+                self.administer(&drain.name, Admin::Drain, deadline)
+            }
+            api::Command::Cut(cut) => self.cut(&cut.name),
+            api::Command::Ready(ready) => self.administer(&ready.name, Admin::Ready, None),
+            api::Command::Maint(maint) => self.administer(&maint.name, Admin::Maintenance, None),
+            api::Command::Weight(asked) => self.weigh(&asked.name, asked.weight),
+            api::Command::Reload(asked) => {
+                self.reload("`lb reload`", asked.deadline_ms.map(Duration::from_millis)).await
+            }
+            api::Command::Switch(wanted) => self.switch(&wanted),
+            api::Command::Freeze(wanted) => self.freeze(&wanted),
+            api::Command::Accept(wanted) => self.accept(&wanted),
+            // All others are answered without a change.
+            other => refused(RefusalKind::Failed, &format!("{other:?} changes nothing"), ""),
+        }
     }
 
     /// Wait until the data path has done what it was told: whoever asked may rely on it when he is answered.
@@ -111,7 +117,18 @@ impl Controller {
             None => self.administer_backend(owner, member, admin),
         }
         let message = match admin {
+            Admin::Maintenance => {
+                // The last word counts.
+                self.state.drained.remove(name);
+                self.set_deadline(name, None);
+                self.state.maintenance.insert(name.to_owned());
+                let left = self.live(name);
+                format!(
+                    "{name} is in maintenance: no new connections whatever its probes say; {left} are left"
+                )
+            }
             Admin::Drain => {
+                self.state.maintenance.remove(name);
                 self.state.drained.insert(name.to_owned());
                 self.set_deadline(name, deadline);
                 let left = self.live(name);
@@ -125,6 +142,7 @@ impl Controller {
             }
             Admin::Ready => {
                 self.state.drained.remove(name);
+                self.state.maintenance.remove(name);
                 self.set_deadline(name, None);
                 self.cuts.remove(name);
                 format!("{name} takes new connections when it is healthy")
@@ -138,26 +156,70 @@ impl Controller {
 
     fn administer_node(&mut self, cluster: usize, member: &str, admin: Admin) {
         let Some(node) = self.clusters[cluster].find(member) else { return };
-        self.clusters[cluster].members[node].admin = admin;
-        if let Some(task) = self.nodes.get(&NodeAt { cluster, node }) {
-            task.after(Duration::ZERO);
+        let member = &mut self.clusters[cluster].members[node];
+        if !member.leaves {
+            member.admin = admin;
+            member.hasten(Duration::ZERO);
         }
     }
 
     fn administer_backend(&mut self, service: &str, member: &str, admin: Admin) {
         let now = self.now();
-        let service = self.fixed.config.services.iter().position(|known| known.name == service);
+        let service = self.config.services.iter().position(|known| known.name == service);
         let Some(backends) = service.and_then(|service| self.services[service].as_mut()) else { return };
         let Some(backend) = backends.find(member) else { return };
-        backends.administer(backend, admin, now);
-        backends.step(now);
+        if !backends.members[backend].leaves {
+            backends.administer(backend, admin, now);
+            backends.step(now);
+        }
     }
+
+    /// `lb weight`: a backend weighs something else than the configuration says, or that again.
+    fn weigh(&mut self, name: &str, weight: Option<Weight>) -> Reply {
+        if let Err(refusal) = self.known(name) {
+            return Reply::Refused(refusal);
+        }
+        let now = self.now();
+        let (owner, member) = name.split_once('/').unwrap_or((name, ""));
+        let service = self.config.services.iter().position(|known| known.name == owner);
+        let Some(backends) = service.and_then(|service| self.services[service].as_mut()) else {
+            let hint = "`priority` in the configuration says which node is to write";
+            return refused(
+                RefusalKind::Conflict,
+                &format!("{name}: nodes of a cluster have no weight"),
+                hint,
+            );
+        };
+        let Some(place) = backends.find(member) else { return Reply::Refused(unknown(name)) };
+        backends.set_weight(place, weight, now);
+        backends.step(now);
+        let (asked, configured) = (backends.members[place].asked(), backends.members[place].configured);
+        let message = match weight {
+            Some(weight) => {
+                self.state.weights.insert(name.to_owned(), weight);
+                format!("{name} weighs {asked} (set at run time; configured {configured})")
+            }
+            None => {
+                self.state.weights.remove(name);
+                format!("{name} weighs {configured} as configured")
+            }
+        };
+        log::info!("{message}");
+        self.store();
+        self.publish();
+        Reply::Done { message }
+    }
+}
+
+fn unknown(name: &str) -> Refusal {
+    let error = format!("there is no {name} here");
+    refusal(RefusalKind::NotFound, &error, "`lb status` shows what there is")
 }
 
 fn refusal(kind: RefusalKind, error: &str, hint: &str) -> Refusal {
     Refusal { kind, error: error.to_owned(), hint: hint.to_owned() }
 }
 
-fn refused(kind: RefusalKind, error: &str, hint: &str) -> Reply {
+pub(super) fn refused(kind: RefusalKind, error: &str, hint: &str) -> Reply {
     Reply::Refused(refusal(kind, error, hint))
 }

@@ -1,7 +1,6 @@
 //! Bring an agent up: look at the machine, open the data path, start the tasks, and run until the end.
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
     path::PathBuf,
     time::{Duration, Instant},
@@ -20,18 +19,18 @@ use tokio::{
 
 use super::{
     Event,
-    controller::{Controller, Ended, Fixed},
-    machine::{addresses, interfaces, kernel_is_new_enough, layout, may_load_programs, port},
-    probers::{self, BackendAt, NodeAt, Probers},
+    controller::{Controller, Ended, Fixed, Tools},
+    links::{Links, say},
+    machine::{addresses, interfaces, kernel_is_new_enough, layout, matching, may_load_programs, port},
+    reload::files,
     state::StateFile,
-    through::Beyond,
 };
 use crate::{
     api::{self, ApiError, Reply, Timestamp},
-    config::{Config, Target, XdpMode},
+    config::{Config, XdpMode},
     dataplane::{Attached, Dataplane, DataplaneError, Mode, Pins, task},
     listen::Listen,
-    netlink::{Interface, Netlink, NetlinkError, Watcher},
+    netlink::{Interface, LinkWatcher, Netlink, NetlinkError, Watcher},
 };
 
 /// Where one instance lives.
@@ -45,6 +44,8 @@ pub struct World {
     pub pins: PathBuf,
     /// The file for what must survive.
     pub state: PathBuf,
+    /// The configuration's file, to be read again when it changes.
+    pub config: PathBuf,
 }
 
 /// Why an agent could not start.
@@ -80,7 +81,7 @@ pub enum StartError {
         name: String,
     },
     /// The state file.
-    #[error("{path} cannot be read: {source}; move it away to start without it (writers and drains are forgotten)", path = path.display())]
+    #[error("{path} cannot be read: {source}; move it away to start without it (what it holds is forgotten)", path = path.display())]
     State {
         /// Where.
         path: PathBuf,
@@ -115,39 +116,47 @@ pub async fn start(
     let file = StateFile::new(&world.state);
     let state = file.load().map_err(|source| StartError::State { path: world.state.clone(), source })?;
     let fresh = layout(&config)?;
-    let ports = interfaces.iter().map(|interface| port(interface, mode)).collect::<Result<Vec<_>, _>>()?;
+    let all = netlink.interfaces().await?;
+    let ports =
+        interfaces.iter().map(|interface| port(interface, &all, mode)).collect::<Result<Vec<_>, _>>()?;
+    let coming = matching(&all, &config);
 
     let (events, inbox) = mpsc::unbounded_channel();
-    let watcher = watch(&config, &events)?;
+    let watcher = watch(&events)?;
+    let link_watcher = watch_links(&config, &events)?;
     clock_and_signals(&events)?;
+    files::watch(world.config.clone(), events.clone());
 
     let pins = Pins::new(&world.pins);
-    let (dataplane, attached) = Dataplane::open(&pins, fresh, &ports)?;
+    let crossing = config.interfaces.len() > 1 || !config.patterns.is_empty();
+    let (dataplane, attached) = Dataplane::open(&pins, fresh, &ports, &coming, crossing)?;
     say_what_happened(&interfaces, &attached, &dataplane, mode);
     let adopted = attached.iter().any(|attached| attached.adopted);
     let exits: Vec<u8> = interfaces.iter().map(|interface| dataplane.exit_of(interface.index)).collect();
     let attached = interfaces.into_iter().zip(attached).zip(exits);
     let fixed = Fixed {
         instance: world.instance.clone(),
-        config: config.clone(),
+        file: world.config.clone(),
+        layout: *dataplane.layout(),
         attached: attached.map(|((interface, attached), exit)| (interface, attached, exit)).collect(),
         adopted,
-        active: dataplane.active(),
         since: Timestamp::now(),
         origin: Instant::now(),
     };
+    let active = dataplane.active();
     let (handle, task) = task::spawn(dataplane, watched(&config), forward(&events, Event::Notice));
-    let mut controller = Controller::new(fixed, handle, state, file, confirm);
-    let (checks, nodes) = probe_all(&config, Probers::new(events.clone(), controller.roads()));
-    controller.hasten(checks, nodes);
+    let links = Links::new(&config, mode, &fixed.attached);
+    let requests = requests(&events);
+    let tools = Tools { dataplane: handle, watcher, events, state: file };
+    let controller = Controller::new(fixed, tools, state, config, active, confirm, links);
 
     let (stop_api, stopped) = tokio::sync::oneshot::channel::<()>();
-    let api = tokio::spawn(api::serve(listener, requests(&events), async move {
+    let api = tokio::spawn(api::serve(listener, requests, async move {
         let _ = stopped.await;
     }));
 
     let ended = controller.run(inbox).await;
-    drop(watcher);
+    drop(link_watcher);
     let mut done = Ok(());
     if let Ended::Detach(asked) = ended {
         // The task holds the maps; once it has ended, as it does without a controller, removing the pins removes them.
@@ -197,30 +206,17 @@ fn say_what_happened(
     wanted: XdpMode,
 ) {
     for (interface, attached) in interfaces.iter().zip(attached) {
-        let mode = match attached.mode {
-            Mode::Native => "native",
-            Mode::Generic => "generic",
-        };
-        let how = if attached.adopted { "taken up" } else { "attached" };
         let other = matches!(
             (wanted, attached.mode),
             (XdpMode::Native, Mode::Generic) | (XdpMode::Generic, Mode::Native)
         );
         if other {
             log::warn!(
-                "{}: stays {mode} while it is taken up; `lb detach` first to change it",
+                "{}: its mode stays while it is taken up; `lb detach` first to change it",
                 interface.name
             );
         }
-        match &attached.fallback {
-            Some(why) => log::warn!("{}: {how}, generic and so slower: {why}", interface.name),
-            None => log::info!("{}: {how}, {mode}, program {}", interface.name, attached.program),
-        }
-    }
-    if attached.len() > 1 && attached.iter().any(|attached| attached.mode == Mode::Generic) {
-        log::warn!(
-            "in generic mode nothing longer than the MTU passes from one interface to another, and local senders such as containers make such segments: turn that off in each of them, `ethtool -K IFACE tso off`"
-        );
+        say(&interface.name, attached);
     }
     let layout = dataplane.layout();
     let ports = u64::from(layout.ports.count());
@@ -276,29 +272,7 @@ fn requests(events: &mpsc::UnboundedSender<Event>) -> mpsc::Sender<api::Request>
     sender
 }
 
-type Tasks = (HashMap<BackendAt, probers::Hasten>, HashMap<NodeAt, probers::Hasten>);
-
-/// Start a task for each probe.
-fn probe_all(config: &Config, mut probers: Probers) -> Tasks {
-    let (mut checks, mut nodes) = (HashMap::new(), HashMap::new());
-    for (service, known) in config.services.iter().enumerate() {
-        let Target::Backends { backends, check, load } = &known.target else { continue };
-        for (backend, target) in backends.iter().enumerate() {
-            let at = BackendAt { service, backend };
-            let beyond = Beyond::new(known.listen, known.mode, target.address);
-            checks.insert(at, probers.backend(at, target.address, check, load.as_ref(), beyond));
-        }
-    }
-    for (cluster, known) in config.clusters.iter().enumerate() {
-        for (node, target) in known.nodes.iter().enumerate() {
-            let at = NodeAt { cluster, node };
-            nodes.insert(at, probers.node(at, target.address, &known.monitor));
-        }
-    }
-    (checks, nodes)
-}
-
-fn watch(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Result<Watcher, NetlinkError> {
+fn watch(events: &mpsc::UnboundedSender<Event>) -> Result<Watcher, NetlinkError> {
     let (sender, mut receiver) = mpsc::channel(64);
     let watcher = Watcher::start(sender)?;
     let events = events.clone();
@@ -309,16 +283,34 @@ fn watch(config: &Config, events: &mpsc::UnboundedSender<Event>) -> Result<Watch
             }
         }
     });
-    let backends = config.services.iter().flat_map(|service| addresses(config, &service.target));
-    watcher.watch(backends.map(|address| address.ip()));
     Ok(watcher)
 }
 
-/// A tick each second, and a stop for SIGTERM, SIGINT and SIGHUP.
+/// Hears of interfaces, if some may come and go.
+fn watch_links(
+    config: &Config,
+    events: &mpsc::UnboundedSender<Event>,
+) -> Result<Option<LinkWatcher>, NetlinkError> {
+    if config.patterns.is_empty() {
+        return Ok(None);
+    }
+    let (sender, mut receiver) = mpsc::channel(4);
+    let watcher = LinkWatcher::start(sender)?;
+    let events = events.clone();
+    tokio::spawn(async move {
+        while let Some(interfaces) = receiver.recv().await {
+            if events.send(Event::Links(interfaces)).is_err() {
+                return;
+            }
+        }
+    });
+    Ok(Some(watcher))
+}
+
+/// A tick each second, a stop for SIGTERM and SIGINT, and SIGHUP.
 fn clock_and_signals(events: &mpsc::UnboundedSender<Event>) -> Result<(), StartError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-    // The terminal is gone: for an agent that waits for `lb confirm` that is the very case it is there for.
     let mut hangup = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
     let mut seconds = interval(Duration::from_secs(1));
     seconds.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -329,7 +321,7 @@ fn clock_and_signals(events: &mpsc::UnboundedSender<Event>) -> Result<(), StartE
                 _ = seconds.tick() => Event::Tick,
                 _ = terminate.recv() => Event::Stop,
                 _ = interrupt.recv() => Event::Stop,
-                _ = hangup.recv() => Event::Stop,
+                _ = hangup.recv() => Event::Hangup,
             };
             if events.send(event).is_err() {
                 return;

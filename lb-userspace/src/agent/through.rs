@@ -1,7 +1,7 @@
 //! Probes that take the way of the service's own packets, in modes whose backends answer clients directly.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::{IpAddr, SocketAddr},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
@@ -30,6 +30,12 @@ impl Roads {
             Some(way) => roads.insert(backend, way),
             None => roads.remove(&backend),
         };
+    }
+
+    /// Forget all but the ways to these.
+    pub fn keep(&self, backends: &BTreeSet<IpAddr>) {
+        let mut roads = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        roads.retain(|backend, _| backends.contains(backend));
     }
 
     fn get(&self, backend: IpAddr) -> Option<Way> {

@@ -82,7 +82,7 @@ impl Controller {
             bad(format!("{} and {service} are of different versions of IP", wanted.client), "")
         };
         question.packet = build::packet(&question, receiver, wanted.segment).ok_or_else(families)?;
-        let services = &self.fixed.config.services;
+        let services = &self.config.services;
         let service = services.iter().find(|service| service.name == wanted.service);
         let (mode, algorithm) =
             service.map(|service| (service.mode.to_string(), service.algorithm)).unwrap_or_default();

@@ -13,7 +13,11 @@ impl Controller {
     /// A backend's next hop has changed.
     pub(super) fn hop(&mut self, changed: &NextHopChanged) {
         let backend = changed.backend;
+        self.remember_hop(changed);
         let way = changed.hop.as_ref().and_then(|hop| self.way(hop));
+        if way.is_none() && changed.hop.as_ref().is_some_and(|hop| self.may_come_to_be_ours(hop.interface)) {
+            return;
+        }
         let obstacle = match (&way, &changed.obstacle, &changed.hop) {
             (Some(_), ..) => None,
             (None, Some(obstacle), _) => Some(obstacle.to_string()),
@@ -28,7 +32,7 @@ impl Controller {
                 if self.ways.get(&backend) != Some(&way) {
                     log::debug!("{backend}: next hop {:02x?}", way.mac);
                     self.look_at_source(backend, changed.hop.as_ref().and_then(|hop| hop.source));
-                    self.roads.put(backend, Some(way.clone()));
+                    self.probers.roads().put(backend, Some(way.clone()));
                     self.ways.insert(backend, way);
                 }
                 self.obstacles.remove(&backend);
@@ -40,7 +44,7 @@ impl Controller {
                     return;
                 }
                 self.ways.remove(&backend);
-                self.roads.put(backend, None);
+                self.probers.roads().put(backend, None);
                 if self.obstacles.insert(backend, obstacle.clone()).as_ref() != Some(&obstacle) {
                     // Each address is asked for once at the start: that is no trouble yet.
                     let level = if resolving { log::Level::Debug } else { log::Level::Warn };
@@ -54,21 +58,25 @@ impl Controller {
 
     /// A hop by one of our interfaces whose MAC addresses are known.
     fn way(&self, hop: &NextHop) -> Option<Way> {
-        let (interface, _, exit) =
-            self.fixed.attached.iter().find(|(known, ..)| known.index == hop.interface)?;
+        let sources = sources(&self.config.sources, hop.source?);
+        let Some((interface, _, exit)) =
+            self.fixed.attached.iter().find(|(known, ..)| known.index == hop.interface)
+        else {
+            return self.way_by_bridge(hop, sources);
+        };
         Some(Way {
             mac: hop.mac?,
             interface: hop.interface,
             interface_mac: interface.mac?,
             mtu: hop.mtu,
             exit: *exit,
-            sources: sources(&self.fixed.config.sources, hop.source?),
+            sources,
         })
     }
 
     /// Says so if this host sends to a backend from an address that the backend has too, for it would not be answered.
     fn look_at_source(&self, backend: IpAddr, source: Option<IpAddr>) {
-        let config = &self.fixed.config;
+        let config = &self.config;
         let Some(source) = source else { return };
         let shared = config.services.iter().any(|service| {
             matches!(service.mode, config::Mode::Dsr | config::Mode::Ipip)
@@ -92,8 +100,7 @@ impl Controller {
     pub(super) fn next_hop(&self, address: IpAddr) -> String {
         match (self.ways.get(&address), self.obstacles.get(&address)) {
             (Some(way), _) => {
-                let interface = self.fixed.attached.iter().find(|(known, ..)| known.index == way.interface);
-                let name = interface.map_or("?", |(known, ..)| known.name.as_str());
+                let name = self.interface_name(way.interface);
                 let mac: Vec<String> = way.mac.iter().map(|byte| format!("{byte:02x}")).collect();
                 format!("{} via {name}", mac.join(":"))
             }

@@ -65,8 +65,15 @@ fn request_of(command: &Command) -> Result<hyper::Request<Full<Bytes>>, String> 
         Command::Drain(drain) => (Method::POST, "/drain", serde_json::to_vec(drain)),
         Command::Cut(cut) => (Method::POST, "/cut", serde_json::to_vec(cut)),
         Command::Ready(ready) => (Method::POST, "/ready", serde_json::to_vec(ready)),
+        Command::Maint(maint) => (Method::POST, "/maint", serde_json::to_vec(maint)),
+        Command::Weight(weight) => (Method::POST, "/weight", serde_json::to_vec(weight)),
+        Command::Reload(reload) => (Method::POST, "/reload", serde_json::to_vec(reload)),
+        Command::Diff(diff) => (Method::POST, "/diff", serde_json::to_vec(diff)),
         Command::Capture(capture) => (Method::POST, "/capture", serde_json::to_vec(capture)),
         Command::Trace(trace) => (Method::POST, "/trace", serde_json::to_vec(trace)),
+        Command::Switch(switch) => (Method::POST, "/galera/switch", serde_json::to_vec(switch)),
+        Command::Freeze(freeze) => (Method::POST, "/galera/freeze", serde_json::to_vec(freeze)),
+        Command::Accept(accept) => (Method::POST, "/galera/accept", serde_json::to_vec(accept)),
         Command::Confirm => (Method::POST, "/confirm", Ok(Vec::new())),
         Command::Detach => (Method::POST, "/detach", Ok(Vec::new())),
     };
@@ -87,6 +94,9 @@ fn reply_of(command: &Command, code: u16, body: &[u8]) -> Result<Reply, serde_js
     }
     match command {
         Command::Status => return Ok(Reply::Status(Box::new(serde_json::from_slice(body)?))),
+        Command::Reload(_) | Command::Diff(_) => {
+            return Ok(Reply::Changes(Box::new(serde_json::from_slice(body)?)));
+        }
         Command::Trace(_) => return Ok(Reply::Trace(Box::new(serde_json::from_slice(body)?))),
         _ => {}
     }

@@ -10,14 +10,23 @@
 //! | `POST /drain` | `{"name": "web/web1", "deadline_ms": 60000, "then": "cut"}` | `{"message": …}` |
 //! | `POST /cut` | `{"name": "web/web1"}` | `{"message": …}` |
 //! | `POST /ready` | `{"name": "web/web1"}` | `{"message": …}` |
+//! | `POST /maint` | `{"name": "web/web1"}` | `{"message": …}` |
+//! | `POST /weight` | `{"name": "web/web1", "weight": "50%"}`; without a weight: the configured one | `{"message": …}` |
+//! | `POST /reload` | `{"deadline_ms": 60000}` or nothing | [`Changes`] |
+//! | `POST /diff` | `{"path": "/etc/lb/lb.toml"}` | [`Changes`] |
 //! | `POST /trace` | `{"client": "198.51.100.7:40000", "service": "web"}` | [`Traced`] |
 //! | `POST /capture` | `{"service": "web", "count": 10}` | a [`Line`] of JSON for each packet, until the client goes |
+//! | `POST /galera/switch` | `{"cluster": "db", "node": "db2"}`, without `node` the best other one | `{"message": …}` |
+//! | `POST /galera/freeze` | `{"cluster": "db", "frozen": true}` | `{"message": …}` |
+//! | `POST /galera/accept` | `{"cluster": "db", "node": "db2"}` | `{"message": …}` |
 //! | `POST /confirm` | – | `{"message": …}` |
 //! | `POST /detach` | – | `{"message": …}` |
 //!
 //! Every error is `{"error": what is wrong, "hint": what to do}` with a fitting status code.
 
+mod changes;
 mod client;
+mod galera;
 mod observe;
 mod render;
 mod sentence;
@@ -26,6 +35,7 @@ mod socket;
 mod status;
 #[cfg(test)]
 mod tests;
+mod weight;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -33,16 +43,19 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
+    changes::{Change, ChangeKind, Changes, Diff, Reload},
     client::{Lines, call, capture},
+    galera::{Accept, Freeze, Switch},
     observe::{Capture, Followed, Hex, Line, Look, NextHop, Packet, Segment, Trace, Traced, Tunnel, Verdict},
-    render::render,
+    render::{render, render_clusters},
     sentence::sentence,
     server::serve,
     socket::Socket,
     status::{
         AgentStatus, BackendState, BackendStatus, ClusterStatus, HandshakeMs, InterfaceStatus, NodeReadiness,
-        NodeStatus, ServiceStatus, Status, Timestamp,
+        NodeStatus, NodeUse, ServiceStatus, Status, Timestamp,
     },
+    weight::{NoWeight, Weight},
 };
 
 /// The longest request body and the longest request head, in bytes.
@@ -67,10 +80,24 @@ pub enum Command {
     Cut(Cut),
     /// Take a drained backend back.
     Ready(Ready),
+    /// Give the backend no new connections, whatever its probes say.
+    Maint(Maint),
+    /// Give the backend another weight than the configured one.
+    Weight(SetWeight),
+    /// Take up the configuration's files as they are now.
+    Reload(Reload),
+    /// Say what a file would change.
+    Diff(Diff),
     /// Show packets.
     Capture(Capture),
     /// Say what would become of a packet.
     Trace(Trace),
+    /// Hand a cluster's writer role over.
+    Switch(Switch),
+    /// Let the writer role move by itself no more, or again.
+    Freeze(Freeze),
+    /// Take one group of nodes for the cluster.
+    Accept(Accept),
     /// Stay attached: the operator still has access to the host.
     Confirm,
     /// Take program, maps and pins away.
@@ -135,6 +162,25 @@ pub struct Ready {
     pub name: String,
 }
 
+/// The backend to put into maintenance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Maint {
+    /// SERVICE/BACKEND or CLUSTER/NODE.
+    pub name: String,
+}
+
+/// The backend whose weight is set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetWeight {
+    /// SERVICE/BACKEND.
+    pub name: String,
+    /// `None`: the configured one again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<Weight>,
+}
+
 /// A command on its way to the owner of the state, who answers by `reply`.
 #[derive(Debug)]
 pub struct Request {
@@ -153,6 +199,8 @@ pub enum Reply {
     Status(Box<Status>),
     /// To [`Command::Trace`].
     Trace(Box<Traced>),
+    /// To [`Command::Reload`] and [`Command::Diff`].
+    Changes(Box<Changes>),
     /// The command was carried out; one sentence for people.
     Done {
         /// What was done.

@@ -34,6 +34,49 @@ pub(super) fn render_in(status: &Status, zone: &TimeZone) -> String {
     text
 }
 
+/// Database clusters alone, as `lb galera status` shows them: the same tables, and what the servers count.
+pub fn render_clusters(status: &Status, name: Option<&str>) -> String {
+    let mut text = String::new();
+    for cluster in status.clusters.iter().filter(|cluster| name.is_none_or(|name| cluster.name == name)) {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        for alarm in &status.alarms {
+            if alarm.starts_with(&format!("{}: ", cluster.name)) {
+                line(&mut text, &format!("ALARM: {alarm}"));
+            }
+        }
+        self::cluster(&mut text, cluster, status.agent.now);
+        let columns = [
+            left("NODE"),
+            right("COMMITTED"),
+            right("CERT FAILURES"),
+            right("BF ABORTS"),
+            right("LAG"),
+            right("CONNECTED"),
+            right("RUNNING"),
+        ];
+        table(&mut text, &columns, cluster.nodes.iter().map(counted_row));
+    }
+    text
+}
+
+fn number(value: Option<u64>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+fn counted_row(node: &NodeStatus) -> [String; 7] {
+    [
+        node.name.clone(),
+        number(node.last_committed),
+        number(node.cert_failures),
+        number(node.bf_aborts),
+        node.lag_seconds.map_or_else(|| "-".to_owned(), |lag| format!("{lag} s")),
+        number(node.threads_connected),
+        number(node.threads_running),
+    ]
+}
+
 fn line(text: &mut String, line: &str) {
     text.push_str(line.trim_end());
     text.push('\n');
@@ -93,13 +136,25 @@ fn service(text: &mut String, service: &ServiceStatus, now: Timestamp) {
     table(text, &columns, service.backends.iter().map(|backend| backend_row(backend, now)));
 }
 
+/// `50 (set at run time; configured 100)`, or only what is configured.
+fn weight(backend: &BackendStatus) -> String {
+    let configured = backend.weight_configured;
+    backend.weight_set.map_or_else(
+        || configured.to_string(),
+        |set| {
+            let weight = set.of(u16::try_from(configured).unwrap_or(u16::MAX));
+            format!("{weight} (set at run time; configured {configured})")
+        },
+    )
+}
+
 fn backend_row(backend: &BackendStatus, now: Timestamp) -> [String; 13] {
     [
         backend.name.clone(),
         backend.address.clone(),
         backend.state.to_string(),
         age(backend.since, now),
-        backend.weight_configured.to_string(),
+        weight(backend),
         format!("{:.1}", backend.weight_effective),
         backend.load.map_or_else(|| "-".to_owned(), |load| format!("{load:.2}")),
         backend.handshake_ms.map_or_else(|| "-".to_owned(), |handshake| format!("{:.2} ms", handshake.mean)),
@@ -117,7 +172,11 @@ fn cluster(text: &mut String, cluster: &ClusterStatus, now: Timestamp) {
     let writer =
         cluster.writer.as_ref().map_or_else(|| "no writer".to_owned(), |name| format!("writer {name}"));
     let since = age(cluster.since, now);
-    line(text, &format!("cluster {}: {writer} for {since}, epoch {}", cluster.name, cluster.epoch));
+    let frozen = if cluster.frozen { ", frozen" } else { "" };
+    line(text, &format!("cluster {}: {writer} for {since}, epoch {}{frozen}", cluster.name, cluster.epoch));
+    for warning in &cluster.warnings {
+        line(text, &format!("  {warning}"));
+    }
     let columns = [
         left("NODE"),
         left("ADDRESS"),
@@ -131,7 +190,6 @@ fn cluster(text: &mut String, cluster: &ClusterStatus, now: Timestamp) {
 }
 
 fn node_row(node: &NodeStatus) -> [String; 7] {
-    let number = |value: Option<u64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
     [
         node.name.clone(),
         node.address.clone(),

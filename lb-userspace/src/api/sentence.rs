@@ -2,7 +2,9 @@
 
 use jiff::tz::TimeZone;
 
-use super::status::{BackendState, ClusterStatus, NodeReadiness, ServiceStatus, Status, Timestamp};
+use super::status::{
+    BackendState, BackendStatus, ClusterStatus, NodeReadiness, NodeUse, ServiceStatus, Status, Timestamp,
+};
 
 /// More troubled services than this are only counted: a sentence is read at a glance.
 const TROUBLED_AT_MOST: usize = 5;
@@ -58,7 +60,8 @@ fn summary(service: &ServiceStatus, status: &Status, zone: &TimeZone) -> Summary
     let cluster = cluster.and_then(|name| status.clusters.iter().find(|cluster| cluster.name == *name));
     let (text, troubled) = match cluster {
         Some(cluster) if service.role.as_deref() == Some("writer") => writer(cluster, zone),
-        _ => backends(service, zone),
+        Some(cluster) => several(service, cluster, zone),
+        None => backends(service, zone),
     };
     Summary { text: format!("{}: {text}", service.name), troubled }
 }
@@ -75,13 +78,35 @@ fn writer(cluster: &ClusterStatus, zone: &TimeZone) -> (String, bool) {
     (format!("no writer since {}{}", clock(cluster.since, zone), because(ailing)), true)
 }
 
+/// A service of several nodes: who takes new connections, and what is the matter with nodes that are out.
+fn several(service: &ServiceStatus, cluster: &ClusterStatus, zone: &TimeZone) -> (String, bool) {
+    let takes = |node: &&BackendStatus| node.weight_effective > 0.0;
+    let taking: Vec<&str> = service.backends.iter().filter(takes).map(|node| node.name.as_str()).collect();
+    let ailing =
+        cluster.nodes.iter().filter(|node| node.used == NodeUse::Out && !taking.contains(&&*node.name));
+    let ailing: Vec<(&str, String)> = ailing.map(|node| (node.name.as_str(), node.reason.clone())).collect();
+    if taking.is_empty() {
+        let since = service.backends.iter().map(|backend| backend.since).max().unwrap_or_default();
+        return (format!("no node since {}{}", clock(since, zone), because(ailing.into_iter())), true);
+    }
+    let troubled = !ailing.is_empty();
+    (format!("{} {}{}", plural(taking.len()), enumerate(&taking), because(ailing.into_iter())), troubled)
+}
+
+fn plural(nodes: usize) -> &'static str {
+    if nodes == 1 { "node" } else { "nodes" }
+}
+
 fn backends(service: &ServiceStatus, zone: &TimeZone) -> (String, bool) {
     let all = service.backends.len();
     let count = |state| service.backends.iter().filter(|backend| backend.state == state).count();
-    let (up, draining) = (count(BackendState::Up), count(BackendState::Draining));
+    let up = count(BackendState::Up);
+    let draining = count(BackendState::Draining) + count(BackendState::Maintenance);
     let ailing = service.backends.iter().filter(|backend| backend.state != BackendState::Up).map(|backend| {
         let reason = match backend.state {
-            BackendState::Draining | BackendState::Unknown => backend.state.to_string(),
+            BackendState::Draining | BackendState::Maintenance | BackendState::Unknown => {
+                backend.state.to_string()
+            }
             _ if backend.reason.is_empty() => backend.state.to_string(),
             _ => backend.reason.clone(),
         };

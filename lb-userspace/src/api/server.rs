@@ -33,7 +33,7 @@ use tokio::{
 
 use super::{
     CONNECTION_LIMIT, Command, DoneBody, ErrorBody, LOADED_WITHIN, Line, REQUEST_LIMIT, REQUEST_WITHIN,
-    Refusal, RefusalKind, Reply, Request,
+    Refusal, RefusalKind, Reload, Reply, Request,
 };
 
 /// How long answers under way may take once the agent ends: the one to `detach` is among them.
@@ -177,13 +177,20 @@ async fn handle(
     }
 }
 
-const ROUTES: [(&str, Method); 8] = [
+const ROUTES: [(&str, Method); 15] = [
     ("/status", Method::GET),
     ("/drain", Method::POST),
     ("/cut", Method::POST),
     ("/ready", Method::POST),
+    ("/maint", Method::POST),
+    ("/weight", Method::POST),
+    ("/reload", Method::POST),
+    ("/diff", Method::POST),
     ("/capture", Method::POST),
     ("/trace", Method::POST),
+    ("/galera/switch", Method::POST),
+    ("/galera/freeze", Method::POST),
+    ("/galera/accept", Method::POST),
     ("/confirm", Method::POST),
     ("/detach", Method::POST),
 ];
@@ -209,10 +216,18 @@ async fn command_of(request: hyper::Request<Incoming>) -> Result<Command, Reject
         "/drain" => Ok(Command::Drain(parse(&body, r#"{"name": "web/web1", "deadline_ms": 60000}"#)?)),
         "/cut" => Ok(Command::Cut(parse(&body, r#"{"name": "web/web1"}"#)?)),
         "/ready" => Ok(Command::Ready(parse(&body, r#"{"name": "web/web1"}"#)?)),
+        "/maint" => Ok(Command::Maint(parse(&body, r#"{"name": "web/web1"}"#)?)),
+        "/weight" => Ok(Command::Weight(parse(&body, r#"{"name": "web/web1", "weight": "50%"}"#)?)),
+        "/reload" if body.is_empty() => Ok(Command::Reload(Reload::default())),
+        "/reload" => Ok(Command::Reload(parse(&body, r#"{"deadline_ms": 60000}"#)?)),
+        "/diff" => Ok(Command::Diff(parse(&body, r#"{"path": "/etc/lb/lb.toml"}"#)?)),
         "/capture" => Ok(Command::Capture(parse(&body, r#"{"service": "web", "count": 10}"#)?)),
         "/trace" => {
             Ok(Command::Trace(parse(&body, r#"{"client": "198.51.100.7:40000", "service": "web"}"#)?))
         }
+        "/galera/switch" => Ok(Command::Switch(parse(&body, r#"{"cluster": "db", "node": "db2"}"#)?)),
+        "/galera/freeze" => Ok(Command::Freeze(parse(&body, r#"{"cluster": "db", "frozen": true}"#)?)),
+        "/galera/accept" => Ok(Command::Accept(parse(&body, r#"{"cluster": "db", "node": "db2"}"#)?)),
         "/confirm" => Ok(Command::Confirm),
         _ => Ok(Command::Detach),
     }
@@ -277,6 +292,7 @@ fn response(result: Result<Reply, Rejection>) -> Response<Body> {
     match result {
         Ok(Reply::Status(status)) => json(StatusCode::OK, &status),
         Ok(Reply::Trace(traced)) => json(StatusCode::OK, &traced),
+        Ok(Reply::Changes(changes)) => json(StatusCode::OK, &changes),
         Ok(Reply::Done { message }) => json(StatusCode::OK, &DoneBody { message }),
         Ok(Reply::Refused(refusal)) => response(Err(refusal.into())),
         Err(Rejection { code, body }) => json(code, &body),

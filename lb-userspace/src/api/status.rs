@@ -6,6 +6,8 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
+use super::Weight;
+
 pub use jiff::Timestamp;
 
 /// Everything at one moment.
@@ -109,8 +111,10 @@ pub enum BackendState {
     Down,
     /// It has not been checked often enough to say.
     Unknown,
-    /// It gets no new ones: the operator says so.
+    /// It gets no new ones: the operator says so, or it is in the configuration no more.
     Draining,
+    /// It gets no new ones whatever its checks say: the operator says so.
+    Maintenance,
 }
 
 impl fmt::Display for BackendState {
@@ -120,6 +124,7 @@ impl fmt::Display for BackendState {
             Self::Down => "down",
             Self::Unknown => "unknown",
             Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
         })
     }
 }
@@ -140,6 +145,9 @@ pub struct BackendStatus {
     pub since: Timestamp,
     /// The weight that the configuration gives it, 0 to 1000.
     pub weight_configured: u32,
+    /// The weight that was set at run time in its place: a number, or a part such as `50%`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight_set: Option<Weight>,
     /// The weight that the kernel works with, in the same unit.
     pub weight_effective: f64,
     /// Its measured load; 1 is as much as it can do.
@@ -182,6 +190,15 @@ pub struct ClusterStatus {
     pub since: Timestamp,
     /// Raised with every change of the writer.
     pub epoch: u64,
+    /// The writer does not change by itself, see `lb galera freeze`.
+    #[serde(default)]
+    pub frozen: bool,
+    /// The part of the last ten seconds that writes have waited for the slowest node (flow control), in percent.
+    #[serde(default)]
+    pub paused_percent: u8,
+    /// What is worth knowing and needs nobody at once.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Its nodes, in the order of the configuration.
     pub nodes: Vec<NodeStatus>,
 }
@@ -211,6 +228,35 @@ impl fmt::Display for NodeReadiness {
     }
 }
 
+/// What the balancer does with a node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeUse {
+    /// It may be the writer, and read from.
+    Write,
+    /// It may be read from.
+    Read,
+    /// It gets no new connections; those that it has stay.
+    NoNew,
+    /// It gets none, and those that it has are cut unless the service says otherwise.
+    Out,
+    /// It has not been heard yet.
+    #[default]
+    Unknown,
+}
+
+impl fmt::Display for NodeUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Write => "write",
+            Self::Read => "read",
+            Self::NoNew => "no-new",
+            Self::Out => "out",
+            Self::Unknown => "unknown",
+        })
+    }
+}
+
 /// A node of a database cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
@@ -220,6 +266,9 @@ pub struct NodeStatus {
     pub address: String,
     /// What it can be used for.
     pub readiness: NodeReadiness,
+    /// What the balancer does with it.
+    #[serde(default, rename = "use")]
+    pub used: NodeUse,
     /// Galera's own word for its state (`wsrep_local_state_comment`), `Synced` for instance.
     #[serde(default)]
     pub state_comment: Option<String>,
@@ -232,4 +281,25 @@ pub struct NodeStatus {
     /// Write sets that it has received and not applied (`wsrep_local_recv_queue`).
     #[serde(default)]
     pub recv_queue: Option<u64>,
+    /// The length of that queue at which it makes the whole cluster wait.
+    #[serde(default)]
+    pub queue_limit: Option<u64>,
+    /// `wsrep_last_committed`.
+    #[serde(default)]
+    pub last_committed: Option<u64>,
+    /// Transactions that lost against another node's: `wsrep_local_cert_failures`.
+    #[serde(default)]
+    pub cert_failures: Option<u64>,
+    /// Transactions that were aborted for another node's: `wsrep_local_bf_aborts`.
+    #[serde(default)]
+    pub bf_aborts: Option<u64>,
+    /// How many seconds a replica is behind.
+    #[serde(default)]
+    pub lag_seconds: Option<u64>,
+    /// `Threads_connected`.
+    #[serde(default)]
+    pub threads_connected: Option<u64>,
+    /// `Threads_running`.
+    #[serde(default)]
+    pub threads_running: Option<u64>,
 }

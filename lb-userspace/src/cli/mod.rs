@@ -2,6 +2,7 @@
 //!
 //! Definitions and parsing only; nothing here opens a socket or a file.
 
+mod galera;
 mod observe;
 #[cfg(test)]
 mod tests;
@@ -16,10 +17,11 @@ use clap::builder::PossibleValue;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    api::Then,
+    api::{NoWeight, Then, Weight},
     config::{Fault, XdpMode, parse_duration, parse_name},
 };
 
+pub use self::galera::{Accept, Freeze, Galera, Shown, Switch};
 pub use self::observe::{Capture, Trace};
 
 /// Where the configuration is unless said.
@@ -50,8 +52,15 @@ pub enum Command {
                             lb run --confirm 60s      (then, in a new session: lb confirm)")]
     Run(Run),
     /// Read the configuration and say what is wrong with it; changes nothing
-    #[command(after_help = "Example:\n  lb check --config ./lb.toml && systemctl restart lb")]
-    Check(ConfigFile),
+    #[command(after_help = "Examples:\n  lb check --config ./lb.toml && systemctl restart lb\n  \
+                            lb check --diff ./lb.toml      (what it would change in the running agent)")]
+    Check(Check),
+    /// Take up the configuration's files as they are now, all or nothing
+    ///
+    /// SIGHUP does the same, and so does a change of the files. What is removed takes no new connections; those that it
+    /// has may finish.
+    #[command(after_help = "Example:\n  lb reload")]
+    Reload(Reload),
     /// Show services, backends and database nodes: state, connections, weights
     #[command(after_help = "Example:\n  watch -n 1 lb status")]
     Status(Status),
@@ -67,9 +76,22 @@ pub enum Command {
     /// It goes on taking new ones a moment later unless it is drained.
     #[command(after_help = "Example, of a server that hangs:\n  lb cut web/web1")]
     Cut(Cut),
-    /// Let a drained backend or database node take new connections again
+    /// Let a backend or database node take new connections again that is drained or in maintenance
     #[command(after_help = "Example:\n  lb ready web/web1")]
     Ready(Ready),
+    /// Give a backend or database node no new connections, whatever its probes say; those that it has may finish
+    ///
+    /// It survives reload and restart. `lb ready` ends it.
+    #[command(after_help = "Example, while a server is being rebuilt:\n  lb maint web/web1")]
+    Maint(Maint),
+    /// Give a backend another weight than the configured one
+    ///
+    /// It survives reload and restart, and moves no connection that there is.
+    #[command(after_help = "Examples:\n  lb weight web/web1 50%\n  lb weight web/web1 reset")]
+    Weight(SetWeight),
+    /// Look at a database cluster, and say which node writes
+    #[command(subcommand)]
+    Galera(Galera),
     /// Show packets as they come in and as they leave, with what became of them
     ///
     /// In a line each, or as a file for Wireshark. `tcpdump` on this host does not see balanced packets. The programs on
@@ -97,6 +119,31 @@ pub struct ConfigFile {
     /// The configuration file
     #[arg(long, default_value = DEFAULT_CONFIG, value_name = "FILE")]
     pub config: PathBuf,
+}
+
+/// `lb check`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Check {
+    /// Which file to read.
+    #[command(flatten)]
+    pub file: ConfigFile,
+    /// Say what this file would change in the running agent; --config is not read then
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub diff: Option<PathBuf>,
+    /// Print JSON for programs
+    #[arg(long, requires = "diff")]
+    pub json: bool,
+}
+
+/// `lb reload`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Args)]
+pub struct Reload {
+    /// Cut what connections are left of what is removed after this time, such as 5m; without it, they may take for ever
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    pub deadline: Option<Duration>,
+    /// Print JSON for programs
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `lb run`.
@@ -149,6 +196,34 @@ pub struct Cut {
 pub struct Ready {
     /// SERVICE/BACKEND or CLUSTER/NODE, as `lb status` shows it
     pub name: Member,
+}
+
+/// `lb maint`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct Maint {
+    /// SERVICE/BACKEND or CLUSTER/NODE, as `lb status` shows it
+    pub name: Member,
+}
+
+/// `lb weight`.
+#[derive(Clone, Debug, PartialEq, Eq, Args)]
+pub struct SetWeight {
+    /// SERVICE/BACKEND, as `lb status` shows it
+    pub name: Member,
+    /// 0 to 1000, a part of the configured weight such as 50%, or reset
+    pub weight: WeightWish,
+}
+
+/// A weight that is set, or taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightWish(pub Option<Weight>);
+
+impl FromStr for WeightWish {
+    type Err = NoWeight;
+
+    fn from_str(text: &str) -> Result<Self, NoWeight> {
+        if text == "reset" { Ok(Self(None)) } else { text.parse().map(|weight| Self(Some(weight))) }
+    }
 }
 
 impl ValueEnum for XdpMode {

@@ -35,6 +35,11 @@ fn every_command_means_what_is_typed() {
         let deadline = deadline.map(Duration::from_secs);
         Command::Drain(Drain { name: member(name), deadline, then, wait })
     };
+    let check = |path, diff: Option<&str>, json| {
+        Command::Check(Check { file: file(path), diff: diff.map(PathBuf::from), json })
+    };
+    let weight = |name, weight| Command::Weight(SetWeight { name: member(name), weight: WeightWish(weight) });
+    let galera = Command::Galera;
     let trace = |client: &str, port, ack| {
         Command::Trace(Trace {
             client: client.parse().unwrap(),
@@ -52,8 +57,16 @@ fn every_command_means_what_is_typed() {
         ("lb run --xdp-mode generic", "lb", run(DEFAULT_CONFIG, None, Some(XdpMode::Generic))),
         ("lb run --xdp-mode native", "lb", run(DEFAULT_CONFIG, None, Some(XdpMode::Native))),
         ("lb run --xdp-mode auto", "lb", run(DEFAULT_CONFIG, None, Some(XdpMode::Auto))),
-        ("lb check", "lb", Command::Check(file("/etc/lb/lb.toml"))),
-        ("lb check --config a.toml", "lb", Command::Check(file("a.toml"))),
+        ("lb check", "lb", check("/etc/lb/lb.toml", None, false)),
+        ("lb check --config a.toml", "lb", check("a.toml", None, false)),
+        ("lb check --diff b.toml", "lb", check("/etc/lb/lb.toml", Some("b.toml"), false)),
+        ("lb check --diff b.toml --json", "lb", check("/etc/lb/lb.toml", Some("b.toml"), true)),
+        ("lb reload", "lb", Command::Reload(Reload { deadline: None, json: false })),
+        (
+            "lb reload --deadline 5m --json",
+            "lb",
+            Command::Reload(Reload { deadline: Some(Duration::from_mins(5)), json: true }),
+        ),
         ("lb status", "lb", Command::Status(Status { json: false })),
         ("lb status --json", "lb", Command::Status(Status { json: true })),
         ("lb --instance edge-2 status", "edge-2", Command::Status(Status { json: false })),
@@ -64,6 +77,10 @@ fn every_command_means_what_is_typed() {
         ("lb drain a/b --deadline 1s --then keep", "lb", drain("a/b", Some(1), Then::Keep, false)),
         ("lb cut web/web1", "lb", Command::Cut(Cut { name: member("web/web1") })),
         ("lb ready web/web1", "lb", Command::Ready(Ready { name: member("web/web1") })),
+        ("lb maint web/web1", "lb", Command::Maint(Maint { name: member("web/web1") })),
+        ("lb weight web/web1 50", "lb", weight("web/web1", Some(Weight::Absolute(50)))),
+        ("lb weight web/web1 50%", "lb", weight("web/web1", Some(Weight::Percent(50)))),
+        ("lb weight web/web1 reset", "lb", weight("web/web1", None)),
         ("lb capture", "lb", Command::Capture(Capture::default())),
         (
             "lb capture --service web --client fd00::1 --reason no-flow --count 5 --seconds 10 -w -",
@@ -94,6 +111,32 @@ fn every_command_means_what_is_typed() {
             Command::Trace(Trace { syn: true, ..plain })
         }),
         ("lb trace [fd00::7]:1 web --ack --json --port 81", "lb", trace("[fd00::7]:1", Some(81), true)),
+        ("lb galera status", "lb", galera(Galera::Status(Shown { cluster: None, json: false }))),
+        (
+            "lb galera status db --json",
+            "lb",
+            galera(Galera::Status(Shown { cluster: Some("db".to_owned()), json: true })),
+        ),
+        (
+            "lb galera switch db",
+            "lb",
+            galera(Galera::Switch(Switch { cluster: "db".to_owned(), node: None })),
+        ),
+        (
+            "lb galera switch db db2",
+            "lb",
+            galera(Galera::Switch(Switch { cluster: "db".to_owned(), node: Some("db2".to_owned()) })),
+        ),
+        (
+            "lb galera freeze db --off",
+            "lb",
+            galera(Galera::Freeze(Freeze { cluster: "db".to_owned(), off: true })),
+        ),
+        (
+            "lb galera accept db db2",
+            "lb",
+            galera(Galera::Accept(Accept { cluster: "db".to_owned(), node: "db2".to_owned() })),
+        ),
         ("lb confirm", "lb", Command::Confirm),
         ("lb detach", "lb", Command::Detach),
     ];
@@ -122,6 +165,12 @@ fn what_makes_no_sense_is_a_usage_error_with_exit_code_2() {
         ("lb drain web/", ValueValidation, "`web/` is no SERVICE/BACKEND"),
         ("lb drain a/b/c", ValueValidation, "`a/b/c` is no SERVICE/BACKEND"),
         ("lb ready Web/web1", ValueValidation, "`Web/web1` is no SERVICE/BACKEND"),
+        ("lb weight web/web1", MissingRequiredArgument, "<WEIGHT>"),
+        ("lb weight web/web1 half", ValueValidation, "`half` is no weight; write 0 to 1000"),
+        ("lb weight web/web1 1001", ValueValidation, "`1001` is no weight"),
+        ("lb check --json", MissingRequiredArgument, "--diff"),
+        ("lb check --diff", InvalidValue, "a value is required for '--diff <FILE>'"),
+        ("lb check --diff a --config b", ArgumentConflict, "cannot be used with"),
         ("lb capture --count 0", ValueValidation, "0 is not in 1.."),
         ("lb capture --client web", ValueValidation, "invalid IP address syntax"),
         ("lb capture --dropped --reason no-flow", ArgumentConflict, "cannot be used with"),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Donor, Kind, Policy, Readiness, RejectQueries, Signals};
+use super::{Donor, Kind, Policy, Readiness, RejectQueries, Replication, Signals};
 
 /// Why a node has its readiness. Its text is what the operator reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,8 +43,18 @@ pub enum Reason {
     Saturated,
     /// `read_only`, and nearly all connections are in use.
     SaturatedReader,
+    /// Replicates from another server.
+    Replica,
+    /// Is so many seconds behind the server that it replicates from, more than it may.
+    Lags(u64),
+    /// Is a replica, how far behind matters, and its replication stands still.
+    ReplicationStopped,
     /// Belongs to another cluster.
     Foreign,
+    /// In a split brain, is not in the group that the writer is in.
+    OtherSide,
+    /// In a split brain of which nobody knows which group is the cluster.
+    Undecided,
     /// Its view of the cluster is older than another node's.
     Stale,
     /// Connection refused.
@@ -77,7 +87,12 @@ impl fmt::Display for Reason {
             Self::ReadOnly => "read_only",
             Self::Maintenance => "maintenance mode",
             Self::Saturated => "nearly all connections are in use",
-            Self::SaturatedReader => "read_only, and nearly all connections are in use",
+            Self::SaturatedReader => "read-only, and nearly all connections are in use",
+            Self::Replica => "a replica",
+            Self::Lags(seconds) => return write!(f, "a replica, {seconds} s behind"),
+            Self::ReplicationStopped => "a replica whose replication stands still",
+            Self::OtherSide => "split brain: not in the group of nodes that the writer is in",
+            Self::Undecided => "split brain, and nobody knows which group is the cluster",
             Self::Foreign => "belongs to another cluster (wsrep_cluster_state_uuid differs)",
             Self::Stale => "answers with an outdated view of the cluster",
             Self::Refused => "connection refused",
@@ -106,40 +121,77 @@ impl Judgement {
     }
 }
 
-/// Judges a node by its signals alone; `saturated` says whether it was saturated before, for that ends lower than it
-/// begins. What only shows in comparison (foreign, stale) comes later.
-pub fn classify(signals: &Signals, policy: &Policy, saturated: bool) -> Judgement {
+/// What a node was before, where that ends at another value than it began at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    /// Its connections were nearly all in use.
+    pub saturated: bool,
+    /// It was too far behind.
+    pub lagging: bool,
+}
+
+/// Judges a node by its signals alone. What only shows in comparison (foreign, stale) comes later.
+pub fn classify(signals: &Signals, policy: &Policy, before: Before) -> Judgement {
     use Readiness::{NoNew, Out, Reader, Writer};
     let judge = |readiness, reason| Judgement::new(readiness, reason);
-    if policy.kind == Kind::Galera
-        && let Some(reason) = out_of_cluster(signals)
-    {
-        return judge(Out, reason);
-    }
-    let mut good = Reason::Writable;
-    if policy.kind == Kind::Galera {
-        good = Reason::Synced;
-        match signals.local_state {
-            Some(2 | 4) if signals.desync => return judge(NoNew, Reason::DesyncedByHand),
-            Some(4) => {}
-            Some(2) if signals.sst_donor_rejects => return judge(NoNew, Reason::DonorRejects),
-            Some(2) if policy.donor == Donor::Allow => good = Reason::Donor,
-            Some(2) => return judge(NoNew, Reason::Donor),
-            Some(3) => return judge(NoNew, Reason::Joined),
-            state => return judge(Out, Reason::State(state)),
+    let (good, reads_only) = match policy.kind {
+        Kind::Galera => match as_galera_node(signals, policy) {
+            Ok(good) => (good, signals.read_only.then_some(Reason::ReadOnly)),
+            Err((readiness, reason)) => return judge(readiness, reason),
+        },
+        Kind::Mysql if signals.reject_queries != RejectQueries::None => {
+            return judge(Out, Reason::RejectsQueries(signals.reject_queries));
         }
-    }
-    let limit = if saturated { policy.saturated_until } else { policy.saturated_at };
+        Kind::Mysql => (Reason::Writable, as_plain_server(signals)),
+    };
     if signals.maintenance {
-        judge(NoNew, Reason::Maintenance)
-    } else {
-        match (signals.read_only, signals.connections_used().is_some_and(|used| used >= limit)) {
-            (true, true) => judge(NoNew, Reason::SaturatedReader),
-            (true, false) => judge(Reader, Reason::ReadOnly),
-            (false, true) => judge(NoNew, Reason::Saturated),
-            (false, false) => judge(Writer, good),
-        }
+        return judge(NoNew, Reason::Maintenance);
     }
+    if let Some(reason) = too_far_behind(signals, policy, before.lagging) {
+        return judge(NoNew, reason);
+    }
+    let limit = if before.saturated { policy.saturated_until } else { policy.saturated_at };
+    match (reads_only, signals.connections_used().is_some_and(|used| used >= limit)) {
+        (Some(_), true) => judge(NoNew, Reason::SaturatedReader),
+        (Some(reason), false) => judge(Reader, reason),
+        (None, true) => judge(NoNew, Reason::Saturated),
+        (None, false) => judge(Writer, good),
+    }
+}
+
+/// Why a node of a Galera cluster is good, or what it is instead.
+fn as_galera_node(signals: &Signals, policy: &Policy) -> Result<Reason, (Readiness, Reason)> {
+    use Readiness::{NoNew, Out};
+    if let Some(reason) = out_of_cluster(signals) {
+        return Err((Out, reason));
+    }
+    match signals.local_state {
+        Some(2 | 4) if signals.desync => Err((NoNew, Reason::DesyncedByHand)),
+        Some(4) => Ok(Reason::Synced),
+        Some(2) if signals.sst_donor_rejects => Err((NoNew, Reason::DonorRejects)),
+        Some(2) if policy.donor == Donor::Allow => Ok(Reason::Donor),
+        Some(2) => Err((NoNew, Reason::Donor)),
+        Some(3) => Err((NoNew, Reason::Joined)),
+        state => Err((Out, Reason::State(state))),
+    }
+}
+
+/// Why a server without Galera is not the one to write to.
+fn as_plain_server(signals: &Signals) -> Option<Reason> {
+    match signals.replication {
+        Replication::Replica { .. } => Some(Reason::Replica),
+        _ => signals.read_only.then_some(Reason::ReadOnly),
+    }
+}
+
+/// Whether a replica is further behind than it may be. It is good again at half of that.
+fn too_far_behind(signals: &Signals, policy: &Policy, lagging: bool) -> Option<Reason> {
+    let (Some(most), Replication::Replica { lag }) = (policy.max_lag, &signals.replication) else {
+        return None;
+    };
+    let Some(lag) = *lag else { return Some(Reason::ReplicationStopped) };
+    let most = if lagging { most / 2 } else { most };
+    (lag > most.as_secs()).then_some(Reason::Lags(lag))
 }
 
 /// What puts a Galera node out at once, whatever else it says.

@@ -17,6 +17,9 @@ pub struct Incumbent {
     /// It still had the role; false after it was lost and nobody could follow.
     #[serde(default = "serving")]
     pub serving: bool,
+    /// An operator chose it, so no better node takes the role back by itself.
+    #[serde(default)]
+    pub by_hand: bool,
 }
 
 fn serving() -> bool {

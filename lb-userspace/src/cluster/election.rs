@@ -1,37 +1,45 @@
 //! The election: one writer per cluster, sticky, moved by evidence only.
 
+mod reconfigure;
+
 use std::time::Duration;
 
-use super::node::LastCommitted;
+use super::candidate::Rank;
+use super::flow::{Counted, Flow};
+use super::node::Place;
 use super::view::{Comparison, View, compare};
 use super::{
-    Alarm, Donor, Event, How, Incumbent, Kind, Node, NodeStatus, Observation, Outcome, Policy, Readiness,
-    Reason, Reprobe,
+    Alarm, Event, How, Incumbent, Node, NodeStatus, Observation, Outcome, Policy, Readiness, Reason, Reprobe,
 };
 use crate::health::Moment;
 
 /// A cluster's nodes and its one writer.
 #[derive(Clone, Debug)]
 pub struct Cluster {
-    policy: Policy,
-    nodes: Vec<NodeStatus>,
+    pub(super) policy: Policy,
+    pub(super) nodes: Vec<NodeStatus>,
     started: Moment,
     /// Every node has been heard of, or the first round has lasted long enough.
-    settled: bool,
+    pub(super) settled: bool,
     /// The cluster's state UUID.
-    home: Option<String>,
-    incumbent: Option<Incumbent>,
-    writer: Option<usize>,
+    pub(super) home: Option<String>,
+    pub(super) incumbent: Option<Incumbent>,
+    pub(super) writer: Option<usize>,
+    /// The role does not move by itself.
+    pub(super) frozen: bool,
+    /// In a split brain, a node of the group that an operator takes for the cluster.
+    pub(super) accepted: Option<usize>,
+    pub(super) flow: Flow,
     /// The last view in which the writer was Primary: where its component is looked for when it is gone.
-    writer_view: Option<View>,
+    pub(super) writer_view: Option<View>,
     /// Since when the writer is in a state that passes by itself as a rule (donor, catching up, an outdated view),
     /// and until when it is given the time.
     impaired: Option<(Moment, Moment)>,
     /// Since when the nodes' views differ.
     differ_since: Option<Moment>,
     /// Since when there is more than one component.
-    split_since: Option<Moment>,
-    alarms: Vec<Alarm>,
+    pub(super) split_since: Option<Moment>,
+    pub(super) alarms: Vec<Alarm>,
 }
 
 /// What is to become of the present writer.
@@ -61,6 +69,9 @@ impl Cluster {
             home: None,
             incumbent: restored,
             writer,
+            frozen: false,
+            accepted: None,
+            flow: Flow::default(),
             writer_view: None,
             impaired: None,
             differ_since: None,
@@ -84,6 +95,28 @@ impl Cluster {
         self.incumbent.as_ref()
     }
 
+    /// Says that a node took connections when the last agent ended: it goes on to until it is heard.
+    pub fn served(&mut self, node: usize) {
+        if let Some(status) = self.nodes.get_mut(node) {
+            status.served = true;
+        }
+    }
+
+    /// Says whether several nodes are written to, so that their conflicts are no news.
+    pub fn expect_conflicts(&mut self, expected: bool) {
+        self.policy.many_writers = expected;
+    }
+
+    /// Whether every node has been judged.
+    pub fn knows_all(&self) -> bool {
+        self.nodes.iter().all(|node| node.verdict.readiness != Readiness::Unknown)
+    }
+
+    /// The part of the last ten seconds that the cluster has waited for its slowest node, 0 to 1.
+    pub fn paused(&self) -> f64 {
+        self.flow.paused
+    }
+
     /// What needs a person now.
     pub fn alarms(&self) -> &[Alarm] {
         &self.alarms
@@ -98,7 +131,7 @@ impl Cluster {
         let now = observation.at;
         status.last = Some(now);
         let before = status.view.clone();
-        status.take(observation.result, &self.policy);
+        status.take(observation.result, &self.policy, now);
         let mut outcome = Outcome::default();
         if self.view_is_news(node, before.as_ref()) {
             self.reprobe_all(&mut outcome);
@@ -131,18 +164,26 @@ impl Cluster {
         outcome.reprobe = (0..self.nodes.len()).map(|node| Reprobe { node, after: Duration::ZERO }).collect();
     }
 
-    fn evaluate(&mut self, now: Moment, outcome: &mut Outcome) {
+    pub(super) fn compared(&self) -> Comparison {
+        let views: Vec<Option<&View>> = self.nodes.iter().map(NodeStatus::current_view).collect();
+        // After a restart, the cluster is the one that its writer is in.
+        let writer = self.writer.and_then(|writer| views[writer]).and_then(|view| view.uuid.as_deref());
+        compare(&views, self.home.as_deref().or(writer))
+    }
+
+    pub(super) fn evaluate(&mut self, now: Moment, outcome: &mut Outcome) {
         self.settled |=
             self.nodes.iter().all(|node| node.seen) || now.since(self.started) >= self.policy.first_round;
-        let views: Vec<Option<&View>> = self.nodes.iter().map(NodeStatus::current_view).collect();
-        let comparison = compare(&views, self.home.as_deref());
+        let comparison = self.compared();
         if self.settled {
             self.home.clone_from(&comparison.home);
         }
-        self.judge(&comparison, outcome);
         self.watch_views(&comparison, now, outcome);
+        self.judge(&comparison, now, outcome);
+        let counted: Vec<&Counted> = self.nodes.iter().map(|node| &node.counted).collect();
+        self.flow.look(&counted, now);
         self.decide(&comparison, now, outcome);
-        self.raise_alarms(&comparison, outcome);
+        self.raise_alarms(&comparison, now, outcome);
         for (node, status) in self.nodes.iter().enumerate() {
             let doubtful = status.suspect || status.verdict.reason == Reason::Stale;
             if doubtful && !outcome.reprobe.iter().any(|reprobe| reprobe.node == node) {
@@ -152,11 +193,25 @@ impl Cluster {
         outcome.wake = self.wake(now);
     }
 
-    fn judge(&mut self, comparison: &Comparison, outcome: &mut Outcome) {
-        for (node, status) in self.nodes.iter_mut().enumerate() {
+    /// Where each node stands. Until the nodes have been heard, nobody can say which cluster is ours.
+    fn places(&self, comparison: &Comparison) -> Vec<Place> {
+        let split = self.split_is_confirmed(comparison);
+        let ours = self.electing_component(comparison);
+        let place = |node: usize| match comparison.component[node] {
+            _ if self.settled && comparison.foreign[node] => Place::Foreign,
+            _ if comparison.stale[node] => Place::Stale,
+            Some(_) if split && ours.is_none() => Place::Undecided,
+            Some(component) if split && ours != Some(component) => Place::OtherSide,
+            _ => Place::Inside,
+        };
+        (0..self.nodes.len()).map(place).collect()
+    }
+
+    fn judge(&mut self, comparison: &Comparison, now: Moment, outcome: &mut Outcome) {
+        let places = self.places(comparison);
+        for (node, (status, place)) in self.nodes.iter_mut().zip(places).enumerate() {
             let from = status.verdict.readiness;
-            // Until the nodes have been heard, nobody can say which cluster is ours.
-            status.compared(self.settled && comparison.foreign[node], comparison.stale[node]);
+            status.compared(place, now);
             let to = status.verdict.readiness;
             if from != to {
                 let reason = status.verdict.reason.to_string();
@@ -169,6 +224,7 @@ impl Cluster {
         self.differ_since = if comparison.agreed { None } else { self.differ_since.or(Some(now)) };
         if comparison.components < 2 {
             self.split_since = None;
+            self.accepted = None;
         } else if self.split_since.is_none() {
             self.split_since = Some(now);
             self.reprobe_all(outcome);
@@ -181,23 +237,31 @@ impl Cluster {
 
     fn decide(&mut self, comparison: &Comparison, now: Moment, outcome: &mut Outcome) {
         let Some(writer) = self.writer else {
-            if let Some(node) = self.candidate(comparison, None, Rank::Donor) {
+            let candidate = self.candidate(comparison, None, Rank::Donor);
+            if let Some(node) = candidate.filter(|node| !self.frozen || self.had_the_role(*node)) {
                 let reason = format!("the first candidate that stands ({})", self.nodes[node].verdict.reason);
                 self.elect(node, How::First, reason, outcome);
             }
             return;
         };
+        let waits = |since: Moment| now.since(since) < self.policy.view_change;
+        let views_differ = self.differ_since.is_some_and(waits);
         match self.fate(writer, now) {
-            Fate::Stays => {}
+            Fate::Stays if views_differ || self.frozen => {}
+            Fate::Stays => {
+                if let Some(node) = self.better(comparison, writer, now) {
+                    let reason =
+                        format!("{} is preferred and has been well for a while", self.nodes[node].name());
+                    self.elect(node, How::Planned, reason, outcome);
+                }
+            }
+            Fate::Out(reason) if self.frozen => self.lose(writer, reason, outcome),
             Fate::Out(reason) => match self.candidate(comparison, Some(writer), Rank::Donor) {
                 Some(node) => self.elect(node, How::Failover, reason, outcome),
                 None => self.lose(writer, reason, outcome),
             },
+            Fate::Optional(_) if views_differ || self.frozen => {}
             Fate::Optional(reason) => {
-                let waits = |since: Moment| now.since(since) < self.policy.view_change;
-                if self.differ_since.is_some_and(waits) {
-                    return;
-                }
                 if let Some(node) = self.candidate(comparison, Some(writer), Rank::Good) {
                     self.elect(node, How::Planned, reason, outcome);
                 }
@@ -207,7 +271,7 @@ impl Cluster {
 
     /// What the writer's own state asks for.
     fn fate(&mut self, writer: usize, now: Moment) -> Fate {
-        let NodeStatus { verdict, node, .. } = &self.nodes[writer];
+        let NodeStatus { verdict, node, fresh, .. } = &self.nodes[writer];
         let reason = format!("{}: {}", node.name, verdict.reason);
         let grace = match verdict.reason {
             Reason::Donor | Reason::DonorRejects | Reason::Joined => Some(self.policy.donor_grace),
@@ -219,71 +283,33 @@ impl Cluster {
             grace.filter(|_| verdict.readiness == Readiness::NoNew).map(|grace| (since, since + grace));
         match verdict.readiness {
             Readiness::Out | Readiness::Reader => Fate::Out(reason),
-            Readiness::NoNew if verdict.reason == Reason::SaturatedReader => Fate::Out(reason),
+            Readiness::NoNew
+                if matches!(
+                    verdict.reason,
+                    Reason::SaturatedReader
+                        | Reason::OtherSide
+                        | Reason::Lags(_)
+                        | Reason::ReplicationStopped
+                ) =>
+            {
+                Fate::Out(reason)
+            }
             Readiness::NoNew if verdict.reason == Reason::Saturated => Fate::Stays,
+            // Full, or not to be asked: what it said before is no reason to move anything now.
+            Readiness::NoNew if !*fresh => Fate::Stays,
             Readiness::NoNew if self.impaired.is_none_or(|(_, until)| now >= until) => Fate::Optional(reason),
             Readiness::NoNew | Readiness::Unknown | Readiness::Writer => Fate::Stays,
         }
     }
 
-    /// The best node to become the writer, of at least this rank, within the component that may elect.
-    fn candidate(&self, comparison: &Comparison, besides: Option<usize>, least: Rank) -> Option<usize> {
-        if !self.settled {
-            return None;
-        }
-        let component = self.electing_component(comparison);
-        let stands = |node: usize| match self.policy.kind {
-            Kind::Mysql => true,
-            Kind::Galera => comparison.component[node].is_some() && comparison.component[node] == component,
-        };
-        let before = self.incumbent.as_ref().map(|incumbent| incumbent.node.as_str());
-        (0..self.nodes.len())
-            .filter(|node| Some(*node) != besides && stands(*node))
-            .filter_map(|index| {
-                let status = &self.nodes[index];
-                let rank = self.rank(status).filter(|rank| *rank <= least)?;
-                let moves = before != Some(status.name());
-                Some((rank, moves, status.node.priority, index))
-            })
-            .min()
-            .map(|(.., index)| index)
-    }
-
-    fn rank(&self, status: &NodeStatus) -> Option<Rank> {
-        if status.suspect || status.node.priority < 0 {
-            return None;
-        }
-        match (status.verdict.readiness, &status.verdict.reason) {
-            (Readiness::Writer, _) => Some(Rank::Good),
-            (Readiness::NoNew, Reason::Saturated) => Some(Rank::Saturated),
-            (Readiness::NoNew, Reason::DesyncedByHand) => Some(Rank::Desynced),
-            (Readiness::NoNew, Reason::Donor) if self.policy.donor == Donor::LastResort => Some(Rank::Donor),
-            _ => None,
-        }
-    }
-
-    /// The component whose nodes may become the writer: the only one, or in a split brain the one that the writer is
-    /// in, or was in last. Where that cannot be told, none.
-    fn electing_component(&self, comparison: &Comparison) -> Option<usize> {
-        if comparison.components < 2 {
-            return (comparison.components == 1).then_some(0);
-        }
-        if let Some(component) = self.writer.and_then(|writer| comparison.component[writer]) {
-            return Some(component);
-        }
-        let was_in = self.writer_view.as_ref()?;
-        let overlaps = |component: &usize| {
-            let mut members =
-                self.nodes.iter().zip(&comparison.component).filter(|(_, c)| *c == &Some(*component));
-            members.any(|(node, _)| node.current_view().is_some_and(|view| view.overlaps(was_in)))
-        };
-        let mut same = (0..comparison.components).filter(overlaps);
-        same.next().filter(|_| same.next().is_none())
-    }
-
-    fn elect(&mut self, node: usize, how: How, reason: String, outcome: &mut Outcome) {
+    pub(super) fn elect(&mut self, node: usize, how: How, reason: String, outcome: &mut Outcome) {
         let epoch = self.incumbent.as_ref().map_or(0, |incumbent| incumbent.epoch) + 1;
-        self.incumbent = Some(Incumbent { node: self.nodes[node].name().to_owned(), epoch, serving: true });
+        self.incumbent = Some(Incumbent {
+            node: self.nodes[node].name().to_owned(),
+            epoch,
+            serving: true,
+            by_hand: false,
+        });
         self.writer = Some(node);
         self.writer_view.clone_from(&self.nodes[node].view);
         self.impaired = None;
@@ -299,62 +325,13 @@ impl Cluster {
         outcome.events.push(Event::WriterLost { node, reason });
     }
 
-    fn raise_alarms(&mut self, comparison: &Comparison, outcome: &mut Outcome) {
-        let mut alarms = Vec::new();
-        for status in &self.nodes {
-            let node = status.name().to_owned();
-            if let Some(text) = &status.denied {
-                alarms.push(Alarm::MonitorDenied { node: node.clone(), text: text.clone() });
-            }
-            if status.verdict.reason == Reason::Foreign {
-                alarms.push(Alarm::ForeignCluster { node });
-            }
-        }
-        if self.split_is_confirmed(comparison) {
-            alarms.push(Alarm::SplitBrain);
-        }
-        alarms.extend(self.nobody_is_primary());
-        let raised = alarms.iter().filter(|alarm| !self.alarms.contains(alarm)).cloned();
-        outcome.events.extend(raised.map(Event::AlarmRaised));
-        let cleared = self.alarms.iter().filter(|alarm| !alarms.contains(alarm)).cloned();
-        outcome.events.extend(cleared.map(Event::AlarmCleared));
-        self.alarms = alarms;
-    }
-
-    /// A split counts once every node in it has been heard again since it was first seen.
-    fn split_is_confirmed(&self, comparison: &Comparison) -> bool {
-        let Some(since) = self.split_since else { return false };
-        let again = |node: &NodeStatus| node.last.is_some_and(|last| last > since);
-        self.nodes
-            .iter()
-            .zip(&comparison.component)
-            .all(|(node, component)| component.is_none() || again(node))
-    }
-
-    fn nobody_is_primary(&self) -> Option<Alarm> {
-        if !self.settled || self.nodes.iter().any(|node| node.view.is_some()) {
-            return None;
-        }
-        let committed =
-            |node: &NodeStatus| node.non_primary.map(|committed| (committed, node.name().to_owned()));
-        // The first of the highest: `max_by_key` would return the last.
-        let highest = self.nodes.iter().rev().filter_map(committed).max_by_key(|(committed, _)| *committed);
-        highest.map(|(LastCommitted(last_committed), node)| Alarm::NobodyPrimary { node, last_committed })
-    }
-
     fn wake(&self, now: Moment) -> Option<Moment> {
         let first = (!self.settled).then(|| self.started + self.policy.first_round);
         let grace = self.impaired.map(|(_, until)| until);
         let views = self.differ_since.map(|since| since + self.policy.view_change);
-        [first, grace, views].into_iter().flatten().filter(|at| *at > now).min()
+        let rested = self.policy.fail_back.and_then(|rest| {
+            self.nodes.iter().filter_map(|node| Some(node.good_since? + rest)).filter(|at| *at > now).min()
+        });
+        [first, grace, views, rested].into_iter().flatten().filter(|at| *at > now).min()
     }
-}
-
-/// How good a candidate is; the order of last resorts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Rank {
-    Good,
-    Saturated,
-    Desynced,
-    Donor,
 }

@@ -9,11 +9,15 @@
 //! there is evidence.
 
 mod alarm;
+mod candidate;
 mod classify;
 mod decision;
 mod election;
+mod flow;
 mod node;
 mod observation;
+mod orders;
+mod share;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -21,11 +25,12 @@ mod view;
 use std::time::Duration;
 
 pub use alarm::Alarm;
-pub use classify::{Judgement, Reason, classify};
+pub use classify::{Before, Judgement, Reason, classify};
 pub use decision::{Event, How, Incumbent, Outcome, Reprobe};
 pub use election::Cluster;
 pub use node::NodeStatus;
-pub use observation::{Observation, RejectQueries, Seen, Signals};
+pub use observation::{Observation, RejectQueries, Replication, Seen, Signals};
+pub use orders::Refused;
 
 /// What a node may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,6 +69,18 @@ pub enum Donor {
     Allow,
 }
 
+/// Whether the writer is read from too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriterReads {
+    /// Never, even if nobody else is left.
+    Never,
+    /// If no other node is as good.
+    #[default]
+    LastResort,
+    /// Like any other node.
+    Always,
+}
+
 /// How a cluster is judged; the times are constants that tests may shorten.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
@@ -71,6 +88,12 @@ pub struct Policy {
     pub kind: Kind,
     /// Donors.
     pub donor: Donor,
+    /// How far a replica may be behind; `None`: however far.
+    pub max_lag: Option<Duration>,
+    /// Whether a better node takes the role back by itself, and after how long in good health.
+    pub fail_back: Option<Duration>,
+    /// Several nodes are written to, so their conflicts are no news.
+    pub many_writers: bool,
     /// Probes without an answer in a row that make a node *out*.
     pub fall: u32,
     /// How long the very first election waits for nodes that have not been seen yet.
@@ -92,6 +115,9 @@ impl Default for Policy {
         Self {
             kind: Kind::Galera,
             donor: Donor::LastResort,
+            max_lag: None,
+            fail_back: None,
+            many_writers: false,
             fall: 3,
             first_round: Duration::from_secs(2),
             view_change: Duration::from_secs(3),

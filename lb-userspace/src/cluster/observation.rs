@@ -18,7 +18,7 @@ pub enum Seen {
     Sample(Signals),
     /// Error 1040, too many connections.
     Saturated,
-    /// Error 1045, 1129 or 1130: the monitor is misconfigured, which says nothing about the node.
+    /// Error 1045, 1129 or 1130, or trouble of this host: the monitor cannot ask, which says nothing about the node.
     MonitorDenied(String),
     /// Error 1047, the node is not ready.
     NotReady1047,
@@ -44,6 +44,23 @@ pub enum RejectQueries {
     All,
     /// Clients get error 1047 and existing ones are cut.
     AllKill,
+}
+
+/// What a server says of the replication that it takes part in as a replica.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Replication {
+    /// It was not asked, as Galera nodes are not.
+    #[default]
+    NotAsked,
+    /// It copies from nobody.
+    Source,
+    /// It copies from another server.
+    Replica {
+        /// How far it is behind, in seconds; `None` while it does not replicate.
+        lag: Option<u64>,
+    },
+    /// The monitor may not ask; the sentence says what to type.
+    Forbidden(String),
 }
 
 /// The status variables and settings that a sample holds. What a server does not have, or does not say, is `None`.
@@ -87,6 +104,14 @@ pub struct Signals {
     pub cluster_size: Option<u32>,
     /// `wsrep_last_committed`.
     pub last_committed: Option<u64>,
+    /// `wsrep_flow_control_paused_ns`, a counter.
+    pub paused_ns: Option<u64>,
+    /// `wsrep_flow_control_sent`, a counter.
+    pub pauses_sent: Option<u64>,
+    /// `wsrep_local_cert_failures` and `wsrep_local_bf_aborts` together, a counter.
+    pub conflicts: Option<u64>,
+    /// Of a server without Galera.
+    pub replication: Replication,
 }
 
 impl Signals {
@@ -94,5 +119,11 @@ impl Signals {
     pub fn connections_used(&self) -> Option<f64> {
         let most = self.max_connections.filter(|most| *most > 0)?;
         Some(self.threads_connected? as f64 / most as f64)
+    }
+
+    /// How far the receive queue has filled, 1 where the node makes the cluster wait.
+    pub fn queue_filled(&self) -> Option<f64> {
+        let limit = self.fc_limit.filter(|limit| *limit > 0.0)?;
+        Some(self.recv_queue? as f64 / limit)
     }
 }

@@ -7,13 +7,15 @@ use toml::de::DeTable;
 use super::address::server;
 use super::check::{CHECK_EXAMPLE, LOAD_EXAMPLE, read_check, read_load};
 use super::cross::{Seen, claim};
+use super::discover::{self, DISCOVER_EXAMPLE, For};
 use super::fit;
 use super::limits::max_connections;
-use super::model::{Backend, Check, CheckKind, HttpCheck, LoadKind, Mode, Role, Target};
+use super::model::{Backend, Check, CheckKind, HttpCheck, LoadKind, Mode, OnOut, Role, Target, WriterReads};
 use super::report::Report;
 use super::secret::SecretSource;
 use super::table::{Marked, Section};
 use super::value::{Fault, parse_name};
+use crate::discovery::Source;
 use crate::listen::{self, Listen, Ports, Protocol};
 
 const WEIGHT: u16 = 100;
@@ -52,6 +54,11 @@ pub(super) fn cluster_target(section: &Section<'_>, shape: Shape, seen: &mut See
             "a service has either `backends` or `cluster`, not both",
             "leave one of them out",
         );
+        section.refuse(
+            "discover",
+            "a service has either `discover` or `cluster`, not both",
+            "leave one of them out",
+        );
         for key in ["check", "load"] {
             let wrong = format!("{key}: the nodes of a cluster are looked after by its monitor");
             section.refuse(key, &wrong, &format!("leave `{key}` out"));
@@ -62,12 +69,41 @@ pub(super) fn cluster_target(section: &Section<'_>, shape: Shape, seen: &mut See
         seen.cluster_user(section.report(), cluster);
         nodes_fit(section, cluster, shape, seen);
     }
-    let role = section.required_choice("role", &[("writer", Role::Writer)]);
-    Some(Target::Cluster { cluster: cluster?.value, role: role? })
+    let role = role(section, cluster.as_ref(), seen);
+    let on_out = section.choice("on-out", &[("cut", OnOut::Cut), ("keep", OnOut::Keep)]);
+    if role == Some(Role::Writer) {
+        let wrong = "on-out: connections to a node that is not the writer are always cut";
+        section.refuse("on-out", wrong, "leave `on-out` out");
+    }
+    Some(Target::Cluster { cluster: cluster?.value, role: role?, on_out: on_out.unwrap_or_default() })
+}
+
+const ROLES: [(&str, Role); 3] =
+    [("writer", Role::Writer), ("reader", Role::Reader(WriterReads::LastResort)), ("any", Role::Any)];
+const WRITER_READS: [(&str, WriterReads); 3] = [
+    ("never", WriterReads::Never),
+    ("last-resort", WriterReads::LastResort),
+    ("always", WriterReads::Always),
+];
+
+fn role(section: &Section<'_>, cluster: Option<&Marked<String>>, seen: &Seen) -> Option<Role> {
+    let role = section.required_choice("role", &ROLES)?;
+    let writer_reads = section.choice("writer-reads", &WRITER_READS).unwrap_or_default();
+    match role {
+        Role::Reader(_) => return Some(Role::Reader(writer_reads)),
+        Role::Any if cluster.is_some_and(|cluster| seen.plain.contains(&cluster.value)) => {
+            let wrong = r#"role: "any" writes to all nodes, which only a cluster of type "galera" stands"#;
+            section.add("role", Fault::new(wrong, r#"write role = "writer" or role = "reader""#));
+        }
+        Role::Any | Role::Writer => {}
+    }
+    let wrong = r#"writer-reads: it has a meaning only with role = "reader""#;
+    section.refuse("writer-reads", wrong, "leave `writer-reads` out");
+    Some(role)
 }
 
 /// Reports nodes that cannot serve the service, at the service: others may use the same cluster well.
-fn nodes_fit(section: &Section<'_>, cluster: &Marked<String>, shape: Shape, seen: &Seen) {
+fn nodes_fit(section: &Section<'_>, cluster: &Marked<String>, shape: Shape, seen: &mut Seen) {
     let report = section.report();
     let Some(listen) = shape.listen else { return };
     if listen.protocol != Protocol::Tcp {
@@ -79,9 +115,12 @@ fn nodes_fit(section: &Section<'_>, cluster: &Marked<String>, shape: Shape, seen
         report.add(cluster.at, Fault::new(wrong, "write one port in `address`"));
         return;
     }
-    for (name, address) in seen.nodes.get(&cluster.value).into_iter().flatten() {
+    for (name, address) in &seen.nodes.get(&cluster.value).cloned().unwrap_or_default() {
         if let Err(Fault { wrong, right }) = shape.fits(*address) {
             report.add(cluster.at, Fault::new(format!("cluster: node {name}: {wrong}"), right));
+        } else if let Some(mode) = shape.mode {
+            let server = Marked { value: *address, at: cluster.at };
+            seen.sharing.uses(server, Protocol::Tcp, mode, section.at);
         }
     }
 }
@@ -89,12 +128,22 @@ fn nodes_fit(section: &Section<'_>, cluster: &Marked<String>, shape: Shape, seen
 /// Reads backends as a target. `None` if something has been reported.
 pub(super) fn backends_target(
     section: &Section<'_>,
+    name: Option<&str>,
     shape: Shape,
     secrets: &dyn SecretSource,
     seen: &mut Seen,
 ) -> Option<Target> {
     section.refuse("role", "role: only a service with `cluster` has one", r#"name it: cluster = "db""#);
+    for key in ["writer-reads", "on-out"] {
+        let wrong = format!("{key}: only a service with `cluster` has it");
+        section.refuse(key, &wrong, r#"name it: cluster = "db""#);
+    }
     let backends = backends(section, shape, seen);
+    let of = For { service: name, listen: shape.listen, mode: shape.mode };
+    let discover = match section.table("discover", DISCOVER_EXAMPLE) {
+        Some(table) => Some(discover::read(section.report(), table, of)?),
+        None => None,
+    };
     let check = match section.table("check", CHECK_EXAMPLE) {
         Some(table) => read_check(section.report(), table, secrets)?,
         None if shape.protocol() == Protocol::Udp && !section.meant("check") => {
@@ -105,7 +154,7 @@ pub(super) fn backends_target(
         }
         None => Check::tcp(),
     };
-    check_has_port(section, &check, shape, &backends);
+    check_has_port(section, &check, shape, &backends, discover.as_ref());
     check_is_harmless(section, &check, &backends);
     let load = section.table("load", LOAD_EXAMPLE).and_then(|table| read_load(section.report(), table));
     let by_check = load.as_ref().is_some_and(|load| matches!(load.kind, LoadKind::Mysql { .. }));
@@ -113,11 +162,17 @@ pub(super) fn backends_target(
         let wrong = r#"load: "mysql" is measured by a check of the same type"#;
         section.add("load", Fault::new(wrong, format!("write check = {DATABASE_EXAMPLE}")));
     }
-    Some(Target::Backends { backends, check, load })
+    Some(Target::Backends { backends, discover, check, load })
 }
 
 /// Reports a check that would not know which port to connect to.
-fn check_has_port(section: &Section<'_>, check: &Check, shape: Shape, backends: &[Backend]) {
+fn check_has_port(
+    section: &Section<'_>,
+    check: &Check,
+    shape: Shape,
+    backends: &[Backend],
+    discover: Option<&Source>,
+) {
     let (CheckKind::Tcp { port: None } | CheckKind::Http(HttpCheck { port: None, .. }) | CheckKind::Mysql(_)) =
         &check.kind
     else {
@@ -127,6 +182,9 @@ fn check_has_port(section: &Section<'_>, check: &Check, shape: Shape, backends: 
     let why = match portless {
         _ if shape.protocol() == Protocol::Udp => "for the ports of the service are UDP".to_owned(),
         Some(backend) => format!("for backend {} names none", backend.name),
+        None if discover.is_some_and(Source::may_lack_ports) => {
+            "for what is discovered names none".to_owned()
+        }
         None => return,
     };
     section.add("check", Fault::new(format!("check: it needs a `port`, {why}"), PORT_EXAMPLE));
@@ -147,24 +205,27 @@ fn check_is_harmless(section: &Section<'_>, check: &Check, backends: &[Backend])
 
 fn backends(section: &Section<'_>, shape: Shape, seen: &mut Seen) -> Vec<Backend> {
     let tables = section.tables("backends", BACKENDS_EXAMPLE);
-    if !section.meant("backends") && !section.has("role") {
-        let right = format!(r#"write backends = {BACKENDS_EXAMPLE}, or cluster = "db" and role = "writer""#);
+    if !section.meant("backends") && !section.meant("discover") && !section.has("role") {
+        let right = format!(
+            r#"write backends = {BACKENDS_EXAMPLE}, discover = {DISCOVER_EXAMPLE}, or cluster = "db" and role = "writer""#
+        );
         section.report().add(section.at, Fault::new("a service needs `backends` or a `cluster`", right));
-    } else if section.is_empty_list("backends") {
+    } else if section.is_empty_list("backends") && !section.meant("discover") {
         let wrong = "backends: a service needs at least one backend";
         section.add("backends", Fault::new(wrong, format!("write backends = {BACKENDS_EXAMPLE}")));
     }
     for table in &tables {
         seen.count_backends(section.report(), table.at, 1);
     }
-    let mut taken = Taken::default();
+    let mut taken = Taken { service: section.at, names: BTreeMap::new(), addresses: BTreeMap::new() };
     let read = |table| backend(section.report(), table, shape, &mut taken, seen);
     tables.into_iter().filter_map(read).collect()
 }
 
 /// What must differ within a service.
-#[derive(Default)]
 struct Taken {
+    /// Where the service's table begins.
+    service: usize,
     names: BTreeMap<String, usize>,
     addresses: BTreeMap<String, usize>,
 }
@@ -191,6 +252,9 @@ fn backend<'a>(
         let spelt = Marked { value: listen::server(address.value), at: address.at };
         claim(report, &mut taken.addresses, &spelt, "backend address", "a server stands in a service once");
         seen.server(*address, shape.protocol());
+        if let Some(mode) = shape.mode {
+            seen.sharing.uses(*address, shape.protocol(), mode, taken.service);
+        }
         seen.limit(&section, address.value, shape.protocol(), max_connections);
     }
     Some(Backend { name: name?.value, address: address?.value, weight, max_connections })

@@ -22,13 +22,14 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// Nodes that name no priority come after those that name a small one.
 const PRIORITY: i32 = 100;
 
-pub(super) const KEYS: &[&str] = &["name", "type", "monitor", "nodes", "donor"];
+pub(super) const KEYS: &[&str] = &["name", "type", "monitor", "nodes", "donor", "fail-back", "max-lag"];
 pub(super) const MONITOR_KEYS: &[&str] =
     &["user", "password-file", "password-env", "tls", "ca-file", "interval", "timeout"];
-pub(super) const NODE_KEYS: &[&str] = &["name", "address", "priority", "max-connections"];
+pub(super) const NODE_KEYS: &[&str] = &["name", "address", "priority", "max-connections", "extra-port"];
 
 const MONITOR_EXAMPLE: &str = r#"{ user = "lb", password-file = "/etc/lb/db.pw" }"#;
 const NODES_EXAMPLE: &str = r#"[{ name = "db1", address = "10.0.1.1:3306" }]"#;
+const KINDS: [(&str, ClusterKind); 2] = [("galera", ClusterKind::Galera), ("mysql", ClusterKind::Mysql)];
 const DONOR: [(&str, DonorPolicy); 3] =
     [("last-resort", DonorPolicy::LastResort), ("avoid", DonorPolicy::Avoid), ("allow", DonorPolicy::Allow)];
 
@@ -44,16 +45,34 @@ pub(super) fn read<'a>(
     if let Some(name) = &name {
         seen.cluster(report, name);
     }
-    let kind = section.required_choice("type", &[("galera", ClusterKind::Galera)]);
+    let kind = section.required_choice("type", &KINDS);
     let donor = section.choice("donor", &DONOR).unwrap_or_default();
+    let fail_back = section.choice("fail-back", &[("manual", false), ("auto", true)]).unwrap_or_default();
+    let max_lag = section.has("max-lag").then(|| section.duration("max-lag", Duration::ZERO));
+    match kind {
+        Some(ClusterKind::Galera) => section.refuse(
+            "max-lag",
+            "max-lag: Galera nodes do not replicate from one another",
+            "leave `max-lag` out; a long receive queue lowers a reader's weight by itself",
+        ),
+        Some(ClusterKind::Mysql) => section.refuse(
+            "donor",
+            r#"donor: only a cluster of type "galera" has donors"#,
+            "leave `donor` out",
+        ),
+        None => {}
+    }
     section.require("monitor", &format!("monitor = {MONITOR_EXAMPLE}"));
     let monitor = section.table("monitor", MONITOR_EXAMPLE).and_then(|table| monitor(report, table, secrets));
     let nodes = nodes(&section, seen);
     if let Some(name) = &name {
+        if kind == Some(ClusterKind::Mysql) {
+            seen.plain.insert(name.value.clone());
+        }
         let nodes = nodes.iter().map(|node| (node.name.clone(), node.address)).collect();
         seen.nodes.insert(name.value.clone(), nodes);
     }
-    Some(Cluster { name: name?.value, kind: kind?, monitor: monitor?, donor, nodes })
+    Some(Cluster { name: name?.value, kind: kind?, monitor: monitor?, donor, fail_back, max_lag, nodes })
 }
 
 fn nodes(section: &Section<'_>, seen: &mut Seen) -> Vec<Node> {
@@ -87,7 +106,8 @@ fn node<'a>(
         seen.server(*address, Protocol::Tcp);
     }
     let max_connections = max_connections(&section);
-    Some(Node { name: name?.value, address: address?.value, priority, max_connections })
+    let extra_port = section.integer("extra-port", 1..=65_535);
+    Some(Node { name: name?.value, address: address?.value, priority, max_connections, extra_port })
 }
 
 fn monitor<'a>(

@@ -1,12 +1,13 @@
 //! What only the whole file shows: names and addresses used twice, clusters that are not there, limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::SocketAddr;
 
 use lb_common::{MAX_BACKENDS, MAX_SERVICES};
 
 use super::report::Report;
+use super::sharing::Sharing;
 use super::table::{Marked, Section, nearest};
 use super::value::Fault;
 use crate::listen::{self, Listen, Ports, Protocol};
@@ -23,10 +24,14 @@ pub(super) struct Seen {
     listens: Vec<Marked<Listen>>,
     /// Nodes by cluster: names and addresses.
     pub(super) nodes: BTreeMap<String, Vec<(String, SocketAddr)>>,
+    /// Clusters without Galera.
+    pub(super) plain: BTreeSet<String>,
     /// Addresses of backends and nodes.
     servers: Vec<(Marked<SocketAddr>, Protocol)>,
     /// `max-connections` of servers that backends name.
     limits: BTreeMap<(SocketAddr, Protocol), (Option<u32>, usize)>,
+    /// Which services use which servers.
+    pub(super) sharing: Sharing,
     services: usize,
     backends: usize,
 }
@@ -137,6 +142,7 @@ impl Seen {
 
     /// Reports servers that are services of this very balancer: their packets would never leave it.
     pub(super) fn check_servers(&self, report: &Report<'_>) {
+        self.sharing.check(report);
         for (Marked { value: address, at }, protocol) in &self.servers {
             let same = |listen: &Listen| (listen.address, listen.protocol) == (address.ip(), *protocol);
             let hit = |listen: &Listen| address.port() == 0 || listen.contains(address.port());

@@ -8,7 +8,7 @@ use super::value::Fault;
 use crate::listen::{Listen, Ports};
 
 /// Errors: what keeps the server from serving.
-pub(super) fn server(listen: Listen, mode: Mode, server: SocketAddr) -> Result<(), Fault> {
+pub(crate) fn server(listen: Listen, mode: Mode, server: SocketAddr) -> Result<(), Fault> {
     if listen.address.is_ipv4() != server.is_ipv4() {
         let version = |four: bool| if four { "IPv4" } else { "IPv6" };
         let wrong = format!(

@@ -13,14 +13,17 @@ mod check;
 mod cluster;
 mod credentials;
 mod cross;
+mod discover;
 mod error;
 mod fit;
 mod limits;
 mod model;
+mod pattern;
 mod report;
 mod root;
 mod secret;
 mod service;
+mod sharing;
 mod table;
 mod value;
 
@@ -31,12 +34,15 @@ use std::fs;
 use std::path::Path;
 
 pub use error::{ConfigError, ConfigErrors, Place};
+pub(crate) use fit::server as fits;
 pub use model::{
     Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, Config, DatabaseTls, DonorPolicy, HttpCheck,
-    Load, LoadKind, Login, Mode, Monitor, NoBackend, Node, RateLimit, Role, Service, SourcePorts,
-    StatusRange, Target, Timeouts, TlsMode, Track, XdpMode,
+    Load, LoadKind, Login, Mode, Monitor, NoBackend, Node, OnOut, RateLimit, Role, Service, SourcePorts,
+    StatusRange, Target, Timeouts, TlsMode, Track, WriterReads, XdpMode,
 };
+pub use pattern::Pattern;
 pub use secret::{Secret, SecretSource, SystemSecrets};
+pub(crate) use value::spell;
 pub use value::{Fault, FpmScheme, FpmUrl, parse_duration, parse_name};
 
 /// Reads the file at `path` and the secrets that it names.

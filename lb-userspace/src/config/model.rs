@@ -4,16 +4,20 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::pattern::Pattern;
 use super::secret::Secret;
 use super::value::FpmUrl;
+use crate::discovery::Source;
 use crate::listen::Listen;
 use crate::probe::{http::Method, tls::Trust};
 
 /// A whole configuration, valid by construction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Interfaces to attach to; at least one, no name twice.
+    /// Interfaces to attach to, no name twice; at least one, or a pattern.
     pub interfaces: Vec<String>,
+    /// Patterns of those that come and go; none twice.
+    pub patterns: Vec<Pattern>,
     /// How to attach.
     pub xdp_mode: XdpMode,
     /// Established flows that the table has room for; `None`: a million or 2 % of memory, whichever is less.
@@ -191,8 +195,10 @@ pub struct Timeouts {
 pub enum Target {
     /// Servers that the service lists itself.
     Backends {
-        /// At least one; names and addresses are unique within the service.
+        /// At least one, unless others are discovered; names and addresses are unique within the service.
         backends: Vec<Backend>,
+        /// Where further ones come from.
+        discover: Option<Source>,
         /// How their health is found out.
         check: Check,
         /// How their load is measured, if it is.
@@ -204,6 +210,8 @@ pub enum Target {
         cluster: String,
         /// Which of its nodes.
         role: Role,
+        /// What becomes of connections to a node that is out.
+        on_out: OnOut,
     },
 }
 
@@ -212,6 +220,44 @@ pub enum Target {
 pub enum Role {
     /// The elected one.
     Writer,
+    /// Those that may be read from.
+    Reader(WriterReads),
+    /// Those that may be written to, all of them.
+    Any,
+}
+
+impl Role {
+    /// As it is typed.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Writer => "writer",
+            Self::Reader(_) => "reader",
+            Self::Any => "any",
+        }
+    }
+}
+
+/// Whether the writer is read from too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WriterReads {
+    /// Never, even if nobody else is left.
+    Never,
+    /// If no other node is as good.
+    #[default]
+    LastResort,
+    /// Like any other node.
+    Always,
+}
+
+/// What becomes of connections to a node that is out (not Primary, gone, foreign); those to a node that only takes no
+/// new ones stay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnOut {
+    /// They end with a RST to both sides.
+    #[default]
+    Cut,
+    /// They stay, for what they are worth.
+    Keep,
 }
 
 /// One server of a service.
@@ -382,6 +428,10 @@ pub struct Cluster {
     pub monitor: Monitor,
     /// What a node that feeds a joiner may do.
     pub donor: DonorPolicy,
+    /// Whether a preferred node that has been well for a minute takes the writer's role back by itself.
+    pub fail_back: bool,
+    /// How far a replica may be behind; `None`: however far.
+    pub max_lag: Option<Duration>,
     /// At least one; names and addresses are unique within the cluster.
     pub nodes: Vec<Node>,
 }
@@ -391,6 +441,8 @@ pub struct Cluster {
 pub enum ClusterKind {
     /// Galera: MariaDB or Percona XtraDB Cluster.
     Galera,
+    /// MySQL or MariaDB by themselves, one of which the others replicate from.
+    Mysql,
 }
 
 /// What a donor (`wsrep_local_state` 2) may do.
@@ -432,4 +484,6 @@ pub struct Node {
     pub priority: i32,
     /// Connections at most, over all services; `None`: what the server itself has room for.
     pub max_connections: Option<u32>,
+    /// MariaDB's `extra_port`, by which the monitor gets in when all other connections are taken.
+    pub extra_port: Option<u16>,
 }

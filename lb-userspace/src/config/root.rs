@@ -8,6 +8,7 @@ use toml::de::DeTable;
 use super::address::any_host;
 use super::cross::{Seen, claim};
 use super::model::{Cluster, Config, Service, XdpMode};
+use super::pattern::Pattern;
 use super::report::Report;
 use super::secret::SecretSource;
 use super::table::{Marked, Section};
@@ -28,7 +29,7 @@ pub(super) fn read<'a>(
     secrets: &dyn SecretSource,
 ) -> Config {
     let section = Section::new(report, "a configuration", 0, document, KEYS);
-    let interfaces = interfaces(&section);
+    let (interfaces, patterns) = interfaces(&section);
     let xdp_mode = section.choice("xdp-mode", &XDP_MODES).unwrap_or_default();
     let max_flows = section.integer("max-flows", 1_024..=16_777_216);
     let source_ports = section.parsed("source-ports", r#""1024-65535""#, source_ports);
@@ -38,30 +39,35 @@ pub(super) fn read<'a>(
     let services = services(&section, secrets, &mut seen);
     seen.check_servers(report);
     let source_ports = source_ports.map(|ports| ports.value);
-    Config { interfaces, xdp_mode, max_flows, source_ports, sources, services, clusters }
+    Config { interfaces, patterns, xdp_mode, max_flows, source_ports, sources, services, clusters }
 }
 
-fn interfaces(section: &Section<'_>) -> Vec<String> {
+/// Names, and patterns of names.
+fn interfaces(section: &Section<'_>) -> (Vec<String>, Vec<Pattern>) {
     section.require("interfaces", &format!("interfaces = {INTERFACES_EXAMPLE}"));
     if section.is_empty_list("interfaces") {
         let wrong = "interfaces: at least one is needed";
         section.add("interfaces", Fault::new(wrong, format!("write interfaces = {INTERFACES_EXAMPLE}")));
     }
     let mut taken = BTreeMap::new();
-    let mut names = Vec::new();
+    let (mut names, mut patterns) = (Vec::new(), Vec::new());
     for Marked { value, at } in section.texts("interfaces", INTERFACES_EXAMPLE) {
-        match interface(value) {
-            Ok(value) => {
-                let name = Marked { value, at };
+        let read = if value.contains('*') {
+            Pattern::parse(value).map(|pattern| patterns.push(pattern))
+        } else {
+            interface(value).map(|name| names.push(name))
+        };
+        match read {
+            Ok(()) => {
+                let name = Marked { value: value.to_owned(), at };
                 claim(section.report(), &mut taken, &name, "interface", "list it once");
-                names.push(name.value);
             }
             Err(Fault { wrong, right }) => {
                 section.report().add(at, Fault::new(format!("interfaces: {wrong}"), right));
             }
         }
     }
-    names
+    (names, patterns)
 }
 
 fn sources(section: &Section<'_>) -> Vec<IpAddr> {
@@ -69,9 +75,19 @@ fn sources(section: &Section<'_>) -> Vec<IpAddr> {
         let wrong = "sources: at least one is needed";
         section.add("sources", Fault::new(wrong, "name addresses of this host, or leave `sources` out"));
     }
+    let given = section.texts("sources", SOURCES_EXAMPLE);
+    for version in [4, 6] {
+        // Number 0 is nobody's.
+        let most = lb_common::MAX_SOURCES as usize - 1;
+        let of_family = given.iter().filter(|text| text.value.contains(':') == (version == 6)).count();
+        if of_family > most {
+            let wrong = format!("sources: more than {most} of IPv{version}");
+            section.add("sources", Fault::new(wrong, format!("name at most {most} addresses")));
+        }
+    }
     let mut taken = BTreeMap::new();
     let mut sources = Vec::new();
-    for Marked { value, at } in section.texts("sources", SOURCES_EXAMPLE) {
+    for Marked { value, at } in given {
         match any_host(value) {
             Ok(value) => {
                 let source = Marked { value, at };

@@ -36,10 +36,13 @@ pub(super) const KEYS: &[&str] = &[
     "rate-limit",
     "echo",
     "backends",
+    "discover",
     "check",
     "load",
     "cluster",
     "role",
+    "writer-reads",
+    "on-out",
 ];
 pub(super) const TIMEOUT_KEYS: &[&str] = &["established", "closing", "embryonic", "udp"];
 
@@ -87,10 +90,11 @@ pub(super) fn read<'a>(
     let rate_limit = rate_limit(&section);
     let echo = section.switch("echo").unwrap_or(false);
     let shape = Shape { listen, mode: (!no_mode).then_some(mode) };
+    let called = name.as_ref().map(|name| name.value.as_str());
     let target = if database {
         cluster_target(&section, shape, seen)
     } else {
-        backends_target(&section, shape, secrets, seen)
+        backends_target(&section, called, shape, secrets, seen)
     };
     let (name, listen, target) = (name?.value, listen?, target?);
     let limited = max_connections.is_some() || rate_limit.is_some();

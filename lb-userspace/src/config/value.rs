@@ -60,7 +60,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, Fault> {
 }
 
 /// A duration in the unit that needs the fewest digits, as it would stand in the file.
-pub(super) fn spell(duration: Duration) -> String {
+pub(crate) fn spell(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
     match units.iter().find(|(length, _)| millis >= *length && millis.is_multiple_of(*length)) {

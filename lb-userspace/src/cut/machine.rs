@@ -10,11 +10,17 @@ use std::{
 use super::segment::{Frame, Hop, Segment, Tuple};
 use crate::health::Moment;
 
-/// How long after a segment its side is tried again: a Linux socket is mute for 500 ms after a challenge ACK.
-pub const AGAIN: Duration = Duration::from_millis(600);
+/// How long a side is given after each segment. The first repeats what the network may have lost; the others ask a socket
+/// that was mute: a Linux one is for 500 ms after a challenge ACK, and what it does not answer does not prolong that.
+pub const PATIENCE: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(600),
+    Duration::from_millis(600),
+    Duration::from_millis(600),
+];
 
 /// How often a side is tried.
-pub const ATTEMPTS: u8 = 3;
+pub const ATTEMPTS: usize = PATIENCE.len();
 
 /// The number of our SYNs, arbitrary: sockets answer whatever it is.
 const ARBITRARY: u32 = 0;
@@ -119,7 +125,7 @@ enum Course {
     /// It is sent a segment, and again at `due`.
     Tried {
         segment: Segment,
-        attempts: u8,
+        attempts: usize,
         due: Moment,
     },
     Ended(Outcome),
@@ -277,17 +283,17 @@ impl Cuts {
         if due != at {
             return None;
         }
-        if attempts == ATTEMPTS {
+        let Some(patience) = PATIENCE.get(attempts) else {
             *course = Course::Ended(given_up);
             self.settle(&connection);
             return None;
-        }
+        };
         // Numbers that the backend has not obeyed by now are wrong.
         let is_last = attempts + 1 == ATTEMPTS;
         let sent = if is_last { challenge(side) } else { segment };
         let frame = towards.hop.and_then(|hop| Frame::new(&hop, &towards.tuple, sent));
         if frame.is_some() {
-            let due = now + AGAIN;
+            let due = now + *patience;
             *course = Course::Tried { segment, attempts: attempts + 1, due };
             self.turns.push(Reverse((due, number, side, connection)));
         } else {

@@ -17,8 +17,9 @@
 //! a listener, which the data path ends by its RST before anybody accepts it.
 //!
 //! # How often
-//! A Linux socket answers nothing unexpected twice within 500 ms (`tcp_invalid_ratelimit`), so a side is asked again
-//! [`AGAIN`] later, [`ATTEMPTS`] times at most. A host may also limit its challenge ACKs in all
+//! A segment may be lost, so a side that has not answered is asked again at once ([`PATIENCE`]). A Linux socket answers
+//! nothing unexpected twice within 500 ms (`tcp_invalid_ratelimit`), so the further questions are longer apart, and
+//! [`ATTEMPTS`] in all. A host may also limit its challenge ACKs in all
 //! (`tcp_challenge_ack_limit`; older kernels do by themselves, to 100 or 1,000 a second): of more cuts than that towards
 //! one host, some need another attempt.
 //! [`Cuts::due`] gives out the segments in bounded batches, so the caller chooses the pace.
@@ -30,7 +31,7 @@
 //! In `dsr` and `ipip` the backend's packets do not pass the balancer, so its challenge ACK would be of no use here.
 //! There the client is asked first ([`Order::ClientFirst`]), and the sequence number of its answer, which is the one
 //! that the backend waits for unless segments were lost or sent twice, becomes the RST that is sent to the backend.
-//! Nothing confirms that one, so it is sent twice, and the third attempt is a SYN: if the connection is still there,
+//! Nothing confirms that one, so it is repeated, and the last attempt is a SYN: if the connection is still there,
 //! the backend's challenge ACK goes to the client, whose socket has gone, and whose RST, with exact numbers, passes the
 //! balancer. If it is not, the RST answers a listener's SYN with ACK. That SYN is also what is left where the client
 //! has been told but its numbers are not known, for the event was lost.
@@ -60,7 +61,9 @@ mod machine;
 pub mod segment;
 pub mod sender;
 
-pub use machine::{AGAIN, ATTEMPTS, Connection, Cuts, Ended, Numbers, Order, Outcome, Side, Target, Towards};
+pub use machine::{
+    ATTEMPTS, Connection, Cuts, Ended, Numbers, Order, Outcome, PATIENCE, Side, Target, Towards,
+};
 pub use segment::{Frame, Hop, Segment, Tunnel, Tuple};
 pub use sender::{SendError, Sender, Sent};
 

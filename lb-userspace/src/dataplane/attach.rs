@@ -6,7 +6,7 @@ use aya::programs::{
 };
 use lb_common::{
     Ticks,
-    abi::{Layout, checksums, exit, purpose},
+    abi::{Layout, Stations, checksums, exit, purpose},
 };
 
 use super::{DataplaneError, load::Loaded, pins::Pins};
@@ -42,12 +42,17 @@ pub struct Port {
     pub id: u16,
     /// What it is.
     pub kind: Kind,
+    /// Whom it takes frames for.
+    pub stations: Stations,
     /// Its MTU: the largest IP packet that leaves by it; 0: not known.
     pub mtu: u16,
     /// The only mode wanted; `None`: native, or generic where the driver cannot.
     pub mode: Option<Mode>,
     /// The program that it has now: id and mode.
     pub running: Option<(u32, Mode)>,
+    /// Whether what is at its other end is as its owner made it, such as a container: of a veth, nobody vouches then
+    /// that frames are taken there.
+    pub untouched: bool,
 }
 
 /// What became of it.
@@ -72,12 +77,22 @@ impl Kind {
             (_, Mode::Generic) => checksums::KEEP_PARTIAL,
         }
     }
+}
+
+impl Port {
+    /// Whether the interface is still there, under the same name and index.
+    pub fn exists(&self) -> bool {
+        nix::net::if_::if_nametoindex(self.name.as_str()).is_ok_and(|index| index == self.index)
+    }
 
     /// How packets leave it.
-    pub const fn exit(self, mode: Mode) -> u8 {
-        match (self, mode) {
-            (Self::Veth, Mode::Native) => exit::REDIRECT,
-            _ => exit::TX,
+    pub const fn exit(&self, mode: Mode) -> u8 {
+        match (self.kind, mode) {
+            (Kind::Veth, Mode::Native) if self.untouched => exit::STACK,
+            (Kind::Veth, Mode::Native) => exit::REDIRECT,
+            (_, Mode::Native) => exit::TX,
+            // Its driver may take no frames of others.
+            (_, Mode::Generic) => exit::TX_OR_STACK,
         }
     }
 }

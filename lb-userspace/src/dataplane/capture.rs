@@ -8,7 +8,7 @@ use lb_common::{
     event::{self, NO_REASON, SNAP},
 };
 
-use super::{Dataplane, DataplaneError, attach, events::Records, load::Loaded};
+use super::{Dataplane, DataplaneError, Port, attach, events::Records, load::Loaded};
 use crate::listen::Listen;
 
 /// One look at a packet, with the names that its ids had then.
@@ -74,10 +74,11 @@ impl Dataplane {
         move || ports.iter().map(|(port, mode)| Loaded::new(&pins, &layout, port, *mode, purpose)).collect()
     }
 
-    /// Replace every program in place, in the order of the interfaces.
+    /// Replace every program in place. Of interfaces that came or went since they were loaded, none is.
     pub(super) fn swap_all(&mut self, programs: &mut [Loaded]) -> Result<(), DataplaneError> {
-        for (place, loaded) in programs.iter_mut().enumerate().take(self.attached.len()) {
-            let port = self.attached[place].0.clone();
+        for loaded in programs {
+            let attached = self.attached.iter().find(|(port, _)| port.id == loaded.id);
+            let Some(port) = attached.map(|(port, _)| port.clone()).filter(Port::exists) else { continue };
             attach::swap(&self.pins, &port, loaded)?;
             self.listen_to(loaded, &port.name);
         }

@@ -79,9 +79,9 @@ impl Common {
         let interfaces_map: Array<MapData, Interface> = typed(pins, "INTERFACES")?;
         let mut interfaces: Vec<Interface> =
             interfaces_map.iter().collect::<Result<_, _>>().map_err(DataplaneError::write("INTERFACES"))?;
-        // Id 0 is nobody's; the others are used from 1 on without gaps.
-        let used = interfaces.iter().skip(1).take_while(|interface| interface.index != 0).count();
-        interfaces.truncate(1 + used);
+        // Id 0 is nobody's. The others are used from 1 on; those of interfaces that went are gaps.
+        let last = interfaces.iter().rposition(|interface| interface.index != 0);
+        interfaces.truncate(1 + last.unwrap_or(0));
         Ok(Self {
             layout,
             accounts: Accounts::map(accounts.fd().as_fd(), ACCOUNTS).map_err(share("ACCOUNTS"))?,
@@ -195,11 +195,26 @@ impl Common {
                 self.interfaces.push(entry);
                 self.interfaces.len() - 1
             }
-            None => return Err(DataplaneError::TooMany { what: "interfaces" }),
+            // Only now those of interfaces that went: flows may name them for as long as they last.
+            None => {
+                let free = self.interfaces.iter().skip(1).position(|known| known.index == 0);
+                1 + free.ok_or(DataplaneError::TooMany { what: "interfaces" })?
+            }
         };
         self.interfaces[id] = entry;
         self.interfaces_map.set(id as u32, entry, 0).map_err(DataplaneError::write("INTERFACES"))?;
         Ok(id as u16)
+    }
+
+    /// Forget the interfaces that are not among these any more: what would leave by one is dropped and counted.
+    pub(super) fn keep_interfaces(&mut self, living: &BTreeSet<u32>) -> Result<(), DataplaneError> {
+        for (id, known) in self.interfaces.iter_mut().enumerate() {
+            if known.index != 0 && !living.contains(&known.index) {
+                *known = Interface::default();
+                self.interfaces_map.set(id as u32, *known, 0).map_err(DataplaneError::write("INTERFACES"))?;
+            }
+        }
+        Ok(())
     }
 
     /// A next hop as a packet socket needs it.

@@ -18,6 +18,16 @@ pub struct Desired {
     pub echo: Vec<IpAddr>,
 }
 
+impl Desired {
+    /// Whom it names: (service, its backends).
+    pub fn watched(&self) -> Vec<(Listen, Vec<SocketAddr>)> {
+        let services = self.services.iter();
+        services
+            .map(|service| (service.listen, service.backends.iter().map(|backend| backend.address).collect()))
+            .collect()
+    }
+}
+
 /// A service as it is to be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DesiredService {

@@ -92,6 +92,16 @@ pub enum DataplaneError {
     /// The kernel refused something about a program.
     #[error("the kernel refused the program: {0}")]
     Program(#[source] Box<ProgramError>),
+    /// What leaves by the kernel's stack cannot be sent on.
+    #[error(
+        "{interface}: the kernel refused the classifier: {source}; `tc filter show dev {interface} ingress` shows who has its place, and the kernel needs NET_SCH_INGRESS and NET_CLS_BPF"
+    )]
+    Classifier {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: Box<ProgramError>,
+    },
     /// A pin could not be made or removed.
     #[error("{path}: {source}", path = path.display())]
     Pin {

@@ -184,6 +184,8 @@ pub(super) struct Family<A: Ip> {
     pub(super) sources: Vec<A>,
     /// Backends that the last publication named; others are forgotten once they hold nothing.
     pub(super) wanted: BTreeSet<u16>,
+    /// Those that their service named once and does not any more; they go when nothing is held.
+    pub(super) unnamed: BTreeSet<u16>,
     pub(super) pass: Pass,
 }
 
@@ -221,6 +223,7 @@ impl<A: Ip> Family<A> {
             endpoints,
             sources,
             wanted: BTreeSet::new(),
+            unnamed: BTreeSet::new(),
             pass: Pass::default(),
         };
         family.adopt_services(common)?;

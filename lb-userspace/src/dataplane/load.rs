@@ -8,7 +8,7 @@ use aya::{
     programs::Xdp,
 };
 use lb_common::{
-    abi::{Layout, ProgramConfig},
+    abi::{Layout, ProgramConfig, Stations},
     program::{ENTRY, Stage},
 };
 
@@ -30,6 +30,8 @@ const MOMENT: &str = "MOMENT";
 /// A loaded object: its programs are in the kernel, and find each other.
 pub(super) struct Loaded {
     pub(super) object: Ebpf,
+    /// The id of the interface that it is for.
+    pub(super) id: u16,
     /// Held here, for the kernel empties it with its last holder or pin.
     programs: Map,
 }
@@ -53,9 +55,9 @@ impl Loaded {
             purpose,
             pad: [0; 3],
         };
-        let mut object = over_maps(pins, layout, &config)?;
+        let mut object = over_maps(pins, layout, &config, &port.stations)?;
         let programs = object.take_map(PROGRAMS).ok_or(DataplaneError::Object { name: PROGRAMS })?;
-        let mut loaded = Self { object, programs };
+        let mut loaded = Self { object, id: port.id, programs };
         loaded.fill()?;
         Ok(loaded)
     }
@@ -91,9 +93,15 @@ impl Loaded {
 }
 
 /// The object over the pinned maps, its programs not loaded yet.
-fn over_maps(pins: &Pins, layout: &Layout, config: &ProgramConfig) -> Result<Ebpf, DataplaneError> {
+pub(super) fn over_maps(
+    pins: &Pins,
+    layout: &Layout,
+    config: &ProgramConfig,
+    stations: &Stations,
+) -> Result<Ebpf, DataplaneError> {
     let mut loader = EbpfLoader::new();
     loader.override_global("CONFIG", config, true);
+    loader.override_global("STATIONS", stations, true);
     for shape in maps() {
         let (name, .., fixed) = shape;
         if fixed.is_none() {
@@ -120,7 +128,8 @@ mod tests {
     fn the_kernel_object_declares_the_maps_that_are_adopted_and_all_stages() {
         with_pins(|pins| {
             pins.prepare().expect("a BPF file system");
-            let mut object = over_maps(pins, &LAYOUT, &ProgramConfig::default()).expect("an object");
+            let mut object =
+                over_maps(pins, &LAYOUT, &ProgramConfig::default(), &Stations::ANY).expect("an object");
             pins.check(&LAYOUT).expect("the shapes that this agent would adopt");
             assert!(object.take_map(PROGRAMS).is_some());
             for name in Stage::ALL.map(Stage::name).into_iter().chain([ENTRY]) {

@@ -6,6 +6,7 @@
 //! IPv4 and IPv6 have maps of their own, behind one generic [`family`]; a service and its backends are of one family.
 //! [`common`] is what both share. [`publish`] makes the maps say what is wanted, [`sweep`] ends what has run out.
 
+mod appear;
 pub mod attach;
 mod backend;
 mod capture;
@@ -18,6 +19,7 @@ mod error;
 mod events;
 mod family;
 mod load;
+mod onward;
 pub mod pins;
 #[cfg(test)]
 mod programs_tests;
@@ -33,15 +35,19 @@ pub mod task;
 mod testing;
 mod trace;
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use aya::maps::{Array, MapData};
 use aya_log::EbpfLogger;
 use lb_common::{
     Be32, Be128,
-    abi::{Layout, backend_state, purpose},
+    abi::{Layout, ProgramConfig, Stations, backend_state},
 };
 
+pub use appear::Appeared;
 pub use attach::{Attached, Kind, Mode, Port, now};
 pub use capture::{Captured, Lost};
 pub use counts::BackendCounts;
@@ -56,7 +62,8 @@ pub use trace::{Question, Trace};
 use crate::listen::Listen;
 use common::{Common, typed};
 use family::{Family, Ip};
-use load::Loaded;
+use load::{Loaded, over_maps};
+use onward::Onward;
 use service::KnownService;
 use sweep::Sweep;
 
@@ -75,32 +82,38 @@ pub struct Dataplane {
     sweep: Sweep,
     /// The program of the last trace, kept for the next one.
     tracer: Option<trace::Tracer>,
+    /// What sends on what leaves by the kernel's stack; `None` where nothing does.
+    onward: Option<Onward>,
 }
 
 impl Dataplane {
     /// Take up what an earlier agent left under `pins`, or begin with `fresh`, and attach to `ports`.
     ///
-    /// `ports` lists each interface with its MAC; their ids are given here. Returns what became of each, in order.
+    /// `ports` lists each interface with its MAC; their ids are given here. Those of the names in
+    /// `coming` are left as they are, for their turn comes later. `crossing`: packets may leave by another interface than
+    /// they came in by. Returns what became of each, in order.
     pub fn open(
         pins: &Pins,
         fresh: Layout,
         ports: &[(Port, [u8; 6])],
+        coming: &[String],
+        crossing: bool,
     ) -> Result<(Self, Vec<Attached>), DataplaneError> {
         pins.prepare()?;
         let layout = adopted_layout(pins)?.unwrap_or(fresh);
         let adopting = pins.exist();
         if !adopting {
             // The first load creates and pins the maps; the layout is what says that they are complete.
-            let Some((port, _)) = ports.first() else {
-                return Err(DataplaneError::TooMany { what: "no interfaces" });
-            };
-            Loaded::new(pins, &layout, port, Mode::Generic, purpose::SERVE)?;
+            over_maps(pins, &layout, &ProgramConfig::default(), &Stations::ANY)?;
             let mut map: Array<MapData, Layout> = typed(pins, "LAYOUT")?;
             map.set(0, layout, 0).map_err(DataplaneError::write("LAYOUT"))?;
         }
         pins.check(&layout)?;
         let mut dataplane = Self::adopt(pins, layout)?;
-        match dataplane.attach_all(ports) {
+        if crossing {
+            dataplane.onward = Some(Onward::load(pins, dataplane.layout())?);
+        }
+        match dataplane.attach_all(ports, coming) {
             Ok(attached) => Ok((dataplane, attached)),
             Err(error) => {
                 // What was not there before shall not be there after a refusal.
@@ -129,52 +142,81 @@ impl Dataplane {
             waiting: None,
             sweep: Sweep::default(),
             tracer: None,
+            onward: None,
         })
     }
 
-    /// Attach to all, in one mode: a frame that came in natively cannot leave by an interface whose driver has no XDP, and
-    /// would be lost in silence there (`ndo_xdp_xmit`).
-    fn attach_all(&mut self, ports: &[(Port, [u8; 6])]) -> Result<Vec<Attached>, DataplaneError> {
+    /// Attach to all, and to no other any more.
+    fn attach_all(
+        &mut self,
+        ports: &[(Port, [u8; 6])],
+        coming: &[String],
+    ) -> Result<Vec<Attached>, DataplaneError> {
         let mut attached = Vec::with_capacity(ports.len());
         for (port, mac) in ports {
-            attached.push(self.attach(port.clone(), *mac)?);
-        }
-        let generic = |attached: &Attached| attached.mode == Mode::Generic;
-        if attached.iter().any(generic) && !attached.iter().all(generic) {
-            for ((port, mac), attached) in ports.iter().zip(&mut attached).filter(|(_, was)| !generic(was)) {
-                self.pins.unlink(&port.name)?;
-                let port = Port { mode: Some(Mode::Generic), running: None, ..port.clone() };
-                let why = "another interface of this instance can only be generic, and frames must pass between them";
-                *attached = Attached { fallback: Some(why.to_owned()), ..self.attach(port, *mac)? };
-            }
+            let port = self.prepare(port.clone(), *mac)?;
+            let (loaded, what) = attach::attach(&self.pins, &self.common.layout, &port)?;
+            attached.push(self.settle(port, loaded, what)?);
         }
         for name in self.pins.linked_interfaces() {
-            if !ports.iter().any(|(port, _)| port.name == name) {
+            if !coming.contains(&name) && !ports.iter().any(|(port, _)| port.name == name) {
                 self.pins.unlink(&name)?;
-                log::info!("{name}: detached, for the configuration does not name it any more");
+                let there = nix::net::if_::if_nametoindex(name.as_str()).is_ok();
+                let why = if there { "the configuration does not name it any more" } else { "it is gone" };
+                log::info!("{name}: detached, for {why}");
             }
         }
         Ok(attached)
     }
 
-    fn attach(&mut self, mut port: Port, mac: [u8; 6]) -> Result<Attached, DataplaneError> {
-        // The id must stand before the program runs; the exit is settled once the mode is known.
-        let mut way = Way {
-            mac,
-            interface: port.index,
-            interface_mac: mac,
-            exit: self.exit_of(port.index),
-            mtu: port.mtu,
-            sources: Vec::new(),
-        };
-        port.id = self.common.interface_id(&way, Some(port.mtu))?;
-        let (mut loaded, attached) = attach::attach(&self.pins, &self.common.layout, &port)?;
+    /// Give an interface its id, and whatever must stand before a program runs there.
+    fn prepare(&mut self, mut port: Port, mac: [u8; 6]) -> Result<Port, DataplaneError> {
+        // The exit is settled once the mode is known.
+        port.id = self.interface(&port, mac, self.exit_of(port.index))?;
+        if let Some(onward) = &mut self.onward {
+            onward.attach(&port.name)?;
+        }
+        Ok(port)
+    }
+
+    /// A program runs on a prepared interface.
+    fn settle(
+        &mut self,
+        port: Port,
+        mut loaded: Loaded,
+        attached: Attached,
+    ) -> Result<Attached, DataplaneError> {
         self.listen_to(&mut loaded, &port.name);
-        way.exit = port.kind.exit(attached.mode);
-        self.common.interface_id(&way, Some(port.mtu))?;
+        let mac = self.common.interfaces.get(usize::from(port.id)).map_or([0; 6], |known| known.mac);
+        self.interface(&port, mac, port.exit(attached.mode))?;
         self.attached.retain(|(known, _)| known.name != port.name);
         self.attached.push((port, attached.mode));
         Ok(attached)
+    }
+
+    /// The id of an interface of ours.
+    fn interface(&mut self, port: &Port, mac: [u8; 6], exit: u8) -> Result<u16, DataplaneError> {
+        let (interface, mtu) = (port.index, port.mtu);
+        let way = Way { mac, interface, interface_mac: mac, exit, mtu, sources: Vec::new() };
+        self.common.interface_id(&way, Some(mtu))
+    }
+
+    /// Forget the interfaces whose indices are not among these any more, with what is pinned for them.
+    fn keep_interfaces(&mut self, living: &BTreeSet<u32>) -> Result<(), DataplaneError> {
+        let gone: Vec<String> = self
+            .attached
+            .extract_if(.., |(port, _)| !living.contains(&port.index))
+            .map(|(port, _)| port.name)
+            .collect();
+        self.common.keep_interfaces(living)?;
+        self.loggers.retain(|(name, _)| !gone.contains(name));
+        for name in gone {
+            // Another one may have come under its name, and be attached.
+            if !self.attached.iter().any(|(port, _)| port.name == name) {
+                self.pins.unlink(&name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Hear what a program logs, in place of the one that was there before.

@@ -18,7 +18,7 @@ use lb_common::{
     flow::Bucket,
 };
 
-use super::DataplaneError;
+use super::{DataplaneError, onward};
 
 /// `statfs` magic of the BPF file system (include/uapi/linux/magic.h).
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -84,7 +84,7 @@ const IPV6: [Shape; 9] = shapes!(
 );
 
 /// The maps of both.
-const COMMON: [Shape; 13] = [
+const COMMON: [Shape; 14] = [
     ("RING", 4, 4, Some(RING_SLOTS)),
     ("TICKETS", 4, 8, Some(MAX_SERVICES)),
     ("FULL_SINCE", 4, 4, Some(MAX_SERVICES)),
@@ -98,6 +98,7 @@ const COMMON: [Shape; 13] = [
     ("GATES", 4, 4, Some(MAX_BACKENDS * kind::COUNT)),
     ("TRACED", 4, size_of::<Traced>(), Some(1)),
     ("ERRORS", 4, 8, Some(4)),
+    ("NARROWED", 4, 8, Some(MAX_BACKENDS)),
 ];
 
 /// All maps that the programs of all interfaces share, as `lb-ebpf/src/maps` declares them.
@@ -174,8 +175,9 @@ impl Pins {
         Ok(())
     }
 
-    /// Take the program off an interface.
+    /// Take the program off an interface, which may be gone.
     pub(super) fn unlink(&self, interface: &str) -> Result<(), DataplaneError> {
+        onward::detach(interface);
         for path in [self.link(interface), self.programs(interface)] {
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -242,8 +244,13 @@ impl Pins {
 
     /// Remove everything of this instance: links first, so that no program runs without its maps being known.
     pub fn remove(&self) -> io::Result<()> {
+        let interfaces = self.linked_interfaces();
         for folder in fs::read_dir(&self.instance).into_iter().flatten().flatten() {
             let _ = remove_all(&folder.path().join("links"));
+        }
+        // After the programs, for they leave packets to them.
+        for interface in interfaces {
+            onward::detach(&interface);
         }
         match remove_all(&self.instance) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -9,7 +9,7 @@ use aya::{
 };
 use lb_common::{
     Be32, Be128,
-    abi::{ACCOUNTS, BucketKey, Fragment, FragmentKey, algorithm, mode, purpose},
+    abi::{ACCOUNTS, BucketKey, Fragment, FragmentKey, Stations, algorithm, mode, purpose},
     event::outcome,
 };
 use nix::sched::{CloneFlags, unshare};
@@ -44,7 +44,20 @@ fn ip(line: &str) {
 
 fn port(name: &str, running: Option<(u32, Mode)>) -> (Port, [u8; 6]) {
     let index = nix::net::if_::if_nametoindex(name).expect("an interface");
-    (Port { name: name.to_owned(), index, id: 0, kind: Kind::Veth, mode: None, mtu: 1500, running }, MAC)
+    (
+        Port {
+            name: name.to_owned(),
+            index,
+            id: 0,
+            kind: Kind::Veth,
+            mode: None,
+            stations: Stations::ANY,
+            mtu: 1500,
+            running,
+            untouched: false,
+        },
+        MAC,
+    )
 }
 
 /// An agent's data path on one end of a veth pair, in a network namespace of its own.
@@ -53,8 +66,8 @@ fn with_programs(test: impl FnOnce(Dataplane, &Pins) + Send) {
         unshare(CloneFlags::CLONE_NEWNET).expect("root may make a network namespace");
         ip("link add v.0 type veth peer name v1");
         ip("link set v.0 up");
-        let (dataplane, attached) =
-            Dataplane::open(pins, LAYOUT, &[port("v.0", None)]).unwrap_or_else(|error| panic!("{error}"));
+        let (dataplane, attached) = Dataplane::open(pins, LAYOUT, &[port("v.0", None)], &[], true)
+            .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!((attached[0].mode, attached[0].adopted), (Mode::Native, false));
         assert_eq!(running("v.0"), Some(attached[0].program));
         test(dataplane, pins);
@@ -81,7 +94,8 @@ fn programs_are_replaced_in_place_and_taken_up_by_a_later_agent() {
         drop(dataplane);
         assert_eq!(running("v.0"), Some(third), "it outlives its agent");
         let taken = [port("v.0", Some((third, Mode::Native)))];
-        let (_, attached) = Dataplane::open(pins, LAYOUT, &taken).expect("what the first one left");
+        let (_, attached) =
+            Dataplane::open(pins, LAYOUT, &taken, &[], true).expect("what the first one left");
         assert!(attached[0].adopted);
         assert_eq!(pins.linked_interfaces(), ["v.0"]);
     });

@@ -211,6 +211,36 @@ fn what_leaves_is_cut_and_forgotten_by_the_sweep_that_finds_nothing_of_it() {
 }
 
 #[test]
+fn who_is_named_no_more_is_closed_to_new_connections_and_forgotten_when_nothing_is_held() {
+    with_maps(LAYOUT, |pins| {
+        let mut dataplane = adopt(pins, LAYOUT);
+        let both = vec![backend("10.1.0.1:80", &["10.0.0.9"]), backend("10.1.0.2:80", &["10.0.0.9"])];
+        let mut wanted = service("10.0.0.1:80", both);
+        publish(&mut dataplane, std::slice::from_ref(&wanted));
+        let left = wanted.backends.remove(0);
+        publish(&mut dataplane, std::slice::from_ref(&wanted));
+        assert_eq!(dataplane.v4.backends[&1].state, backend_state::CLOSED_TO_NEW);
+        // One that comes back before it has gone is the same.
+        wanted.backends.push(left);
+        publish(&mut dataplane, std::slice::from_ref(&wanted));
+        assert_eq!(dataplane.v4.backends[&1].state, backend_state::ACTIVE);
+        sweep(&mut dataplane);
+        assert_eq!(ids(&dataplane), [1, 2]);
+        wanted.backends.pop();
+        publish(&mut dataplane, std::slice::from_ref(&wanted));
+        sweep(&mut dataplane);
+        assert_eq!(ids(&dataplane), [2]);
+        // In another mode it is another one; the old one's connections end as they are.
+        (wanted.mode, wanted.backends[0].weight) = (mode::DNAT, 1024);
+        publish(&mut dataplane, std::slice::from_ref(&wanted));
+        assert_eq!(ids(&dataplane), [2, 3]);
+        assert_eq!(dataplane.v4.backends[&2].state, backend_state::CLOSED_TO_NEW);
+        sweep(&mut dataplane);
+        assert_eq!(ids(&dataplane), [3]);
+    });
+}
+
+#[test]
 fn settled_slots_change_once_a_second_and_remember_their_owner() {
     with_maps(LAYOUT, |pins| {
         let mut dataplane = adopt(pins, LAYOUT);

@@ -5,14 +5,12 @@ use std::time::Duration;
 use lb_common::{
     Ticks,
     abi::{Service, algorithm, service_flag},
-    flow::{FlowKey, mix},
 };
 
 use super::{
     DataplaneError,
     common::Common,
     desired::{DesiredService, Timeouts},
-    family::Ip,
     service::KnownService,
 };
 use crate::{
@@ -196,17 +194,4 @@ pub(super) fn moment() -> Moment {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC);
     // `clock_gettime` fails only for clocks that do not exist.
     Moment::at(now.map_or(Duration::ZERO, Duration::from))
-}
-
-/// The slot of a client in its service's ring: the hash that the kernel's half chooses by.
-pub(super) fn slot_of<A: Ip>(service: &Service, key: &FlowKey<A>) -> Option<u32> {
-    let (a, b) = key.client.words();
-    let mut hash = mix(a ^ service.ring_seed);
-    if A::VERSION == 6 {
-        hash = mix(hash ^ b);
-    }
-    if service.algorithm != algorithm::SOURCE_HASH {
-        hash = mix(hash ^ (u64::from(key.client_port.wire()) << 16 | u64::from(key.service_port.wire())));
-    }
-    ((hash >> 32) as u32).checked_rem(service.ring_length)
 }

@@ -122,12 +122,29 @@ impl<A: Ip> Family<A> {
         }
     }
 
-    /// Backends of a service that it has no more: their connections end, on both sides.
+    /// Backends that a service does not name any more: they take no new connections, and are forgotten when those that
+    /// they have are over. Among them are those that were reached in another mode before.
     fn leave(&mut self, id: u16, present: &BTreeSet<u16>, errors: &mut Vec<DataplaneError>) {
+        for number in self.absent(id, present) {
+            if self.backends.get(&number).is_some_and(|known| known.state != backend_state::CUT) {
+                errors.extend(self.set_state(number, backend_state::CLOSED_TO_NEW).err());
+            }
+            self.unnamed.insert(number);
+            self.wanted.remove(&number);
+        }
+        for number in present {
+            self.unnamed.remove(number);
+        }
+    }
+
+    fn absent(&self, id: u16, present: &BTreeSet<u16>) -> Vec<u16> {
         let of_service = self.backends.iter().filter(|(_, known)| known.service == id);
-        let gone: Vec<u16> =
-            of_service.map(|(number, _)| *number).filter(|number| !present.contains(number)).collect();
-        for number in gone {
+        of_service.map(|(number, _)| *number).filter(|number| !present.contains(number)).collect()
+    }
+
+    /// Backends of a service that is withdrawn: their connections end, on both sides.
+    fn end(&mut self, id: u16, errors: &mut Vec<DataplaneError>) {
+        for number in self.absent(id, &BTreeSet::new()) {
             errors.extend(self.set_state(number, backend_state::CUT).err());
             self.wanted.remove(&number);
         }
@@ -177,10 +194,11 @@ impl<A: Ip> Family<A> {
     /// The backends of a service whose connections go on.
     fn kept(&self, id: u16, wanted: &DesiredService) -> BTreeSet<u16> {
         let goes_on = |known: &Backend<A>| {
-            wanted
-                .backends
-                .iter()
-                .any(|backend| backend.fate == Fate::Keep && backend.address == address_of(known))
+            let mut named = wanted.backends.iter();
+            match named.find(|backend| backend.address == address_of(known)) {
+                Some(backend) => backend.fate == Fate::Keep,
+                None => known.state != backend_state::CUT,
+            }
         };
         let of_service = self.backends.iter().filter(|(_, known)| known.service == id && goes_on(known));
         of_service.map(|(number, _)| *number).collect()
@@ -250,7 +268,7 @@ impl<A: Ip> Family<A> {
         if let Some(known) = self.services.remove(listen) {
             common.rest(&known.entry);
             let mut errors = Vec::new();
-            self.leave(known.entry.id, &BTreeSet::new(), &mut errors);
+            self.end(known.entry.id, &mut errors);
             if let Some(error) = errors.pop() {
                 return Err(error);
             }

@@ -1,7 +1,7 @@
 //! The task that alone holds BPF descriptors: it publishes what it is told, sweeps, cuts, hears the kernel's events,
 //! and answers with counts.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use lb_common::{Reason, abi::Account, event};
 use tokio::{
@@ -11,7 +11,9 @@ use tokio::{
 };
 
 use super::{
-    BackendCounts, Captured, Dataplane, DataplaneError, Desired, Event, Fault, Lost, Question, Swept, Trace,
+    Appeared, BackendCounts, Captured, Dataplane, DataplaneError, Desired, Event, Fault, Lost, Port,
+    Question, Swept, Trace,
+    appear::Appearing,
     capturing::{Begin, Capturing, Turn},
     cuts::Cutting,
     events::Records,
@@ -27,10 +29,12 @@ enum Command {
     Count(oneshot::Sender<Counts>),
     Capture { to: mpsc::Sender<Captured>, lost: Lost, reply: oneshot::Sender<Result<(), DataplaneError>> },
     Trace { question: Question, reply: oneshot::Sender<Result<Trace, DataplaneError>> },
+    Attach { port: Port, mac: [u8; 6] },
+    KeepInterfaces(BTreeSet<u32>),
 }
 
 /// What happened in the data path that somebody should know of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Notice {
     /// A publication succeeded after one that had failed.
     Published,
@@ -46,6 +50,8 @@ pub enum Notice {
     AccountFault(Fault),
     /// The kernel's half tells of a connection.
     Event(Event),
+    /// What became of an interface that had appeared.
+    Appeared(Arc<Appeared>),
 }
 
 /// Counters of everything at one moment.
@@ -103,6 +109,16 @@ impl Handle {
         begun.await.ok()
     }
 
+    /// Attach to an interface that has appeared, with its MAC. What becomes of it comes as a [`Notice`].
+    pub fn attach(&self, port: Port, mac: [u8; 6]) {
+        let _ = self.0.send(Command::Attach { port, mac });
+    }
+
+    /// Forget the interfaces whose indices are not among these any more. The others' traffic does not notice.
+    pub fn keep_interfaces(&self, living: BTreeSet<u32>) {
+        let _ = self.0.send(Command::KeepInterfaces(living));
+    }
+
     /// What would become of a packet. `None` if the task has ended.
     pub async fn trace(&self, question: Question) -> Option<Result<Trace, DataplaneError>> {
         let (reply, trace) = oneshot::channel();
@@ -111,8 +127,8 @@ impl Handle {
     }
 }
 
-/// Give the data path to a task of its own. Every address whose counters are wanted must be in `watched`:
-/// (service, its backends). The task ends when every handle is gone.
+/// Give the data path to a task of its own. `watched`: whose counters are wanted until something is published, (service,
+/// its backends). The task ends when every handle is gone.
 pub fn spawn(
     dataplane: Dataplane,
     watched: Vec<(Listen, Vec<SocketAddr>)>,
@@ -131,6 +147,7 @@ struct Task {
     /// `None` where they cannot be read.
     events: Option<Records<event::Event>>,
     capturing: Capturing,
+    appearing: Appearing,
     sweeping: bool,
     unpublished: bool,
     unswept: bool,
@@ -158,6 +175,7 @@ impl Task {
             cutting,
             events,
             capturing: Capturing::default(),
+            appearing: Appearing::default(),
             sweeping: false,
             unpublished: false,
             unswept: false,
@@ -181,6 +199,14 @@ impl Task {
                 }
                 _ = seconds.tick() => self.second(),
                 turn = self.capturing.next() => self.capturing(turn),
+                done = self.appearing.next() => {
+                    // A thread that panicked has attached nothing.
+                    if let Some(done) = done {
+                        let appeared = self.dataplane.appeared(done);
+                        self.say_appeared(appeared);
+                    }
+                    self.attach();
+                }
                 // One slice a turn: what is to be published never waits for a whole sweep.
                 () = tokio::task::yield_now(), if self.sweeping => self.sweep(),
             }
@@ -192,6 +218,7 @@ impl Task {
     fn command(&mut self, command: Command) {
         match command {
             Command::Publish(desired) => {
+                self.watched = desired.watched();
                 let errors = self.dataplane.publish(&desired);
                 self.published(&errors);
             }
@@ -207,7 +234,28 @@ impl Task {
             Command::Trace { question, reply } => {
                 let _ = reply.send(self.dataplane.trace(&question));
             }
+            Command::Attach { port, mac } => {
+                self.appearing.push(port, mac);
+                self.attach();
+            }
+            Command::KeepInterfaces(living) => {
+                if let Err(error) = self.dataplane.keep_interfaces(&living) {
+                    let reason = format!("an interface that is gone is not forgotten: {error}");
+                    let _ = self.notices.send(Notice::Degraded(reason));
+                }
+            }
         }
+    }
+
+    /// Go on with the interfaces that have appeared.
+    fn attach(&mut self) {
+        while let Some(refused) = self.appearing.begin(&mut self.dataplane) {
+            self.say_appeared(refused);
+        }
+    }
+
+    fn say_appeared(&self, appeared: Appeared) {
+        let _ = self.notices.send(Notice::Appeared(Arc::new(appeared)));
     }
 
     fn published(&mut self, errors: &[DataplaneError]) {

@@ -88,6 +88,8 @@ pub enum Admin {
     Ready,
     /// Takes no new connections; existing ones finish.
     Drain,
+    /// Takes no new connections whatever its probes say, which go on; existing connections finish.
+    Maintenance,
 }
 
 impl Admin {
@@ -191,6 +193,11 @@ impl Health {
     /// Something whose state a former agent left behind.
     pub fn restored(tuning: Tuning, state: State, reason: String, now: Moment) -> Self {
         Self { state, reason, was_up: state != State::Unknown, ..Self::new(tuning, now) }
+    }
+
+    /// Judge by other numbers from the next result on.
+    pub fn retune(&mut self, tuning: Tuning) {
+        self.tuning = tuning;
     }
 
     /// The state.

@@ -103,6 +103,11 @@ impl Suspicion {
         }
     }
 
+    /// Whether `other` would be judged by the same rules.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (self.interval, self.sees_answers) == (other.interval, other.sees_answers)
+    }
+
     /// Takes in a sign of a backend that takes new connections. `others` says whether another one could take them in its
     /// place: the last one is never suspected.
     pub fn hear(&mut self, sign: Sign, others: bool, now: Moment) -> Consequence {

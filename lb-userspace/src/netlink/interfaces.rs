@@ -60,6 +60,12 @@ pub struct Interface {
     pub kind: Option<String>,
     /// Its tag, if it is a VLAN interface.
     pub vlan: Option<Vlan>,
+    /// Index of the bridge, bond or other interface that it is a port of.
+    pub master: Option<u32>,
+    /// Index of the interface that it stands on, if it is a macvlan or VLAN interface.
+    pub below: Option<u32>,
+    /// Whether what it is linked to, such as a veth's other end, is in another network namespace.
+    pub peer_elsewhere: bool,
     /// The kernel module that drives it (`virtio_net`, `ixgbe`, …); for a software device its kind.
     pub driver: Option<String>,
     /// Whether it is administratively up.
@@ -71,6 +77,24 @@ pub struct Interface {
 }
 
 impl Interface {
+    /// The MAC addresses that frames for this host have here: its own; those of the bridge or bond that it is a port of, of
+    /// the ports of a bond, and of what stands on it. None for a bridge, which hands itself only what is for this host, and
+    /// takes over the address of a port that comes later. `all`: the interfaces of this network namespace.
+    pub fn stations(&self, all: &[Self]) -> Vec<[u8; 6]> {
+        if self.kind.as_deref() == Some("bridge") {
+            return Vec::new();
+        }
+        let related = all.iter().filter(|other| {
+            self.master == Some(other.index)
+                || other.master == Some(self.index)
+                || other.below == Some(self.index)
+        });
+        let mut macs: Vec<[u8; 6]> = std::iter::once(self).chain(related).filter_map(|one| one.mac).collect();
+        macs.sort_unstable();
+        macs.dedup();
+        macs
+    }
+
     /// The largest packet of the address's family that fits, in bytes.
     pub(super) fn mtu_for(&self, address: IpAddr) -> u32 {
         match address {
@@ -116,6 +140,9 @@ pub(super) fn interface_of(link: &LinkMessage, addresses: &mut HashMap<u32, Vec<
         ipv6_mtu: u32::MAX,
         kind: None,
         vlan: None,
+        master: None,
+        below: None,
+        peer_elsewhere: false,
         driver: None,
         up: link.header.flags.contains(LinkFlags::Up),
         addresses: addresses.remove(&link.header.index).unwrap_or_default(),
@@ -129,6 +156,8 @@ pub(super) fn interface_of(link: &LinkMessage, addresses: &mut HashMap<u32, Vec<
             LinkAttribute::Mtu(mtu) => interface.mtu = *mtu,
             LinkAttribute::AfSpecUnspec(families) => interface.ipv6_mtu = ipv6_mtu_of(families),
             LinkAttribute::Link(index) => below = *index,
+            LinkAttribute::Controller(index) => interface.master = Some(*index),
+            LinkAttribute::LinkNetNsId(_) => interface.peer_elsewhere = true,
             LinkAttribute::LinkInfo(infos) => {
                 interface.kind = kind_of(infos);
                 interface.vlan = vlan_of(infos);
@@ -143,6 +172,9 @@ pub(super) fn interface_of(link: &LinkMessage, addresses: &mut HashMap<u32, Vec<
     if let Some(vlan) = &mut interface.vlan {
         vlan.below = below;
     }
+    // The same attribute names a veth's other end, and what is above belongs to a guest where it is a macvtap.
+    let stacked = matches!(interface.kind.as_deref(), Some("macvlan" | "vlan"));
+    interface.below = (stacked && below != 0).then_some(below);
     interface.driver = match (bus, device) {
         (Some(bus), Some(device)) => bus_driver(bus, device),
         _ => interface.kind.clone(),
@@ -208,4 +240,54 @@ fn xdp_of(attributes: &[LinkXdp]) -> Option<AttachedXdp> {
         _ => None,
     };
     Some(AttachedXdp { program_id: attributes.iter().find_map(id).unwrap_or(0), mode })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(index: u32, kind: Option<&str>, master: Option<u32>, below: Option<u32>) -> Interface {
+        Interface {
+            name: format!("if{index}"),
+            index,
+            mac: Some([2, 0, 0, 0, 0, index as u8]),
+            mtu: 1_500,
+            ipv6_mtu: 1_500,
+            kind: kind.map(str::to_owned),
+            vlan: None,
+            master,
+            below,
+            driver: None,
+            up: true,
+            addresses: Vec::new(),
+            xdp: None,
+        }
+    }
+
+    #[test]
+    fn an_interfaces_stations_are_its_own_and_those_of_what_it_is_tied_to() {
+        let all = [
+            interface(1, None, None, None),
+            interface(2, None, Some(4), None),
+            interface(3, None, Some(4), None),
+            interface(4, Some("bond"), None, None),
+            interface(5, Some("macvlan"), None, Some(1)),
+            interface(6, Some("vlan"), None, Some(4)),
+            interface(7, Some("bridge"), None, None),
+            interface(8, Some("veth"), Some(7), None),
+            interface(9, Some("veth"), None, None),
+        ];
+        for (what, index, stations) in [
+            ("a NIC with a macvlan on it", 1, &[1, 5][..]),
+            ("a port of a bond", 2, &[2, 4]),
+            ("a bond with a VLAN on it", 4, &[2, 3, 4, 6]),
+            ("a bridge", 7, &[]),
+            ("a port of a bridge", 8, &[7, 8]),
+            ("one for itself", 9, &[9]),
+        ] {
+            let found = all[index - 1].stations(&all);
+            let ends: Vec<usize> = found.iter().map(|mac| usize::from(mac[5])).collect();
+            assert_eq!(ends, stations, "{what}");
+        }
+    }
 }

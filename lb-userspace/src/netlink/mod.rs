@@ -2,12 +2,14 @@
 //! interfaces it attaches to, the addresses of this host, and by which interface and MAC a backend is reached
 //! and how large a packet may be on the way there. IPv4 and IPv6 alike.
 //!
-//! [`Netlink`] answers single questions; [`Watcher`] keeps next hops true while the world moves. Both belong
+//! [`Netlink`] answers single questions; [`Watcher`] keeps next hops true while the world moves, and
+//! [`LinkWatcher`] tells which interfaces there are. All belong
 //! to the network namespace of the thread that opened them (see `rtnetlink(7)`). Nothing here knows about
 //! services, BPF maps or the configuration.
 
 mod addresses;
 mod interfaces;
+mod links;
 mod neighbours;
 mod routes;
 #[cfg(test)]
@@ -21,6 +23,7 @@ use futures_util::{Stream, StreamExt};
 pub use self::{
     addresses::{AddressState, LocalAddress, Ownership, Prefix},
     interfaces::{AttachedXdp, Interface, Vlan, XdpMode},
+    links::LinkWatcher,
     neighbours::{Neighbour, NeighbourKey},
     routes::{NextHop, Obstacle, Resolution},
     watcher::{NextHopChanged, Watcher},

@@ -14,8 +14,10 @@ use super::mysql::{Encryption, Rows, Session};
 use super::peer::Peer;
 use super::{Failure, FailureKind};
 
+mod replication;
 mod sample;
 
+pub use replication::Replication;
 pub use sample::{ClusterStatus, RejectQueries, Sample};
 
 /// Error 1193: the server does not know the variable.
@@ -67,6 +69,8 @@ pub struct Monitor {
     password: String,
     encryption: Encryption,
     timeout: Duration,
+    extra_port: Option<u16>,
+    asks_replication: bool,
     link: Option<Link>,
 }
 
@@ -76,6 +80,7 @@ struct Link {
     /// Those of [`VARIABLES`] that this server knows.
     known: Vec<&'static str>,
     provider_options: Option<String>,
+    replication: replication::Asked,
 }
 
 impl Monitor {
@@ -86,14 +91,34 @@ impl Monitor {
         password: impl Into<String>,
         timeout: Duration,
     ) -> Self {
-        let (user, password, encryption) = (user.into(), password.into(), Encryption::Off);
-        Self { addr, user, password, encryption, timeout, link: None }
+        Self {
+            addr,
+            user: user.into(),
+            password: password.into(),
+            encryption: Encryption::Off,
+            timeout,
+            extra_port: None,
+            asks_replication: false,
+            link: None,
+        }
     }
 
     /// The same monitor, encrypted so.
     #[must_use]
     pub fn encrypted(self, encryption: Encryption) -> Self {
         Self { encryption, ..self }
+    }
+
+    /// Lets the monitor in by this port (MariaDB's `extra_port`) when the other one takes no more connections.
+    #[must_use]
+    pub fn with_extra_port(self, extra_port: Option<u16>) -> Self {
+        Self { extra_port, ..self }
+    }
+
+    /// Asks about replication too, which needs a privilege; see [`Replication::Forbidden`].
+    #[must_use]
+    pub fn with_replication(self, asks_replication: bool) -> Self {
+        Self { asks_replication, ..self }
     }
 
     /// Takes one sample.
@@ -127,22 +152,59 @@ impl Monitor {
     }
 
     async fn connect(&self, peer: &Peer) -> Result<Link, Failure> {
-        let mut session = Session::connect_by(peer, &self.user, &self.password, &self.encryption).await?;
+        let mut session = self.log_in(peer).await?;
         // With causal reads on, SHOW would wait for the very backlog that it shall report.
         match session.query_by(peer, "SET SESSION wsrep_sync_wait=0").await {
             Err(failure) if failure.kind != UNKNOWN_VARIABLE => return Err(failure),
             _ => {}
         }
-        let mut link = Link { session, known: Vec::new(), provider_options: None };
+        let mut link = Link {
+            session,
+            known: Vec::new(),
+            provider_options: None,
+            replication: replication::Asked::default(),
+        };
         link.learn(peer).await?;
         Ok(link)
     }
 
+    async fn log_in(&self, peer: &Peer) -> Result<Session, Failure> {
+        let answer = self.session(peer).await;
+        let answer = answer.map_err(|failure| self.with_grants(failure));
+        let (Err(failure), Some(port)) = (&answer, self.extra_port) else { return answer };
+        if failure.kind != FailureKind::Saturated {
+            return answer;
+        }
+        let mut extra = *peer;
+        extra.addr.set_port(port);
+        // Without this way in, that the server is full is what there is to say.
+        self.session(&extra).await.or(answer)
+    }
+
+    async fn session(&self, peer: &Peer) -> Result<Session, Failure> {
+        Session::connect_by(peer, &self.user, &self.password, &self.encryption).await
+    }
+
+    /// An account that is to be created needs more than that for questions about replication.
+    fn with_grants(&self, mut failure: Failure) -> Failure {
+        if self.asks_replication && failure.detail.contains("CREATE USER") {
+            failure
+                .detail
+                .push_str("; and GRANT REPLICA MONITOR (MariaDB) or REPLICATION CLIENT (MySQL) ON *.* TO it");
+        }
+        failure
+    }
+
     async fn sample_on(&mut self, mut link: Link, peer: &Peer) -> Result<Sample, Failure> {
         let values = link.read(peer).await?;
-        let sample = Sample::from_values(&values, link.provider_options.as_deref())
+        let mut sample = Sample::from_values(&values, link.provider_options.as_deref())
             .map_err(|what| Failure::new(FailureKind::BadAnswer, format!("{} {what}", self.addr)))?;
-        self.link = Some(link);
+        if self.asks_replication {
+            sample.replication = link.replication.look(&mut link.session, peer).await?;
+        }
+        if !link.replication.wants_new_session() {
+            self.link = Some(link);
+        }
         Ok(sample)
     }
 }

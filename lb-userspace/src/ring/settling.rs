@@ -7,7 +7,7 @@
 //! since it does, further changes leave `prev` as it is: one `prev` serves any number of them.
 //!
 //! - A→B→A leaves `prev` = `cur`, but the table knows connections of B, so the slot is not settled
-//!   ([`super::words::SAME`]).
+//!   ([`lb_common::ring::SAME`]).
 //! - Where `prev` is gone (down, or its connections are cut) nobody is left to keep unrecorded connections for, so
 //!   `prev := cur`. The slot still asks the table, which knows connections of owners between.
 //! - A slot settles when the service's idle time-out has passed since its last change and the table has no entry of it

@@ -10,6 +10,7 @@ use lb_common::{
         service_flag,
     },
     ports::PortRanges,
+    ring::SAME,
 };
 
 use crate::{
@@ -265,9 +266,6 @@ where
     endpoint.ports[place] = port(SERVICE_PORT);
     half.endpoints.put(key, endpoint);
 }
-
-/// In place of a former owner: what is not recorded belongs to the owner itself, but the slot is not settled.
-const SAME: u16 = 0xffff;
 
 /// Publish a service's ring: its slots in turns, its members behind them. A slot that is not settled keeps its former
 /// owner, as the agent does it.

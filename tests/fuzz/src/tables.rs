@@ -6,7 +6,7 @@ use lb_common::{
         Backend, BucketKey, Endpoint, EndpointKey, Fragment, FragmentKey, Ranges, RangesKey, Service,
         ServiceKey,
     },
-    cell::{Owner, PortCell, Worth},
+    cell::{Owner, PortCell, Rights, Worth},
     flow::{FlowKey, Record},
 };
 use lb_ebpf::{
@@ -145,16 +145,16 @@ where
         seat::close::<A, _>(backend, self);
     }
 
-    fn room(&self, bucket: u32, now: Ticks) -> u64 {
-        flows::room::<A, _>(bucket, now, self)
+    fn room(&self, bucket: u32, now: Ticks, by: Rights) -> u64 {
+        flows::room::<A, _>(bucket, now, by, self)
     }
 
     fn find_slot(&self, key: &FlowKey<A>, except: u32) -> u32 {
         flows::find_slot(key, except, self)
     }
 
-    fn slot_worth(&self, slot: u32, now: Ticks) -> Worth {
+    fn slot_worth(&self, slot: u32, now: Ticks, by: Rights) -> Worth {
         assert!(slot < self.half().slots(), "a slot beyond the table");
-        flows::slot_worth::<A, _>(slot, now, self)
+        flows::slot_worth::<A, _>(slot, now, by, self)
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use lb_common::{
     Address, Be32, Be128, MAX_BACKENDS, Reason, Ticks,
-    abi::{Account, Interface, ProgramConfig},
+    abi::{Account, Interface, ProgramConfig, Stations},
     cell::{Owner, Side, Signs},
     event::Event,
 };
@@ -68,6 +68,7 @@ pub struct World {
     chance: AtomicU64,
     tickets: Vec<AtomicU32>,
     full_since: Vec<AtomicU32>,
+    narrowed: Vec<AtomicU64>,
     accounts: Vec<AccountWords>,
     counters: Vec<AtomicU64>,
 }
@@ -99,6 +100,7 @@ impl World {
             chance: AtomicU64::new(seed),
             tickets: zeros(IDS),
             full_since: zeros(IDS),
+            narrowed: zeros(IDS),
             accounts: zeros(3 * IDS),
             counters: zeros(IDS * Reason::SLOTS),
         }
@@ -154,6 +156,10 @@ impl World {
 impl lb_ebpf::World for World {
     fn config(&self) -> ProgramConfig {
         self.config
+    }
+
+    fn stations(&self) -> Stations {
+        Stations::ANY
     }
 
     fn now(&self) -> Ticks {
@@ -238,6 +244,16 @@ impl lb_ebpf::World for World {
     fn set_full_since(&self, service: u16, since: Ticks) {
         if let Some(word) = self.full_since.get(usize::from(service)) {
             word.store(since.raw(), Relaxed);
+        }
+    }
+
+    fn narrowed(&self, backend: u16) -> u64 {
+        self.narrowed.get(usize::from(backend)).map_or(0, |word| word.load(Relaxed))
+    }
+
+    fn narrow(&self, backend: u16, word: u64) {
+        if let Some(place) = self.narrowed.get(usize::from(backend)) {
+            place.store(word, Relaxed);
         }
     }
 

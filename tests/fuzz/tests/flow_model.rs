@@ -158,7 +158,9 @@ where
         let (Some(taken), Some(found)) = (taken, flows::find(&key, self.world)) else { return };
         let owner = found.seat().owner::<A, _>(self.world).unwrap_or_default();
         let usable = matches!(self.state(taken.pair), backend_state::ACTIVE | backend_state::CLOSED_TO_NEW);
-        if owner.phase() == Phase::Established && !owner.is_closing() && !owner.is_cut() && usable {
+        // A conversation in UDP may have to yield at any time.
+        let tcp = plan_of(service).protocol == lb_common::abi::TCP;
+        if tcp && owner.phase() == Phase::Established && !owner.is_closing() && !owner.is_cut() && usable {
             let heard = self.world.now();
             self.established.insert((service, from), Established { taken, heard });
         }

@@ -4,7 +4,7 @@
 use lb_common::{
     Be16, Be32, Be128, Ticks,
     abi::UDP,
-    cell::{Owner, Phase, Side, Signs},
+    cell::{Owner, Phase, Rights, Side, Signs},
     flow::{FlowKey, Record},
 };
 use lb_ebpf::{World as _, checksum::Change, flows, source_rate::taken};
@@ -55,7 +55,7 @@ where
             client: key.client.rest(),
             ..Record::default()
         };
-        let added = flows::insert(&key, &record, Phase::Established, false, &world);
+        let added = flows::insert(&key, &record, Phase::Established, Rights::default(), &world);
         held += u32::from(added.is_ok());
         let full = added == Err(flows::NotAdded::Full);
         if full && first_refusal > load {

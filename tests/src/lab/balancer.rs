@@ -255,7 +255,7 @@ fn is_judged(status: &Status) -> bool {
     let backend = |backend: &BackendStatus| match backend.state {
         BackendState::Unknown => false,
         BackendState::Up => backend.weight_effective > 0.0 && backend.next_hop.contains(" via "),
-        BackendState::Down | BackendState::Draining => true,
+        BackendState::Down | BackendState::Draining | BackendState::Maintenance => true,
     };
     let service = |service: &ServiceStatus| service.cluster.is_some() || service.backends.iter().all(backend);
     let cluster = |cluster: &ClusterStatus| {

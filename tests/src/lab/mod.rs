@@ -18,6 +18,7 @@ pub mod counters;
 pub mod crowd;
 pub mod datagram;
 pub mod delivery;
+pub mod docker;
 pub mod echo;
 pub mod error;
 pub mod family;

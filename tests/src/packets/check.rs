@@ -96,9 +96,11 @@ fn outcome<A: Kind>(
     outcome: Outcome,
 ) -> Result<Wanted, String> {
     let trust = setting.trust;
-    let leave = |interface: u16| {
-        let transmits = interface == FRONT && world.interface_at(FRONT).exit == abi::exit::TX;
-        if transmits { Action::Transmit } else { Action::Redirect }
+    let leave = |interface: u16| match (world.interface_at(interface).exit, interface == FRONT) {
+        (abi::exit::STACK, _) | (abi::exit::TX_OR_STACK, false) => Action::Onward,
+        (_, false) if setting.joined => Action::Onward,
+        (abi::exit::REDIRECT, _) | (_, false) => Action::Redirect,
+        (_, true) => Action::Transmit,
     };
     let answer = |bytes| Ok((leave(FRONT), bytes, None));
     let inwards = |backend, bytes| {
@@ -116,7 +118,7 @@ fn outcome<A: Kind>(
         Outcome::Dropped => Ok((Action::Drop, packet.to_vec(), None)),
         Outcome::Reset(seq, ack) => answer(expected::reset(packet, seq, ack, trust)),
         Outcome::Echoed => answer(expected::echoed(packet)),
-        Outcome::Complained(trouble) => answer(expected::complained(packet, trouble)),
+        Outcome::Complained(trouble) => answer(expected::complained(packet, trouble, trust)),
         Outcome::ToOneOf(backends) => {
             let (backend, bytes) = forwarded(world, setting, packet, backends)?;
             inwards(backend, bytes)

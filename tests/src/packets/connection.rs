@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 
 use lb_common::{
     Be16, Ticks,
-    abi::{Hop, mode},
+    abi::{Hop, UDP, mode},
     cell::{Owner, Phase, PortCell, Side, Signs},
     flow::{Record, SLOTS, Way},
 };
@@ -77,7 +77,8 @@ pub(super) fn connection<A: Kind>(
 ) {
     let entry = world.backend_at(backend);
     let (service, address) = scene::service_of(backend);
-    let owner = owner::<A>(client, life);
+    let datagrams = entry.protocol == UDP;
+    let owner = owner::<A>(client, life).of_datagrams(datagrams);
     for row in rows_of(backend) {
         let mut account = world.account_at(row);
         account.opened += 1;
@@ -120,7 +121,7 @@ pub(super) fn connection<A: Kind>(
         let way = Way::port(index, entry.source, source_port);
         let linked = Owner::next(Owner(0), A::of(*client.ip()), owner.client_port(), Phase::Linked);
         let proven = !matches!(life, Life::Embryonic | Life::Answered);
-        let linked = linked.link_with(proven, owner.phase() == Phase::Closed);
+        let linked = linked.link_with(proven, owner.phase() == Phase::Closed).of_datagrams(datagrams);
         add_slot(world, linked, Record { way, word: 0, ..record });
     }
 }

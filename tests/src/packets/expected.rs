@@ -140,13 +140,28 @@ pub fn echoed(packet: &[u8]) -> Vec<u8> {
 /// Bytes of IP that our errors quote.
 const QUOTE: usize = 128;
 
-/// The ICMP error that a packet's sender should get.
-pub fn complained(packet: &[u8], trouble: Trouble) -> Vec<u8> {
+/// The ICMP error that a packet's sender should get. What it quotes of a checksum that stays partial is completed on the
+/// way out, from the quoted transport header to the end, and its own sum is right for that.
+pub fn complained(packet: &[u8], trouble: Trouble, trust: u8) -> Vec<u8> {
     let layout = Layout::of(packet);
     let quote = &packet[layout.ip..layout.end.min(layout.ip + QUOTE)];
     let (from, to) = (layout.address(packet, layout.destination()), layout.address(packet, layout.source()));
     let link = [&packet[6..12], &packet[0..6], &packet[12..layout.ip]].concat();
-    error(&link, quote, trouble, from, to)
+    let stays_partial = trust == KEEP_PARTIAL
+        && matches!(layout.protocol, TCP | UDP)
+        && layout.part.is_none()
+        && checksum::field(packet) == checksum::partial(packet);
+    if !stays_partial {
+        return error(&link, quote, trouble, from, to);
+    }
+    let (transport, sum) = (layout.transport - layout.ip, layout.sum() - layout.ip);
+    let mut completed = quote.to_vec();
+    let field = !checksum::sum(&completed[transport..]);
+    completed[sum..sum + 2].copy_from_slice(&field.to_be_bytes());
+    let mut out = error(&link, &completed, trouble, from, to);
+    let quoted = out.len() - quote.len();
+    out[quoted..].copy_from_slice(quote);
+    out
 }
 
 fn error(link: &[u8], quote: &[u8], trouble: Trouble, from: IpAddr, to: IpAddr) -> Vec<u8> {

@@ -26,6 +26,10 @@ pub enum Fact {
     Refusals(u16, u8),
     /// A backend's weight.
     Weight(u16, u32),
+    /// A backend speaks UDP, whatever the others do: what stands in the tables of it are conversations.
+    SpeaksUdp(u16),
+    /// A backend speaks TCP.
+    SpeaksTcp(u16),
     /// A backend's next hop is not known.
     Unresolved(u16),
     /// A backend's way takes IP packets of at most this length.
@@ -98,6 +102,8 @@ impl Fact {
             Self::State(id, state) => edit_backend(world, *id, |backend| backend.state = *state),
             Self::Refusals(id, policy) => edit_backend(world, *id, |backend| backend.no_backend = *policy),
             Self::Weight(id, weight) => edit_backend(world, *id, |backend| backend.weight = *weight),
+            Self::SpeaksUdp(id) => edit_backend(world, *id, |backend| backend.protocol = abi::UDP),
+            Self::SpeaksTcp(id) => edit_backend(world, *id, |backend| backend.protocol = TCP),
             Self::Unresolved(id) => edit_backend(world, *id, |backend| backend.hop = Hop::default()),
             Self::WayMtu(id, mtu) => edit_backend(world, *id, |backend| backend.mtu = *mtu),
             Self::Address(id, address) => {

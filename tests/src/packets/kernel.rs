@@ -10,7 +10,7 @@ use aya::{
 };
 use lb_common::{
     Be16, Be32, Be128, Reason, Ticks,
-    abi::{Account, Interface, ProgramConfig, Traffic},
+    abi::{Account, Interface, Onward, ProgramConfig, Traffic},
     event::{Event, kind},
     program::{ENTRY, Stage},
 };
@@ -37,7 +37,9 @@ pub struct Kernel {
 pub fn prepared(config: &ProgramConfig, log: VerifierLogLevel) -> Result<Ebpf, EbpfError> {
     let mut loader = EbpfLoader::new();
     loader.verifier_log_level(log);
+    let stations = super::scene::stations();
     loader.override_global("CONFIG", config, true);
+    loader.override_global("STATIONS", &stations, true);
     let cells = (BLOCKS * config.ports.count()).max(1);
     let [ipv4, ipv6] = config.bucket_masks;
     loader.map_max_entries("FLOWS4", ipv4 + 1).map_max_entries("FLOWS6", ipv6 + 1);
@@ -155,6 +157,7 @@ impl World for Kernel {
             self.set("INTERFACES", id.into(), Interface::default());
             self.set("TICKETS", id.into(), 0_u64);
             self.set("FULL_SINCE", id.into(), 0_u32);
+            self.set("NARROWED", id.into(), 0_u64);
         }
         for row in rows() {
             self.set("ACCOUNTS", row, Account::default());
@@ -173,9 +176,15 @@ impl World for Kernel {
             TestRunOptions { data_in: Some(packet), data_out: Some(&mut out), ..TestRunOptions::new() };
         let result = program(&mut self.object, ENTRY).test_run(options).expect("the test-run was refused");
         out.truncate(result.data_size_out as usize);
+        let note = Onward::by(0, self.config.seed).key.to_ne_bytes();
         // Numbers of `enum xdp_action` (include/uapi/linux/bpf.h).
         let action = match result.return_value {
             1 => Action::Drop,
+            2 if out.starts_with(&note) => {
+                // The test-run gives back what stands before the packet, too.
+                out.drain(..size_of::<Onward>());
+                Action::Onward
+            }
             2 => Action::Pass,
             3 => Action::Transmit,
             4 => Action::Redirect,
@@ -231,6 +240,14 @@ impl World for Kernel {
 
     fn set_full_at(&mut self, service: u16, since: u32) {
         self.set("FULL_SINCE", service.into(), since);
+    }
+
+    fn narrowed_at(&self, backend: u16) -> u64 {
+        self.get("NARROWED", backend.into())
+    }
+
+    fn set_narrowed_at(&mut self, backend: u16, word: u64) {
+        self.set("NARROWED", backend.into(), word);
     }
 
     fn errors(&self) -> [u64; 3] {

@@ -7,12 +7,14 @@ use std::{
 
 use lb_common::{
     Be32, Be128, Reason, Ticks,
-    abi::{Account, Interface, ProgramConfig, Traffic, exit},
+    abi::{Account, Interface, ProgramConfig, Stations, Traffic, exit},
     cell::{Owner, Side, Signs},
     event::Event,
 };
 use lb_ebpf::{
-    Parcel, Verdict, World as _, enter, proceed,
+    Parcel, Verdict, World as _,
+    deliver::by_stack,
+    enter, proceed,
     source_rate::taken,
     verdict::{Kind, Trouble, Way},
 };
@@ -43,6 +45,7 @@ pub struct Model {
     ring: HashMap<u32, u32>,
     tickets: RefCell<HashMap<u16, u32>>,
     full: RefCell<HashMap<u16, u32>>,
+    narrowed: RefCell<HashMap<u16, u64>>,
     interfaces: HashMap<u16, Interface>,
     accounts: RefCell<HashMap<u32, Account>>,
     traffic: RefCell<HashMap<u16, Traffic>>,
@@ -99,7 +102,10 @@ impl Model {
                 self.count(0, Reason::NextHopUnresolved);
                 Action::Drop
             }
-            Some(interface) if interface.exit == exit::TX && interface.index == INGRESS => Action::Transmit,
+            Some(interface) if by_stack(interface.exit, id, &self.config) => Action::Onward,
+            Some(interface) if interface.exit != exit::REDIRECT && interface.index == INGRESS => {
+                Action::Transmit
+            }
             Some(_) => Action::Redirect,
         }
     }
@@ -178,6 +184,14 @@ impl World for Model {
         self.full.get_mut().insert(service, since);
     }
 
+    fn narrowed_at(&self, backend: u16) -> u64 {
+        self.narrowed.borrow().get(&backend).copied().unwrap_or_default()
+    }
+
+    fn set_narrowed_at(&mut self, backend: u16, word: u64) {
+        self.narrowed.get_mut().insert(backend, word);
+    }
+
     fn errors(&self) -> [u64; 3] {
         self.errors.get()
     }
@@ -198,6 +212,10 @@ impl World for Model {
 impl lb_ebpf::World for Model {
     fn config(&self) -> ProgramConfig {
         self.config
+    }
+
+    fn stations(&self) -> Stations {
+        super::scene::stations()
     }
 
     fn now(&self) -> Ticks {
@@ -263,6 +281,14 @@ impl lb_ebpf::World for Model {
 
     fn set_full_since(&self, service: u16, since: Ticks) {
         self.full.borrow_mut().insert(service, since.raw());
+    }
+
+    fn narrowed(&self, backend: u16) -> u64 {
+        self.narrowed_at(backend)
+    }
+
+    fn narrow(&self, backend: u16, word: u64) {
+        self.narrowed.borrow_mut().insert(backend, word);
     }
 
     fn spend_error(&self, trouble: Trouble) -> bool {

@@ -8,7 +8,7 @@ use lb_common::{
         Backend, BucketKey, Endpoint, EndpointKey, Fragment, FragmentKey, Ranges, RangesKey, Service,
         ServiceKey,
     },
-    cell::{Owner, PortCell, Worth},
+    cell::{Owner, PortCell, Rights, Worth},
     flow::{Bucket, FlowKey, Record, SLOTS},
 };
 use lb_ebpf::{
@@ -287,15 +287,15 @@ impl<A: Modelled> Tables<A> for Model {
         seat::close::<A, _>(backend, self);
     }
 
-    fn room(&self, bucket: u32, now: Ticks) -> u64 {
-        room::<A, _>(bucket, now, self)
+    fn room(&self, bucket: u32, now: Ticks, by: Rights) -> u64 {
+        room::<A, _>(bucket, now, by, self)
     }
 
     fn find_slot(&self, key: &FlowKey<A>, except: u32) -> u32 {
         find_slot(key, except, self)
     }
 
-    fn slot_worth(&self, slot: u32, now: Ticks) -> Worth {
-        slot_worth::<A, _>(slot, now, self)
+    fn slot_worth(&self, slot: u32, now: Ticks, by: Rights) -> Worth {
+        slot_worth::<A, _>(slot, now, by, self)
     }
 }

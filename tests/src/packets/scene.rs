@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use lb_common::{
     Be16,
     abi::{
-        Backend, Endpoint, EndpointKey, Hop, Interface, ProgramConfig, Service, ServiceKey, TCP, algorithm,
-        backend_state, checksums, exit, mode, no_backend,
+        Backend, Endpoint, EndpointKey, Hop, Interface, ProgramConfig, Service, ServiceKey, Stations, TCP,
+        algorithm, backend_state, checksums, exit, mode, no_backend,
     },
     ports::PortRanges,
 };
@@ -61,6 +61,14 @@ pub const BACK_MAC: [u8; 6] = [0x02, 0xba, 0, 0, 0, 1];
 pub const SERVER_A_MAC: [u8; 6] = [0x02, 0x5e, 0, 0, 0, 0x0a];
 /// MAC address of [`SERVER_B`].
 pub const SERVER_B_MAC: [u8; 6] = [0x02, 0x5e, 0, 0, 0, 0x0b];
+
+/// MAC address of another station, whose frames the interface happens to see.
+pub const FOREIGN_MAC: [u8; 6] = [0x02, 0x0f, 0, 0, 0, 0x99];
+
+/// Whom the interface takes frames for: it stands for both of ours.
+pub fn stations() -> Stations {
+    Stations::of(&[FRONT_MAC, BACK_MAC])
+}
 
 /// Id of the interface that the program runs on. Its index is the loopback's, for that is where a test-run's packets
 /// come in by; so a packet that leaves by it is seen as `XDP_TX`, by any other as `XDP_REDIRECT`.

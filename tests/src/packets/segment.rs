@@ -97,6 +97,8 @@ pub struct Segment {
     pub id: u32,
     /// Which part of the packet it is; `None`: all of it.
     pub part: Option<Part>,
+    /// Routers may cut it into parts (IPv4): there is no "don't fragment".
+    pub divisible: bool,
     /// Bytes after the end of the IP packet.
     pub padding: usize,
     /// Bytes that the IP header claims to be there and that are not.
@@ -125,6 +127,7 @@ pub fn client(flags: u8) -> Segment {
         tcp_options: Vec::new(),
         id: 0xbeef,
         part: None,
+        divisible: false,
         padding: 0,
         claimed: 0,
         sum: Sum::Whole,
@@ -218,6 +221,11 @@ impl Segment {
     /// Only a part of it.
     pub fn part(self, offset: usize, length: usize, more: bool) -> Self {
         Self { part: Some(Part { offset, length, more }), ..self }
+    }
+
+    /// Without "don't fragment".
+    pub fn divisible(self) -> Self {
+        Self { divisible: true, ..self }
     }
 
     /// With another identification.
@@ -337,6 +345,7 @@ impl Segment {
         bytes.extend((self.id as u16).to_be_bytes());
         let place = match self.part {
             Some(Part { offset, more, .. }) => (offset / 8) as u16 | u16::from(more) << 13,
+            None if self.divisible => 0,
             None => 0x4000,
         };
         bytes.extend(place.to_be_bytes());

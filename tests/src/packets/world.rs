@@ -24,6 +24,8 @@ pub enum Action {
     Transmit,
     /// Out by `bpf_redirect`; the kernel's test-run does not say where to.
     Redirect,
+    /// To the host, with a note of the interface that the classifier is to send it out by.
+    Onward,
 }
 
 /// A place where packets meet tables: what both families share.
@@ -57,6 +59,10 @@ pub trait World {
     fn full_at(&self, service: u16) -> u32;
     /// Write it.
     fn set_full_at(&mut self, service: u16, since: u32);
+    /// What is remembered of the way to a backend.
+    fn narrowed_at(&self, backend: u16) -> u64;
+    /// Write it.
+    fn set_narrowed_at(&mut self, backend: u16, word: u64);
     /// The tokens for ICMP errors, by trouble.
     fn errors(&self) -> [u64; 3];
     /// Write them.
@@ -210,6 +216,12 @@ pub fn age<A: Address>(world: &mut impl Store<A>, span: Ticks) {
         let since = world.full_at(service);
         if since != 0 {
             world.set_full_at(service, older(since));
+        }
+    }
+    for backend in 0..=LAST_ID {
+        let word = world.narrowed_at(backend);
+        if word != 0 {
+            world.set_narrowed_at(backend, earlier(word));
         }
     }
     world.open_gates();

@@ -17,6 +17,7 @@ fn backend(name: &str, address: &str, state: BackendState, reason: &str) -> Back
         reason: reason.to_owned(),
         since: at("02:13:00"),
         weight_configured: 100,
+        weight_set: None,
         weight_effective: 100.0,
         load: None,
         handshake_ms: None,
@@ -60,10 +61,18 @@ fn node(name: &str, address: &str, readiness: NodeReadiness, reason: &str) -> No
         name: name.to_owned(),
         address: address.to_owned(),
         readiness,
+        used: NodeUse::default(),
         state_comment: None,
         reason: reason.to_owned(),
         conf_id: None,
         recv_queue: None,
+        queue_limit: None,
+        last_committed: None,
+        cert_failures: None,
+        bf_aborts: None,
+        lag_seconds: None,
+        threads_connected: None,
+        threads_running: None,
     }
 }
 
@@ -84,6 +93,9 @@ fn cluster(writer: Option<&str>, nodes: Vec<NodeStatus>) -> ClusterStatus {
         writer: writer.map(str::to_owned),
         since: at("02:13:07"),
         epoch: 7,
+        frozen: false,
+        paused_percent: 0,
+        warnings: Vec::new(),
         nodes,
     }
 }

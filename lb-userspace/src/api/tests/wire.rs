@@ -73,12 +73,37 @@ async fn every_command_arrives_whole_and_its_reply_comes_back() {
         Command::Drain(Drain { name: "web/web1".to_owned(), deadline_ms: None, then: Then::Keep }),
         Command::Cut(Cut { name: "web/web1".to_owned() }),
         Command::Ready(Ready { name: "db/db1".to_owned() }),
+        Command::Maint(Maint { name: "db/db1".to_owned() }),
+        Command::Weight(SetWeight { name: "web/web1".to_owned(), weight: Some(Weight::Percent(50)) }),
+        Command::Weight(SetWeight { name: "web/web1".to_owned(), weight: None }),
+        Command::Switch(Switch { cluster: "db".to_owned(), node: Some("db2".to_owned()) }),
+        Command::Switch(Switch { cluster: "db".to_owned(), node: None }),
+        Command::Freeze(Freeze { cluster: "db".to_owned(), frozen: true }),
+        Command::Accept(Accept { cluster: "db".to_owned(), node: "db2".to_owned() }),
         Command::Confirm,
         Command::Detach,
     ];
     for command in commands {
         let expected = done(&format!("{command:?}"));
         assert_eq!(call(&agent.path(), command).await.expect("a reply"), expected);
+    }
+}
+
+#[tokio::test]
+async fn changes_arrive_whole() {
+    let change =
+        Change { kind: ChangeKind::Removed, name: "web/web1".to_owned(), text: "drained".to_owned() };
+    let changes = Changes { changes: vec![change], refused: vec!["`interfaces` cannot change".to_owned()] };
+    let sent = Reply::Changes(Box::new(changes));
+    let reply = sent.clone();
+    let agent = Agent::start(move |_| Some(reply.clone()));
+    let commands = [
+        Command::Reload(Reload { deadline_ms: Some(60_000) }),
+        Command::Reload(Reload::default()),
+        Command::Diff(Diff { path: "/etc/lb/lb.toml".to_owned() }),
+    ];
+    for command in commands {
+        assert_eq!(call(&agent.path(), command).await.expect("a reply"), sent);
     }
 }
 
@@ -118,6 +143,7 @@ async fn requests_that_are_not_understood_get_an_error_and_a_hint() {
         (post("/drain", r#"{"nam": "a"}"#), "400", "unknown field `nam`"),
         (post("/drain", r#"{"name": "a/b", "then": "kill"}"#), "400", "unknown variant `kill`"),
         (post("/cut", "{}"), "400", "missing field `name`"),
+        (post("/weight", r#"{"name": "a/b", "weight": "half"}"#), "400", "`half` is no weight"),
         (post("/ready", r#"{"name": 7}"#), "400", "invalid type: integer `7`"),
         (post("/ready", &"x".repeat(REQUEST_LIMIT + 1)), "413", "longer than 65536 bytes"),
         ("\0\u{1}garbage\r\n\r\n".to_owned(), "400", ""),

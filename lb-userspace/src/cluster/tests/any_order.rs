@@ -47,6 +47,9 @@ enum Happens {
     Observed(usize, Seen),
     Waited,
     Restarted,
+    Switched(Option<usize>),
+    Accepted(usize),
+    Frozen(bool),
 }
 
 fn anything() -> impl Strategy<Value = Vec<(Happens, u64)>> {
@@ -54,8 +57,47 @@ fn anything() -> impl Strategy<Value = Vec<(Happens, u64)>> {
         12 => (0_usize..3, any_seen()).prop_map(|(node, seen)| Happens::Observed(node, seen)),
         2 => Just(Happens::Waited),
         1 => Just(Happens::Restarted),
+        1 => proptest::option::of(0_usize..3).prop_map(Happens::Switched),
+        1 => (0_usize..3).prop_map(Happens::Accepted),
+        1 => proptest::bool::weighted(0.3).prop_map(Happens::Frozen),
     ];
     proptest::collection::vec((happens, 0_u64..3_000), 1..80)
+}
+
+/// A node that may be used for something, even if only for want of a better one.
+fn usable(cluster: &Cluster, node: usize) -> bool {
+    let judgement = cluster.nodes()[node].judgement();
+    match judgement.readiness {
+        Readiness::Writer | Readiness::Reader => true,
+        Readiness::NoNew => {
+            matches!(judgement.reason, Reason::DesyncedByHand | Reason::Donor | Reason::Joined)
+        }
+        Readiness::Unknown | Readiness::Out => false,
+    }
+}
+
+/// No set is empty by policy, none has a node that is out or not Primary.
+fn sets_are_right(cluster: &Cluster, primary: [Option<bool>; 3]) -> Result<(), TestCaseError> {
+    let anybody = (0..3).any(|node| usable(cluster, node));
+    let beside = (0..3).any(|node| usable(cluster, node) && cluster.writer() != Some(node));
+    for (policy, somebody) in
+        [(WriterReads::Always, anybody), (WriterReads::LastResort, anybody), (WriterReads::Never, beside)]
+    {
+        let readers = cluster.readers(policy);
+        prop_assert!(!somebody || readers.iter().any(|part| *part > 0.0), "{:?} {:?}", policy, readers);
+        let sets = readers.iter().zip(cluster.writers()).enumerate();
+        for (node, (reads, writes)) in sets {
+            let judgement = cluster.nodes()[node].judgement();
+            prop_assert!((0.0..=1.0).contains(reads) && (0.0..=1.0).contains(&writes));
+            if judgement.readiness == Readiness::Out || primary[node] == Some(false) {
+                prop_assert_eq!((*reads, writes), (0.0, 0.0), "{} is {:?}", node, judgement);
+            }
+            if judgement.readiness == Readiness::Reader {
+                prop_assert_eq!(writes, 0.0);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Saturation and what happens to others never take the role away.
@@ -88,6 +130,12 @@ proptest! {
                     cluster.observe(node, Observation { result, at: now })
                 }
                 Happens::Waited => cluster.tick(now),
+                Happens::Switched(node) => cluster.switch(node, now).unwrap_or_default(),
+                Happens::Accepted(node) => cluster.accept(node, now).unwrap_or_default(),
+                Happens::Frozen(frozen) => {
+                    cluster.freeze(frozen);
+                    cluster.tick(now)
+                }
                 Happens::Restarted => {
                     let kept = cluster.incumbent().map(|incumbent| serde_json::to_string(incumbent).unwrap());
                     let restored = kept.map(|text| serde_json::from_str(&text).unwrap());
@@ -96,6 +144,7 @@ proptest! {
                 }
             };
             let writer = cluster.writer();
+            sets_are_right(&cluster, primary)?;
             if let Some(writer) = writer {
                 prop_assert_ne!(primary[writer], Some(false), "a writer that is not Primary");
                 let incumbent = cluster.incumbent().unwrap();

@@ -1,6 +1,9 @@
 //! Galera's signals as a table, the election as stories, and both against random histories.
 
 mod any_order;
+mod orders;
+mod plain;
+mod shares;
 mod signals;
 mod stories;
 mod views;

@@ -49,7 +49,7 @@ fn every_signal_has_its_readiness() {
     for (name, change, readiness, reason) in ROWS {
         let mut signals = synced(3, &[0, 1, 2]);
         change(&mut signals);
-        let judged = classify(&signals, &Policy::default(), false);
+        let judged = classify(&signals, &Policy::default(), Before::default());
         assert_eq!((judged.readiness, &judged.reason), (readiness, &reason), "{name}");
         let cuts = reason == Reason::RejectsQueries(RejectQueries::AllKill);
         assert_eq!(judged.cut, cuts, "{name}");
@@ -76,7 +76,7 @@ fn a_worse_signal_wins_over_a_better_one() {
                 back == signals && once != signals
             };
             if both_show && !dependent(name) && !dependent(other_name) {
-                let judged = classify(&signals, &Policy::default(), false).readiness;
+                let judged = classify(&signals, &Policy::default(), Before::default()).readiness;
                 assert_eq!(judged, readiness.max(other), "{name} and {other_name}");
             }
         }
@@ -95,7 +95,11 @@ fn donors_follow_the_policy() {
         (Donor::Allow, Signals { desync: true, ..donor(3, &[0]) }, NoNew),
     ] {
         let policy = Policy { donor: policy, ..Policy::default() };
-        assert_eq!(classify(&signals, &policy, false).readiness, readiness, "{policy:?} {signals:?}");
+        assert_eq!(
+            classify(&signals, &policy, Before::default()).readiness,
+            readiness,
+            "{policy:?} {signals:?}"
+        );
     }
 }
 
@@ -106,7 +110,11 @@ fn saturation_begins_at_95_and_ends_below_90() {
         [(94, false, Writer), (95, false, NoNew), (92, true, NoNew), (90, true, NoNew), (89, true, Writer)]
     {
         let signals = Signals { threads_connected: Some(connected), ..synced(3, &[0]) };
-        assert_eq!(classify(&signals, &policy, before).readiness, readiness, "{connected} {before}");
+        assert_eq!(
+            classify(&signals, &policy, Before { saturated: before, lagging: false }).readiness,
+            readiness,
+            "{connected} {before}"
+        );
     }
 }
 
@@ -120,6 +128,6 @@ fn a_server_without_galera_is_judged_by_what_it_has() {
         (Signals { maintenance: true, ..plain.clone() }, NoNew),
         (Signals { threads_connected: Some(99), ..plain }, NoNew),
     ] {
-        assert_eq!(classify(&signals, &policy, false).readiness, readiness, "{signals:?}");
+        assert_eq!(classify(&signals, &policy, Before::default()).readiness, readiness, "{signals:?}");
     }
 }

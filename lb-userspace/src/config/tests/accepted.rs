@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::{
     Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, DatabaseTls, DonorPolicy, FpmScheme, FpmUrl,
-    HttpCheck, Load, LoadKind, Login, Mode, Monitor, NoBackend, Node, RateLimit, Role, Secret, Service,
+    HttpCheck, Load, LoadKind, Login, Mode, Monitor, NoBackend, Node, Pattern, RateLimit, Role, Secret, Service,
     SourcePorts, StatusRange, Target, Timeouts, TlsMode, Track, XdpMode, parse_duration, parse_name,
 };
 use crate::listen::{Listen, Ports, Protocol};
@@ -28,7 +28,7 @@ fn backend(name: &str, at: &str, weight: u16) -> Backend {
 }
 
 fn node(name: &str, at: &str, priority: i32) -> Node {
-    Node { name: name.to_owned(), address: address(at), priority, max_connections: None }
+    Node { name: name.to_owned(), address: address(at), priority, max_connections: None, extra_port: None }
 }
 
 fn fpm(text: &str) -> FpmUrl {
@@ -142,6 +142,7 @@ fn example() -> Config {
         timeouts: timeouts(60 * MINUTE),
         target: Target::Backends {
             backends: vec![backend("web1", "10.0.0.11:80", 100), backend("web2", "10.0.0.12:80", 100)],
+            discover: None,
             check: Check {
                 kind: CheckKind::Http(HttpCheck { path, ..page() }),
                 interval: SECOND,
@@ -163,7 +164,11 @@ fn example() -> Config {
         echo: false,
         no_backend: NoBackend::Hold(3 * SECOND),
         timeouts: timeouts(9 * 60 * MINUTE),
-        target: Target::Cluster { cluster: "db".to_owned(), role: Role::Writer },
+        target: Target::Cluster {
+            cluster: "db".to_owned(),
+            role: Role::Writer,
+            on_out: crate::config::OnOut::Cut,
+        },
     };
     let monitor = Monitor {
         user: "lb".to_owned(),
@@ -174,6 +179,7 @@ fn example() -> Config {
     };
     Config {
         interfaces: vec!["eth0".to_owned()],
+        patterns: Vec::new(),
         xdp_mode: XdpMode::Auto,
         max_flows: None,
         source_ports: None,
@@ -184,6 +190,8 @@ fn example() -> Config {
             kind: ClusterKind::Galera,
             monitor,
             donor: DonorPolicy::LastResort,
+            fail_back: false,
+            max_lag: None,
             nodes: vec![node("db1", "10.0.1.1:3306", 1), node("db2", "10.0.1.2:3306", 2)],
         }],
     }
@@ -193,6 +201,15 @@ fn example() -> Config {
 fn the_documented_example_means_what_it_says_however_tables_are_spelt() {
     assert_eq!(accepted(EXAMPLE), example());
     assert_eq!(accepted(EXAMPLE_IN_TABLES), example());
+}
+
+#[test]
+fn a_name_with_a_star_is_a_pattern_and_may_stand_alone() {
+    let with = |list: &str| accepted(&EXAMPLE.replace("interfaces = [\"eth0\"]", list));
+    let config = with("interfaces = [\"eth0\", \"veth*\"]");
+    assert_eq!(config.interfaces, ["eth0"]);
+    assert_eq!(config.patterns, [Pattern::parse("veth*").unwrap()]);
+    assert!(with("interfaces = [\"veth*\"]").interfaces.is_empty());
 }
 
 #[test]

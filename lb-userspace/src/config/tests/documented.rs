@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::config::{backends, check, cluster, credentials, limits, root, service};
+use crate::config::{backends, check, cluster, credentials, discover, limits, root, service};
 
 /// The words of a text that could be keys.
 fn words(text: &str) -> Vec<&str> {
@@ -31,6 +31,8 @@ fn every_key_is_in_the_reference_and_the_reference_names_no_other() {
         check::AGENT_KEYS,
         check::MYSQL_LOAD_KEYS,
         credentials::LOGIN_KEYS,
+        discover::DNS_KEYS,
+        discover::DOCKER_KEYS,
         limits::RATE_KEYS,
         cluster::KEYS,
         cluster::MONITOR_KEYS,

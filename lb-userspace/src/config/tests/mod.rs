@@ -1,6 +1,7 @@
 //! Tests of the whole door: text in, the typed configuration or the exact messages out.
 
 mod accepted;
+mod clusters;
 mod documented;
 mod garbage;
 mod refused;

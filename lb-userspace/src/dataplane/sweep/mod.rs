@@ -247,10 +247,11 @@ impl Dataplane {
 
 impl<A: Ip> Family<A> {
     /// What holds for the connections of each backend, by its id.
-    fn terms(&self) -> Vec<Option<Terms>> {
+    fn terms(&self, common: &Common) -> Vec<Option<Terms>> {
         let mut terms = vec![None; MAX_BACKENDS as usize];
         for (number, backend) in &self.backends {
             let service = self.service_by_id(backend.service).map(|(_, known)| known);
+            let is_full = |row| common.accounts.get(row).is_full();
             terms[usize::from(*number)] = Some(Terms {
                 state: backend.state,
                 mode: backend.mode,
@@ -258,6 +259,8 @@ impl<A: Ip> Family<A> {
                 timeouts: service.map_or(UNKNOWN, |known| known.timeouts),
                 server: backend.server,
                 service: backend.service,
+                full: is_full(service_account(backend.service))
+                    || backend.server != 0 && is_full(server_account(backend.server)),
             });
         }
         terms
@@ -275,9 +278,14 @@ impl<A: Ip> Family<A> {
 
     /// Backends that the last publication does not name. What an earlier agent published stays until this one's first.
     fn leaving(&self) -> BTreeSet<u16> {
-        let gone = |backend: &Backend<A>| matches!(backend.state, backend_state::ABSENT | backend_state::CUT);
-        let of_nobody =
-            self.backends.iter().filter(|(number, known)| gone(known) && !self.wanted.contains(number));
+        let gone = |number: &u16, backend: &Backend<A>| {
+            matches!(backend.state, backend_state::ABSENT | backend_state::CUT)
+                || self.unnamed.contains(number)
+        };
+        let of_nobody = self
+            .backends
+            .iter()
+            .filter(|(number, known)| gone(number, known) && !self.wanted.contains(number));
         of_nobody.map(|(number, _)| *number).collect()
     }
 
@@ -301,6 +309,7 @@ impl<A: Ip> Family<A> {
             let written = self.maps.backends.set(u32::from(number), empty, 0);
             written.map_err(DataplaneError::write(A::NAMES.backends))?;
             self.backends.remove(&number);
+            self.unnamed.remove(&number);
         }
         self.free_endpoints(common.layout.ports.count(), &tally.blocks[A::INDEX])
     }

@@ -10,7 +10,7 @@ use crate::{
         DataplaneError,
         common::Common,
         family::{Family, Ip},
-        rings::{moment, slot_of},
+        rings::moment,
     },
     ring::words::Slot,
 };
@@ -43,7 +43,7 @@ impl<A: Ip> Family<A> {
     pub(super) fn holds_slot(&self, (place, owner): (u32, Owner), tally: &mut Tally) {
         let record = self.maps.flows.record(place);
         let Some(unsettled) = tally.settling.get_mut(&record.service) else { return };
-        let Some(index) = slot_of(&unsettled.entry, &FlowKey::of(owner, &record)) else { return };
+        let Some(index) = unsettled.entry.place_of(&FlowKey::of(owner, &record)) else { return };
         if unsettled.slots.get(index as usize).is_some_and(|slot| slot.cur != record.backend) {
             unsettled.held.insert(index);
         }

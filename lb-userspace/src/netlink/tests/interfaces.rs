@@ -28,10 +28,13 @@ fn an_interface_is_described_as_the_kernel_has_it() {
         ipv6_mtu: 1500,
         kind: Some("veth".to_owned()),
         vlan: None,
+        master: None,
+        below: None,
         driver: Some("veth".to_owned()),
         up: true,
         addresses: vec![prefix("10.9.0.1/24"), prefix("fd09::1/64"), prefix("fe80::1/64")],
         xdp: None,
+        peer_elsewhere: true,
     };
     assert_eq!(v0, expected);
 }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use super::Replication;
+
 /// `wsrep_cluster_conf_id` of a node that knows none.
 const NO_CONF_ID: u64 = u64::MAX;
 
@@ -84,6 +86,8 @@ pub struct Sample {
     pub fc_limit: Option<u64>,
     /// `gcs.fc_single_primary` (formerly `gcs.fc_master_slave`): the limit does not grow with the cluster.
     pub fc_limit_is_fixed: bool,
+    /// Of a server without Galera, if it was asked.
+    pub replication: Replication,
 }
 
 impl Sample {
@@ -168,6 +172,7 @@ impl Sample {
                 .into_iter()
                 .filter_map(options)
                 .any(|value| !is_off(value)),
+            replication: Replication::NotAsked,
         })
     }
 }

@@ -122,6 +122,53 @@ async fn a_real_server_without_a_provider_gives_a_sample_too() {
 }
 
 #[tokio::test]
+async fn a_real_server_says_whether_it_is_a_replica_once_the_monitor_may_know() {
+    let test = "a_real_server_says_whether_it_is_a_replica_once_the_monitor_may_know";
+    let Some(server) = testing::mariadb(test, &["--server-id=7"]).await else {
+        return;
+    };
+    testing::sql(&server, &["CREATE USER lb@127.0.0.1 IDENTIFIED BY 's3cret'"]).await;
+    let mut monitor = Monitor::new(server.addr, "lb", "s3cret", 5 * SECOND).with_replication(true);
+    let Replication::Forbidden(grant) = monitor.sample().await.unwrap().replication else {
+        panic!("the monitor has no privilege yet");
+    };
+    assert_eq!(grant, "GRANT REPLICA MONITOR ON *.* TO 'lb'@'127.0.0.1'");
+    testing::sql(&server, &[&grant]).await;
+    // A session keeps the privileges that it began with; the monitor begins a new one by itself.
+    when(&mut monitor, |sample| sample.replication == Replication::Source).await;
+    let source =
+        "CHANGE MASTER TO MASTER_HOST='127.0.0.1', MASTER_PORT=1, MASTER_USER='x', MASTER_PASSWORD='x'";
+    testing::sql(&server, &[source]).await;
+    assert_eq!(monitor.sample().await.unwrap().replication, Replication::Replica { lag: None });
+    testing::sql(&server, &["RESET SLAVE ALL"]).await;
+    assert_eq!(monitor.sample().await.unwrap().replication, Replication::Source);
+}
+
+#[tokio::test]
+async fn a_full_server_lets_the_monitor_in_by_its_extra_port() {
+    let test = "a_full_server_lets_the_monitor_in_by_its_extra_port";
+    let port = refusing_address().port();
+    let options = [format!("--extra-port={port}"), "--extra-max-connections=2".to_owned()];
+    let options: Vec<&str> = options.iter().map(String::as_str).chain(["--max-connections=10"]).collect();
+    let Some(server) = testing::mariadb(test, &options).await else {
+        return;
+    };
+    testing::sql(&server, &["CREATE USER lb@127.0.0.1"]).await;
+    let mut guests = Vec::new();
+    for _ in 0..10 {
+        guests.push(Session::connect(server.addr, "lb", "", &Encryption::Off, 5 * SECOND).await.unwrap());
+    }
+    let mut without = Monitor::new(server.addr, "lb", "", 5 * SECOND);
+    assert_eq!(without.sample().await.unwrap_err().kind, FailureKind::Saturated);
+    let mut monitor = Monitor::new(server.addr, "lb", "", 5 * SECOND).with_extra_port(Some(port));
+    let sample = monitor.sample().await.unwrap();
+    assert_eq!(sample.max_connections, Some(10));
+    assert!(sample.threads_connected.is_some_and(|connected| connected >= 10), "{sample:?}");
+    let mut wrong = Monitor::new(server.addr, "lb", "", 5 * SECOND).with_extra_port(Some(1));
+    assert_eq!(wrong.sample().await.unwrap_err().kind, FailureKind::Saturated);
+}
+
+#[tokio::test]
 async fn a_real_galera_node_tells_what_it_can_do() {
     let test = "a_real_galera_node_tells_what_it_can_do";
     let Some(mut server) = testing::galera(test).await else {

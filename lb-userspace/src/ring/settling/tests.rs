@@ -1,7 +1,7 @@
 //! Connections stay where they are while a ring changes under them.
 
 use super::*;
-use crate::ring::words::SAME;
+use lb_common::ring::SAME;
 
 mod model;
 

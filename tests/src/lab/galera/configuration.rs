@@ -36,7 +36,8 @@ impl Node<'_> {
         let Self { name, address, options, .. } = self;
         let (directory, library) = (self.directory.display(), self.library.display());
         let members = self.members.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(",");
-        let GaleraOptions { max_connections, bind, fast_timers } = options;
+        let GaleraOptions { max_connections, bind, fast_timers, resolve_names } = options;
+        let resolve = if *resolve_names { "" } else { "skip-name-resolve" };
         let timers = if *fast_timers { FAST_TIMERS } else { "" };
         let data_files = DATA_FILES.join("\n");
         format!(
@@ -48,7 +49,7 @@ socket={directory}/sock
 pid-file={directory}/pid
 bind-address={bind}
 port=3306
-skip-name-resolve
+{resolve}
 binlog_format=ROW
 default_storage_engine=InnoDB
 innodb_autoinc_lock_mode=2

@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::{Host, Result, wait_for};
 
 mod configuration;
+pub mod journal;
 mod node;
 mod template;
 
@@ -31,11 +32,19 @@ pub struct GaleraOptions {
     pub bind: std::net::Ipv4Addr,
     /// Whether the group timers are tuned to notice a lost node after 1.8 s instead of 6.3 s.
     pub fast_timers: bool,
+    /// Whether the servers look up who connects: only then do they block hosts that leave handshakes unfinished. The
+    /// balancer has a name there, on each node's own /etc/hosts.
+    pub resolve_names: bool,
 }
 
 impl Default for GaleraOptions {
     fn default() -> Self {
-        Self { max_connections: 60, bind: std::net::Ipv4Addr::UNSPECIFIED, fast_timers: true }
+        Self {
+            max_connections: 60,
+            bind: std::net::Ipv4Addr::UNSPECIFIED,
+            fast_timers: true,
+            resolve_names: false,
+        }
     }
 }
 

@@ -58,6 +58,9 @@ impl GaleraNode {
             .context(|| format!("cannot write to {}", directory.display()))?;
         give_to_mysql(&directory)?;
         give_to_mysql(&directory.join("tmp"))?;
+        if options.resolve_names {
+            name_the_balancer(host)?;
+        }
         Ok(Self { host: host.clone(), directory, process: Mutex::new(None) })
     }
 
@@ -100,6 +103,46 @@ impl GaleraNode {
         self.wait_state(SYNCED, START_LIMIT)
     }
 
+    /// Starts a server that has ended without its data, so that `donor` must send all of it by rsync. Returns at once;
+    /// the port opens when the data are there.
+    pub fn start_empty(&self, donor: &str) -> Result<()> {
+        let data = self.directory.join("data");
+        fs::remove_dir_all(&data)
+            .and_then(|()| fs::create_dir(&data))
+            .context(|| format!("cannot empty {}", data.display()))?;
+        give_to_mysql(&data)?;
+        self.launch(&[&format!("--wsrep_sst_donor={donor}")])
+    }
+
+    /// Drops what this node says to its peers and hears from them, and nothing else; `false` ends that.
+    pub fn cut_from_group(&self, cut: bool) -> Result<()> {
+        self.host.run(&["nft", "flush", "ruleset"])?;
+        if cut {
+            self.host.run(&["nft", "add", "table", "inet", "lab"])?;
+            for (chain, hook) in [("in", "input"), ("out", "output")] {
+                let kind = format!("{{ type filter hook {hook} priority 0 ; }}");
+                self.host.run(&["nft", "add", "chain", "inet", "lab", chain, &kind])?;
+                for end in ["dport", "sport"] {
+                    self.host
+                        .run(&["nft", "add", "rule", "inet", "lab", chain, "tcp", end, "4567", "drop"])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets a state transfer from this node take its time: so many kilobytes a second. Lasts until
+    /// [`cut_from_group`](Self::cut_from_group) or the host ends.
+    pub fn slow_down_transfers(&self, kbytes: u32) -> Result<()> {
+        self.host.run(&["nft", "add", "table", "inet", "slow"])?;
+        let kind = "{ type filter hook output priority 0 ; }";
+        self.host.run(&["nft", "add", "chain", "inet", "slow", "out", kind])?;
+        let rate = kbytes.to_string();
+        let rule =
+            ["nft", "add", "rule", "inet", "slow", "out", "tcp", "dport", "4444", "limit", "rate", "over"];
+        self.host.run(&[&rule[..], &[&rate, "kbytes/second", "drop"]].concat()).map(drop)
+    }
+
     fn recovered_position(&self) -> Result<String> {
         let before = self.log().len();
         self.launch(&["--wsrep-recover"])?;
@@ -132,13 +175,21 @@ impl GaleraNode {
 
     /// Runs statements as root over the Unix socket: columns parted by tabs, no header.
     pub fn sql(&self, statements: &str) -> Result<String> {
+        self.command(statements).limit(Duration::from_secs(20)).run()
+    }
+
+    /// The same on a thread of its own.
+    pub fn detached(&self, statements: &str) -> std::thread::JoinHandle<Result<()>> {
+        let command = self.command(statements).limit(Duration::from_mins(1));
+        std::thread::spawn(move || command.run().map(drop))
+    }
+
+    fn command(&self, statements: &str) -> crate::lab::HostCommand {
         self.host
             .command("mariadb")
             .args(["--no-defaults", "--user=root", "--connect-timeout=3", "-N", "-B"])
             .arg(format!("--socket={}", self.directory.join("sock").display()))
             .args(["-e", statements])
-            .limit(Duration::from_secs(20))
-            .run()
     }
 
     /// A status variable, if the server answers.
@@ -156,6 +207,12 @@ impl GaleraNode {
     /// `wsrep_cluster_size`, if the server answers.
     pub fn size(&self) -> Option<usize> {
         self.status("wsrep_cluster_size")?.parse().ok()
+    }
+
+    /// Waits until it sees so many members.
+    pub fn wait_size(&self, size: usize, timeout: Duration) -> Result<()> {
+        let seen = || (self.size() == Some(size)).then_some(());
+        wait_for(&format!("{} to see {size} members", self.name()), timeout, seen)
     }
 
     /// Waits for a state; a server that ends meanwhile is an error with the end of its log.
@@ -228,6 +285,14 @@ impl GaleraNode {
         // A panic elsewhere leaves the process as it was.
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Gives the balancer a name that leads back to it. Every machine has mounts of its own.
+fn name_the_balancer(host: &Host) -> Result<()> {
+    let hosts = host.directory().join("hosts");
+    fs::write(&hosts, format!("127.0.0.1 localhost\n{} balancer.lab\n", crate::lab::setup::BALANCER))
+        .context(|| format!("cannot write {}", hosts.display()))?;
+    host.run(&["mount", "--bind", &hosts.display().to_string(), "/etc/hosts"]).map(drop)
 }
 
 /// `MariaDB` refuses to run as root.

@@ -8,9 +8,10 @@ use lb_common::{
 
 use crate::packets::{
     Case, Expect, Fact, Life, Segment, Sum,
-    expect::{to_backend, to_client},
-    scene::{A, CLIENT, TRUSTS, WEB_ID},
-    segment::{ACK, PSH, client, server},
+    expect::{complained, to_backend, to_client},
+    message::Trouble,
+    scene::{A, BACK, CLIENT, TRUSTS, WEB_ID},
+    segment::{ACK, PSH, client, datagram, server},
 };
 
 /// Lengths of data around the strides in which a sum is made, and the usual ones.
@@ -33,7 +34,45 @@ fn both_ways(case: Case, make: impl Fn(Segment) -> Segment, whole: bool) -> Case
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    TRUSTS.iter().flat_map(|(name, trust)| by_trust(name, *trust)).chain(edges()).collect()
+    let table =
+        TRUSTS.iter().flat_map(|(name, trust)| [by_trust(name, *trust), quoted(name, *trust)].concat());
+    table.chain(edges()).collect()
+}
+
+/// Errors of ours that quote a packet whose sum may be completed on the way out, which their own sum covers.
+fn quoted(name: &str, trust: u8) -> Vec<Case> {
+    let case = |what: &str| Case::new(format!("{what} ({name})")).trust(trust);
+    let too_big = || complained(Reason::TooBig, Trouble::TooBig(1_300));
+    let sums = [("complete", Sum::Whole), ("partial", Sum::Partial), ("damaged", Sum::Raw(0x1234))];
+    let table = sums.into_iter().flat_map(|(kind, sum)| {
+        [
+            case(&format!("an error about a packet whose sum is {kind}"))
+                .given(held())
+                .given(Fact::Mtu(BACK, 1_300))
+                .send(client(ACK).data(1_400).sum(sum), too_big(), &[Established])
+                .send(client(ACK).data(1_401).ip_options(&[1; 40]).sum(sum), too_big(), &[Established])
+                .send(client(ACK).data(1_402).tag(0x8100, 7).sum(sum), too_big(), &[Established])
+                .send(
+                    client(ACK).data(20).ttl(1).sum(sum),
+                    complained(Reason::TtlExceeded, Trouble::TimeExceeded),
+                    &[Established],
+                ),
+            case(&format!("an error about a datagram whose sum is {kind}"))
+                .udp()
+                .given(Fact::Ring(WEB_ID, vec![]))
+                .send(
+                    datagram(21).sum(sum),
+                    complained(Reason::NoBackendReset, Trouble::PortUnreachable),
+                    &[],
+                )
+                .send(
+                    datagram(300).sum(sum),
+                    complained(Reason::NoBackendReset, Trouble::PortUnreachable),
+                    &[],
+                ),
+        ]
+    });
+    table.collect()
 }
 
 fn by_trust(name: &str, trust: u8) -> Vec<Case> {

@@ -10,7 +10,7 @@ use crate::packets::{
     Case, Fact, Life, Sum,
     expect::{complained, dropped, to_backend, to_client, untouched},
     message::Trouble,
-    scene::{A, B, CLIENT, FOUR_PORTS, MODES, OTHER, SOURCE, WEB_ID},
+    scene::{A, B, CLIENT, FOUR_PORTS, MODES, OTHER, SOURCE, WEB, WEB_ID},
     segment::{SYN, answer, client, datagram},
 };
 
@@ -19,7 +19,7 @@ fn held(life: Life) -> Fact {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    [sums(), conversations(), refused()].concat()
+    [sums(), without(), conversations(), refused()].concat()
 }
 
 fn sums() -> Vec<Case> {
@@ -56,6 +56,37 @@ fn sums() -> Vec<Case> {
         )
     });
     table.chain(zeros.take(1)).collect()
+}
+
+/// In IPv6 a datagram must have a checksum (RFC 8200, 8.1): one that has none is never given one here.
+fn without() -> Vec<Case> {
+    let noted = || untouched().counted(0, Reason::Malformed);
+    let none = |length| datagram(length).sum(Sum::Raw(0));
+    let table = MODES.iter().flat_map(|(name, mode)| {
+        let case = |what: &str| Case::new(format!("{name}: {what}")).mode(*mode).udp().only(6);
+        [
+            case("a datagram of IPv6 without a checksum begins nothing")
+                .send(none(20), noted(), &[])
+                .send(none(20).tag(0x8100, 7), noted(), &[])
+                .send(none(200).part(0, 64, true), noted(), &[]),
+            case("a datagram of IPv6 without a checksum does not go on with its conversation")
+                .given(held(Life::Established))
+                .send(none(20), noted(), &[Established]),
+        ]
+    });
+    let answers = [("snat", mode::SNAT), ("dnat", mode::DNAT)].map(|(name, mode)| {
+        Case::new(format!("{name}: an answer of IPv6 without a checksum stays without"))
+            .mode(mode)
+            .udp()
+            .only(6)
+            .given(held(Life::Established))
+            .send(answer(A, 20).sum(Sum::Raw(0)), noted(), &[Established])
+    });
+    let foreign = Case::new("a datagram of IPv6 without a checksum to another port is the host's")
+        .udp()
+        .only(6)
+        .send(none(20).to(std::net::SocketAddrV4::new(*WEB.ip(), 4_789)), untouched(), &[]);
+    table.chain(answers).chain([foreign]).collect()
 }
 
 fn conversations() -> Vec<Case> {

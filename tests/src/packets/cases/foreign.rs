@@ -2,13 +2,13 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 
-use lb_common::{Reason, cell::Phase::Established};
+use lb_common::{Reason, abi::mode, cell::Phase::Established};
 
 use crate::packets::{
     Case, Expect, Fact, Life, Segment, Sum,
-    expect::untouched,
-    scene::{A, CLIENT, SERVER_A, SOURCE, WEB},
-    segment::{ACK, SYN, client, server},
+    expect::{to_backend, to_client, untouched},
+    scene::{A, CLIENT, FOREIGN_MAC, MODES, SERVER_A, SOURCE, WEB},
+    segment::{ACK, RST, SYN, client, server},
 };
 
 /// Offset of the IPv4 header.
@@ -40,7 +40,7 @@ pub(super) fn cases() -> Vec<Case> {
     let ssh = SocketAddrV4::new(*WEB.ip(), 22);
     let host = SocketAddrV4::new(Ipv4Addr::new(203, 0, 113, 1), 80);
     let ours = SocketAddrV4::new(SOURCE, 2000);
-    vec![
+    let hosts = vec![
         passes("another port of a service's address", [client(SYN).to(ssh), client(ACK).to(ssh).data(90)]),
         passes("the service's port of another address", [client(SYN).to(host)]),
         passes("a foreign packet with IP options", [client(SYN).to(ssh).ip_options(&[1; 24])]),
@@ -78,5 +78,44 @@ pub(super) fn cases() -> Vec<Case> {
             .send_frame(frame(0x88cc, &[2; 50]), untouched(), &[])
             .send_frame(frame(0x8864, &[2; 50]), untouched(), &[])
             .send_frame(frame(46, &[2; 46]), untouched(), &[]),
-    ]
+    ];
+    [hosts, others()].concat()
+}
+
+/// Frames for other stations, which a switch has flooded or a bridge hands on, and for those that this host stands for.
+fn others() -> Vec<Case> {
+    let table = MODES.iter().flat_map(|(name, mode)| {
+        let case = |what: &str| Case::new(format!("{name}: {what}")).mode(*mode);
+        let held = Fact::Connection { client: CLIENT, backend: A, place: 0, life: Life::Established, age: 0 };
+        let flooded = |segment: Segment| Segment { receiver: FOREIGN_MAC, ..segment };
+        let office = |kind, segment: Segment| Segment { receiver: [0, 0, 0x5e, 0, kind, 7], ..segment };
+        [
+            case("a frame for another station is left alone")
+                .send(flooded(client(SYN)), untouched(), &[])
+                .send(flooded(client(ACK).data(64).part(0, 32, true)), untouched(), &[])
+                .send(flooded(client(SYN).tag(0x8100, 7)), untouched(), &[])
+                .send(flooded(client(SYN).tag(0x88a8, 9).tag(0x8100, 7)), untouched(), &[]),
+            case("a frame for another station does not go on with a connection, nor end it")
+                .given(held.clone())
+                .send(flooded(client(ACK).data(10)), untouched(), &[Established])
+                .send(flooded(client(RST)), untouched(), &[Established])
+                .send(flooded(client(ACK).ttl(1)), untouched(), &[Established])
+                .send(client(ACK).data(10), to_backend(A), &[Established]),
+            case("a frame for a virtual router is for whoever holds the office")
+                .given(held)
+                .send(office(1, client(ACK).data(10)), to_backend(A), &[Established])
+                .send(office(2, client(ACK).data(10)), to_backend(A), &[Established])
+                .send(office(3, client(ACK).data(10)), untouched(), &[Established]),
+        ]
+    });
+    let answers = [("snat", mode::SNAT), ("dnat", mode::DNAT)].map(|(name, mode)| {
+        let held = Fact::Connection { client: CLIENT, backend: A, place: 0, life: Life::Established, age: 0 };
+        let flooded = Segment { receiver: FOREIGN_MAC, ..server(A, ACK).data(5) };
+        Case::new(format!("{name}: an answer in a frame for another station is left alone"))
+            .mode(mode)
+            .given(held)
+            .send(flooded, untouched(), &[Established])
+            .send(server(A, ACK).data(5), to_client(A), &[Established])
+    });
+    table.chain(answers).collect()
 }

@@ -6,9 +6,11 @@ use lb_common::{Reason, abi::mode, cell::Phase::Established};
 
 use crate::packets::{
     Case, Fact, Life, Segment,
-    expect::{dropped, echoed, error_to_backend, error_to_client, untouched, untunnelled},
+    expect::{
+        complained, dropped, echoed, error_to_backend, error_to_client, to_backend, untouched, untunnelled,
+    },
     message::{Complaint, Echo, Trouble, about_answer, about_forwarded, echo},
-    scene::{A, CLIENT, MODES, OTHER, WEB, WEB_ID},
+    scene::{A, B, CLIENT, MODES, OTHER, WEB, WEB_ID},
     segment::{ACK, client, datagram},
 };
 
@@ -193,11 +195,6 @@ fn tunnels() -> Vec<Case> {
         })
     });
     let others = [
-        case("'too big' about the tunnel of a client that is not known is the host's, and counted").send(
-            about_forwarded(Trouble::TooBig(1_400), A, said()),
-            untouched().counted(WEB_ID, Reason::ErrorUnmatched),
-            &[],
-        ),
         case("'too big' that quotes only the tunnel's header is the host's, and counted").given(held()).send(
             about_forwarded(Trouble::TooBig(1_400), A, said()).bytes(7),
             untouched().counted(0, Reason::ErrorUnmatched),
@@ -215,7 +212,77 @@ fn tunnels() -> Vec<Case> {
             &[Established],
         ),
     ];
-    told.chain(others).collect()
+    told.chain(others).chain(unrecorded()).collect()
+}
+
+/// "Too big" about the tunnel of a client that no flow knows: the tunnel's MTU is remembered.
+fn unrecorded() -> Vec<Case> {
+    let settled = |what: &str, version: u8| {
+        Case::new(format!("ipip, not recorded: {what}"))
+            .mode(mode::IPIP)
+            .only(version)
+            .given(Fact::Slots(WEB_ID, vec![(A, A)]))
+    };
+    let narrowed = || dropped(Reason::TunnelNarrowed);
+    let unmatched = || untouched().counted(WEB_ID, Reason::ErrorUnmatched);
+    let too_big = |mtu| complained(Reason::TooBig, Trouble::TooBig(mtu));
+    let table = [4_u8, 6].into_iter().flat_map(|version| {
+        let case = |what: &str| settled(what, version);
+        let (over, headers, least) = if version == 4 { (20, 40, 576) } else { (40, 60, 1_280) };
+        let about = |mtu| about_forwarded(Trouble::TooBig(mtu), A, said());
+        let sized = move |mtu: u16| client(ACK).data(usize::from(mtu - over) - headers);
+        [
+            case("who sends more than fits is told by the way that it came, whoever it is")
+                .send(client(ACK).data(1_360), to_backend(A), &[])
+                .send(about(1_400).bytes(8), narrowed(), &[])
+                .send(sized(1_400), to_backend(A), &[])
+                .send(sized(1_401), too_big(1_400 - over), &[])
+                .send(sized(1_401).of(OTHER), too_big(1_400 - over), &[]),
+            case("an error only makes it less")
+                .send(about(1_400), narrowed(), &[])
+                .send(about(1_450), narrowed(), &[])
+                .send(sized(1_401), too_big(1_400 - over), &[])
+                .send(about(1_300), narrowed(), &[])
+                .send(sized(1_301), too_big(1_300 - over), &[]),
+            case("what is configured and less decides")
+                .given(Fact::WayMtu(A, 1_350))
+                .send(about(1_400), narrowed(), &[])
+                .send(sized(1_351), too_big(1_350 - over), &[]),
+            case("it is forgotten after ten minutes")
+                .send(about(1_400), narrowed(), &[])
+                .given(Fact::Pass(599_000))
+                .send(sized(1_401), too_big(1_400 - over), &[])
+                .given(Fact::Pass(2_000))
+                .send(sized(1_401), to_backend(A), &[]),
+            case("less than every path takes is not believed")
+                .send(about(100), narrowed(), &[])
+                .send(sized(least), to_backend(A), &[])
+                .send(sized(least + 1), too_big(least - over), &[]),
+            case("an error without an MTU is the host's, and counted").send(about(0), unmatched(), &[]),
+            case(
+                "an error about a tunnel to another backend than the slot's owner is the host's, and counted",
+            )
+            .given(Fact::Slots(WEB_ID, vec![(B, B)]))
+            .send(about(1_400), unmatched(), &[]),
+            case("in a slot that changes hands the former owner is meant")
+                .given(Fact::Slots(WEB_ID, vec![(B, A)]))
+                .send(about(1_400), narrowed(), &[]),
+            case("a backend that has the same id later starts afresh")
+                .send(about(1_400), narrowed(), &[])
+                .given(Fact::Address(A, Ipv4Addr::new(10, 0, 7, 19)))
+                .send(sized(1_401), to_backend(A), &[]),
+        ]
+    });
+    let tracked = [
+        Case::new("ipip: 'too big' about the tunnel of a client that no flow knows narrows the tunnel of the ring's owner")
+            .mode(mode::IPIP)
+            .send(about_forwarded(Trouble::TooBig(1_400), A, said()), narrowed(), &[]),
+        Case::new("ipip: 'too big' about a tunnel of a service without backends is the host's, and counted")
+            .mode(mode::IPIP)
+            .given(Fact::Ring(WEB_ID, vec![]))
+            .send(about_forwarded(Trouble::TooBig(1_400), A, said()), unmatched(), &[]),
+    ];
+    table.chain(tracked).collect()
 }
 
 fn foreign() -> Vec<Case> {

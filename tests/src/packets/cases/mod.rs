@@ -3,6 +3,7 @@
 mod algorithms;
 mod checksums;
 mod closing;
+mod crowding;
 mod cuts;
 mod datagrams;
 mod events;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Case> {
         messages::cases(),
         sizes::cases(),
         pressure::cases(),
+        crowding::cases(),
         slots::cases(),
         limits::cases(),
         cuts::cases(),

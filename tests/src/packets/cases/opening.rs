@@ -10,7 +10,7 @@ use crate::packets::{
     Case, Expect, Fact, Life, Segment,
     expect::{complained, dropped, to_backend, to_client},
     message::Trouble,
-    scene::{A, B, CLIENT, FOUR_PORTS, FRONT, OTHER, WEB_ID},
+    scene::{A, B, BACK, CLIENT, FOUR_PORTS, FRONT, OTHER, WEB_ID},
     segment::{ACK, CLIENT_ISN, PSH, SERVER_ISN, SYN, client, server},
 };
 
@@ -102,6 +102,19 @@ fn data() -> Vec<Case> {
             .given(exit)
             .send(syn(), to_backend(A).opens(A), &[Embryonic])
             .send(server(A, SYN | ACK), to_client(A), &[Answered]),
+        Case::new("an interface that takes no frames gets packets by the kernel's stack")
+            .given(Fact::Exit(BACK, exit::STACK))
+            .send(syn(), to_backend(A).opens(A), &[Embryonic])
+            .send(server(A, SYN | ACK), to_client(A), &[Answered]),
+        Case::new("so does a client behind one, on the way back too")
+            .given(Fact::Exit(FRONT, exit::STACK))
+            .send(syn(), to_backend(A).opens(A), &[Embryonic])
+            .send(server(A, SYN | ACK), to_client(A), &[Answered]),
+        Case::new("a generic program's interface sends out itself what came in by it")
+            .given(Fact::Exit(FRONT, exit::TX_OR_STACK))
+            .given(Fact::Exit(BACK, exit::TX_OR_STACK))
+            .send(syn(), to_backend(A).opens(A), &[Embryonic])
+            .send(server(A, SYN | ACK), to_client(A), &[Answered]),
         Case::new("two clients are two connections")
             .ports(FOUR_PORTS)
             .send(syn(), to_backend(A).opens(A), &[Embryonic])
@@ -164,7 +177,18 @@ fn again() -> Vec<Case> {
             ),
         elsewhere("drains", backend_state::CLOSED_TO_NEW, Life::Established),
         elsewhere("is absent", backend_state::ABSENT, Life::Established),
-        elsewhere("went away in the handshake", backend_state::CLOSED_TO_NEW, Life::Answered),
+        elsewhere("went away in the handshake", backend_state::ABSENT, Life::Answered),
+        Case::new(
+            "a SYN that crossed its answer stays with a backend that takes no new connections meanwhile",
+        )
+        .ports(FOUR_PORTS)
+        .send(syn(), to_backend(A).opens(A), &[Embryonic])
+        .given(Fact::Pass(1_000))
+        .given(Fact::State(A, backend_state::CLOSED_TO_NEW))
+        .given(Fact::Ring(WEB_ID, vec![B]))
+        .send(server(A, SYN | ACK), to_client(A), &[Answered])
+        .send(syn(), to_backend(A), &[Answered])
+        .send(client(ACK), to_backend(A), &[Established]),
         Case::new(
             "a SYN on a closed connection of a backend that drains goes elsewhere, and closes nothing twice",
         )

@@ -4,6 +4,7 @@ use lb_common::{
     Reason,
     abi::{backend_state, mode},
     cell::Phase::{self, Answered, Embryonic, Established},
+    ring::SAME,
 };
 
 use crate::packets::{
@@ -12,9 +13,6 @@ use crate::packets::{
     scene::{A, B, CLIENT, MODES, OTHER, WEB_ID},
     segment::{ACK, CLIENT_ISN, FIN, RST, SERVER_ISN, SYN, client, datagram, server},
 };
-
-/// In place of a former owner: what is not recorded belongs to the owner, but the slot is not settled.
-const SAME: u16 = 0xffff;
 
 fn slots(owner: u16, former: u16) -> Fact {
     Fact::Slots(WEB_ID, vec![(owner, former)])

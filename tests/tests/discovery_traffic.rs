@@ -25,7 +25,8 @@ fn answered(load: &Running, more: u64) {
 
 /// Lines of a hosts file for these of `web1`, `web2`, …
 fn hosts(numbers: &[u8]) -> String {
-    numbers.iter().map(|number| format!("{} web.internal\n", web_address(*number))).collect()
+    let lines = numbers.iter().map(|number| format!("{} web.internal", web_address(*number)));
+    lines.chain([String::new()]).collect::<Vec<_>>().join("\n")
 }
 
 fn up(status: &Status) -> Vec<String> {

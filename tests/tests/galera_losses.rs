@@ -69,6 +69,8 @@ fn a_reader_loses_everybody(site: &Site) {
     let mut journal = Journal::begin(&site.balancer);
     node(site, "db3").host().link_down().unwrap();
     journal.expect(&["db3: Writer → Out: no answer to 3 probes in a row"]);
+    // The group must have noticed too, or db3 is lost again after it is back.
+    node(site, "db1").wait_size(2, LIMIT).unwrap();
     node(site, "db3").host().link_up().unwrap();
     let news = journal.until(&["db3: Out → Writer: synced"]).unwrap();
     assert!(news.iter().all(|line| line.starts_with("db3: ")), "{news:?}");

@@ -194,15 +194,12 @@ impl Controller {
         backends.set_weight(place, weight, now);
         backends.step(now);
         let (asked, configured) = (backends.members[place].asked(), backends.members[place].configured);
-        let message = match weight {
-            Some(weight) => {
-                self.state.weights.insert(name.to_owned(), weight);
-                format!("{name} weighs {asked} (set at run time; configured {configured})")
-            }
-            None => {
-                self.state.weights.remove(name);
-                format!("{name} weighs {configured} as configured")
-            }
+        let message = if let Some(weight) = weight {
+            self.state.weights.insert(name.to_owned(), weight);
+            format!("{name} weighs {asked} (set at run time; configured {configured})")
+        } else {
+            self.state.weights.remove(name);
+            format!("{name} weighs {configured} as configured")
         };
         log::info!("{message}");
         self.store();

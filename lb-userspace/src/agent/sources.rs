@@ -67,7 +67,7 @@ impl Sources {
         let mut wanted = BTreeMap::new();
         for service in &config.services {
             if let Target::Backends { discover: Some(source), .. } = &service.target {
-                let (source, own) = (source.clone(), own.clone());
+                let (source, own) = ((**source).clone(), own.clone());
                 let of = Of {
                     service: service.name.clone(),
                     source,

@@ -152,12 +152,11 @@ impl Cluster {
     fn view_is_news(&self, node: usize, before: Option<&View>) -> bool {
         let Some(before) = before else { return false };
         let now = self.nodes[node].view.as_ref();
-        let key = |view: &View| (view.uuid.clone(), view.conf_id);
         let known = |now: &View| {
             let mut others = self.nodes.iter().enumerate().filter(|(other, _)| *other != node);
-            others.any(|(_, status)| status.view.as_ref().is_some_and(|view| key(view) == key(now)))
+            others.any(|(_, status)| status.view.as_ref().is_some_and(|view| view.key() == now.key()))
         };
-        now.is_none_or(|now| key(now) != key(before) && !known(now))
+        now.is_none_or(|now| now.key() != before.key() && !known(now))
     }
 
     fn reprobe_all(&self, outcome: &mut Outcome) {
@@ -185,7 +184,7 @@ impl Cluster {
         self.decide(&comparison, now, outcome);
         self.raise_alarms(&comparison, now, outcome);
         for (node, status) in self.nodes.iter().enumerate() {
-            let doubtful = status.suspect || status.verdict.reason == Reason::Stale;
+            let doubtful = status.suspect || comparison.stale[node];
             if doubtful && !outcome.reprobe.iter().any(|reprobe| reprobe.node == node) {
                 outcome.reprobe.push(Reprobe { node, after: self.policy.quick });
             }
@@ -199,12 +198,25 @@ impl Cluster {
         let ours = self.electing_component(comparison);
         let place = |node: usize| match comparison.component[node] {
             _ if self.settled && comparison.foreign[node] => Place::Foreign,
-            _ if comparison.stale[node] => Place::Stale,
+            _ if comparison.stale[node] && self.is_outdated(node) => Place::Stale,
             Some(_) if split && ours.is_none() => Place::Undecided,
             Some(component) if split && ours != Some(component) => Place::OtherSide,
             _ => Place::Inside,
         };
         (0..self.nodes.len()).map(place).collect()
+    }
+
+    /// Whether a node still shows its view when another one has shown the next for a while. All nodes take a new view at
+    /// about the same time, and are not asked at the same time. Who has been out gets no such benefit.
+    fn is_outdated(&self, node: usize) -> bool {
+        let status = &self.nodes[node];
+        let (Some(mine), Some((_, last))) = (status.current_view(), status.shown) else { return false };
+        let was_out = status.verdict.readiness == Readiness::Out;
+        let patience = if was_out { Duration::ZERO } else { self.policy.quick };
+        self.nodes.iter().any(|other| {
+            let (Some(view), Some((since, _))) = (other.current_view(), other.shown) else { return false };
+            mine.is_before(view) && last.since(since) >= patience
+        })
     }
 
     fn judge(&mut self, comparison: &Comparison, now: Moment, outcome: &mut Outcome) {
@@ -283,6 +295,8 @@ impl Cluster {
             grace.filter(|_| verdict.readiness == Readiness::NoNew).map(|grace| (since, since + grace));
         match verdict.readiness {
             Readiness::Out | Readiness::Reader => Fate::Out(reason),
+            // Full, or not to be asked: what it said before is no reason to move anything now.
+            Readiness::NoNew if !*fresh => Fate::Stays,
             Readiness::NoNew
                 if matches!(
                     verdict.reason,
@@ -295,8 +309,6 @@ impl Cluster {
                 Fate::Out(reason)
             }
             Readiness::NoNew if verdict.reason == Reason::Saturated => Fate::Stays,
-            // Full, or not to be asked: what it said before is no reason to move anything now.
-            Readiness::NoNew if !*fresh => Fate::Stays,
             Readiness::NoNew if self.impaired.is_none_or(|(_, until)| now >= until) => Fate::Optional(reason),
             Readiness::NoNew | Readiness::Unknown | Readiness::Writer => Fate::Stays,
         }

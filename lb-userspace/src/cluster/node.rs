@@ -43,6 +43,8 @@ pub struct NodeStatus {
     pub(super) not_granted: Option<String>,
     /// Its view in the latest sample, if that was a Primary's.
     pub(super) view: Option<View>,
+    /// Since when it shows that view, and when it showed it last.
+    pub(super) shown: Option<(Moment, Moment)>,
     /// Nothing but doubt has come since that sample. A node that is saturated or denies the monitor may be silent
     /// about any number of views, so the one that it showed last is no longer compared with the others'.
     pub(super) fresh: bool,
@@ -73,6 +75,7 @@ impl NodeStatus {
             counted: Counted::default(),
             not_granted: None,
             view: None,
+            shown: None,
             fresh: false,
             non_primary: None,
             denied: None,
@@ -156,7 +159,11 @@ impl NodeStatus {
             _ => None,
         };
         if policy.kind == Kind::Galera {
-            self.view = View::of(signals);
+            let view = View::of(signals);
+            let same = view.as_ref().map(View::key) == self.view.as_ref().map(View::key);
+            let since = self.shown.filter(|_| same).map_or(now, |(since, _)| since);
+            self.shown = Some((since, now));
+            self.view = view;
             self.non_primary =
                 (signals.primary == Some(false)).then_some(LastCommitted(signals.last_committed));
         }

@@ -34,6 +34,16 @@ impl View {
         })
     }
 
+    /// What changes with each change of membership.
+    pub(super) fn key(&self) -> (Option<&str>, Option<u64>) {
+        (self.uuid.as_deref(), self.conf_id)
+    }
+
+    /// Whether the other one is what this one has become.
+    pub(super) fn is_before(&self, other: &Self) -> bool {
+        self.conf_id.zip(other.conf_id).is_some_and(|(mine, other)| mine < other) && self.overlaps(other)
+    }
+
     /// Whether the two may speak of one component, now or in the past.
     pub(super) fn overlaps(&self, other: &Self) -> bool {
         self.members.is_empty() || other.members.is_empty() || !self.members.is_disjoint(&other.members)
@@ -68,10 +78,7 @@ pub(super) fn compare(views: &[Option<&View>], home: Option<&str>) -> Comparison
     let foreign: Vec<bool> = views.iter().map(|view| view.is_some_and(is_foreign)).collect();
     let ours: Vec<Option<&View>> =
         views.iter().zip(&foreign).map(|(view, foreign)| view.filter(|_| !foreign)).collect();
-    let newer = |mine: &View| {
-        let later = |other: &View| mine.conf_id.zip(other.conf_id).is_some_and(|(mine, other)| mine < other);
-        ours.iter().flatten().any(|other| later(other) && mine.overlaps(other))
-    };
+    let newer = |mine: &View| ours.iter().flatten().any(|other| mine.is_before(other));
     let stale: Vec<bool> = ours.iter().map(|view| view.is_some_and(newer)).collect();
     let (component, components) = components(&ours, &stale);
     let present: Vec<&View> = ours.iter().copied().flatten().collect();

@@ -162,7 +162,7 @@ pub(super) fn backends_target(
         let wrong = r#"load: "mysql" is measured by a check of the same type"#;
         section.add("load", Fault::new(wrong, format!("write check = {DATABASE_EXAMPLE}")));
     }
-    Some(Target::Backends { backends, discover, check, load })
+    Some(Target::Backends { backends, discover: discover.map(Box::new), check, load })
 }
 
 /// Reports a check that would not know which port to connect to.

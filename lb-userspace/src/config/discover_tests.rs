@@ -15,7 +15,7 @@ fn read(address: &str, line: &str) -> Result<Source, ConfigErrors> {
         panic!("{line} is a discovery")
     };
     assert!(backends.is_empty(), "{line}");
-    Ok(source.clone())
+    Ok((**source).clone())
 }
 
 const V4: &str = "203.0.113.10:80/tcp";

@@ -198,7 +198,7 @@ pub enum Target {
         /// At least one, unless others are discovered; names and addresses are unique within the service.
         backends: Vec<Backend>,
         /// Where further ones come from.
-        discover: Option<Source>,
+        discover: Option<Box<Source>>,
         /// How their health is found out.
         check: Check,
         /// How their load is measured, if it is.

@@ -258,6 +258,7 @@ mod tests {
             master,
             below,
             driver: None,
+            peer_elsewhere: false,
             up: true,
             addresses: Vec::new(),
             xdp: None,

@@ -32,6 +32,15 @@ while IFS=: read -r number controllers path; do
 done < /proc/self/cgroup
 "#;
 
+/// Removes the control groups of that name; where the daemon was no longer there to end its containers, these first.
+const REMOVE: &str = r#"
+find /sys/fs/cgroup -path "*/$1/*/cgroup.procs" -exec cat {} + | sort -u | xargs -r kill -9
+for attempt in 1 2 3 4 5 6 7 8 9 10; do
+    find /sys/fs/cgroup -depth -type d -path "*/$1*" -delete 2>/dev/null && break
+    sleep 0.1
+done
+"#;
+
 /// A daemon. Dropping it ends its containers too.
 #[derive(Debug)]
 pub struct Docker {
@@ -104,8 +113,10 @@ impl Docker {
 
     /// Starts it again.
     pub fn restart(&mut self) -> Result<()> {
-        // A process of that number may be there again.
-        let _ = fs::remove_file(self.host.directory().join("pid"));
+        // A daemon that was killed leaves its number, and that of its containerd, which dies with it and may stay a
+        // zombie for a while: the new one would take both for alive.
+        let own = self.host.directory().join("pid").display().to_string();
+        self.host.run(&["rm", "-f", &own, "/run/docker/containerd/containerd.pid"])?;
         self.daemon = spawn(&self.host, &self.socket, &self.groups)?;
         self.wait_ready()
     }
@@ -133,8 +144,6 @@ impl Drop for Docker {
     fn drop(&mut self) {
         // An orderly end takes mounts and control groups with it, but for the one that holds them all.
         let _ = self.stop();
-        let groups = format!("/sys/fs/cgroup/*/{}*", self.groups);
-        let remove = ["find", "/sys/fs/cgroup", "-depth", "-type", "d", "-path", &groups, "-delete"];
-        let _ = self.host.run(&remove);
+        let _ = self.host.run(&["sh", "-c", REMOVE, "sh", &self.groups]);
     }
 }

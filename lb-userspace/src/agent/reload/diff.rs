@@ -151,7 +151,7 @@ fn changed_backends(said: &mut Said, service: &str, before: &[Backend], after: &
                 .find(|old| old.address == new.address && !after.iter().any(|new| new.name == old.name));
             match renamed {
                 Some(old) => {
-                    said.add(ChangeKind::Changed, &name, format!("was called {service}/{}", old.name))
+                    said.add(ChangeKind::Changed, &name, format!("was called {service}/{}", old.name));
                 }
                 None => {
                     said.add(ChangeKind::Added, &name, format!("at {address}, weight {}", new.weight));

@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn what_cannot_change_is_refused_with_what_to_type() {
         let service = "[[service]]\nname = \"web\"\naddress = \"203.0.113.10:80/tcp\"\nmode = \"dsr\"\nalgorithm = \"maglev\"\nbackends = [{ name = \"a\", address = \"10.0.0.1:80\" }]\n";
-        let text = |top: &str, track: &str| format!("{top}\n{}{track}", service);
+        let text = |top: &str, track: &str| format!("{top}\n{service}{track}");
         let before = config(&text("interfaces = [\"eth0\"]", ""));
         for (top, more, said) in [
             ("interfaces = [\"eth0\"]", "", vec![]),

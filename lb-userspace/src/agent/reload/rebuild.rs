@@ -97,18 +97,15 @@ impl Controller {
                 leaves: &|address| self.leavers.contains_key(&Leaver::Node(cluster.name.clone(), address)),
             };
             let old = before.clusters.iter().find(|old| old.name == cluster.name);
-            let mut galera = match known.remove(&cluster.name) {
-                Some(mut galera) => {
-                    galera.reconfigure(cluster, &said, &mut self.keys, now);
-                    galera
-                }
-                None => {
-                    let incumbent = self.state.writers.get(&cluster.name).cloned();
-                    let found = Found::of(&cluster.name, &self.config.services, active);
-                    let mut galera = Galera::new(cluster, incumbent, &found, &said, &mut self.keys, now);
-                    galera.election.freeze(self.state.frozen.contains(&cluster.name));
-                    galera
-                }
+            let mut galera = if let Some(mut galera) = known.remove(&cluster.name) {
+                galera.reconfigure(cluster, &said, &mut self.keys, now);
+                galera
+            } else {
+                let incumbent = self.state.writers.get(&cluster.name).cloned();
+                let found = Found::of(&cluster.name, &self.config.services, active);
+                let mut galera = Galera::new(cluster, incumbent, &found, &said, &mut self.keys, now);
+                galera.election.freeze(self.state.frozen.contains(&cluster.name));
+                galera
             };
             galera.election.expect_conflicts(any_writes(&self.config, &cluster.name));
             let same = old.is_some_and(|old| asked_alike(old, cluster));

@@ -110,7 +110,9 @@ fn reconfigure(service: &mut Backends, backends: &[(&str, u8, u16)], leaves: &[u
     let said = Said { wish: &wish, leaves: &leaves, served: &|_| false };
     let mut keys = Keys::default();
     // Beyond those that the service has given.
-    (0..100).for_each(|_| drop(keys.next()));
+    for _ in 0..100 {
+        let _ = keys.next();
+    }
     service.reconfigure(&config.services[0], &said, &mut keys, Moment::START);
     service.step(Moment::START);
 }

@@ -152,13 +152,15 @@ fn a_stale_writer_has_three_seconds_to_catch_up_however_long_others_have_differe
     let mut told = Told::healthy();
     told.sees(1_000, 0, synced(4, &ALL));
     told.sees(10_000, 1, synced(5, &ALL));
+    assert_eq!(told.reason(0), Reason::Synced, "it was asked before");
+    told.sees(10_250, 0, synced(4, &ALL));
     assert_eq!((told.reason(0), told.cluster.writer()), (Reason::Stale, Some(0)));
     let mut late = Told { cluster: told.cluster.clone(), events: Vec::new(), reprobe: Vec::new() };
     told.sees(12_900, 0, synced(5, &ALL));
     told.ticks(20_000);
     assert_eq!(told.cluster.writer(), Some(0));
-    assert_eq!(late.ticks(12_999), Some(at(13_000)));
-    late.ticks(13_000);
+    assert_eq!(late.ticks(13_249), Some(at(13_250)));
+    late.ticks(13_250);
     assert_eq!(late.elections(), [(1, 2, How::Planned)]);
 }
 

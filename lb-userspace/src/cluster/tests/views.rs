@@ -38,12 +38,26 @@ fn a_resumed_node_with_an_old_view_takes_nothing_new_and_is_watched() {
 }
 
 #[test]
+fn who_comes_back_with_an_old_view_is_outdated_at_once() {
+    let mut told = Told::healthy();
+    told.hears(1_000, 2, Seen::TimedOut { failed_in_a_row: 3 });
+    told.sees(2_000, 0, synced(4, &[0, 1]));
+    told.sees(2_001, 2, synced(3, &ALL));
+    assert_eq!((told.readiness(2), told.reason(2)), (Readiness::NoNew, Reason::Stale));
+    assert_eq!(told.reason(1), Reason::Synced, "it was only asked before");
+}
+
+#[test]
 fn members_that_say_auto_are_compared_by_configuration_number() {
     let auto = |conf_id| Signals { members: vec!["AUTO".to_owned(); 3], ..synced(conf_id, &ALL) };
     let mut told = Told::new(Policy::default(), three(), None, Moment::START);
     told.sees(0, 0, auto(4));
     told.sees(0, 1, auto(4));
     told.sees(0, 2, auto(3));
+    assert_eq!((told.reason(0), told.reason(2)), (Reason::Synced, Reason::Synced));
+    told.sees(249, 2, auto(3));
+    assert_eq!(told.reason(2), Reason::Synced, "nodes are not asked at the same time");
+    told.sees(250, 2, auto(3));
     assert_eq!((told.reason(0), told.reason(2)), (Reason::Synced, Reason::Stale));
     assert_eq!(told.cluster.writer(), Some(0));
     assert_eq!(told.cluster.alarms(), []);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::*;
 use crate::config::{
     Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, DatabaseTls, DonorPolicy, FpmScheme, FpmUrl,
-    HttpCheck, Load, LoadKind, Login, Mode, Monitor, NoBackend, Node, Pattern, RateLimit, Role, Secret, Service,
-    SourcePorts, StatusRange, Target, Timeouts, TlsMode, Track, XdpMode, parse_duration, parse_name,
+    HttpCheck, Load, LoadKind, Login, Mode, Monitor, NoBackend, Node, Pattern, RateLimit, Role, Secret,
+    Service, SourcePorts, StatusRange, Target, Timeouts, TlsMode, Track, XdpMode, parse_duration, parse_name,
 };
 use crate::listen::{Listen, Ports, Protocol};
 use crate::probe::{

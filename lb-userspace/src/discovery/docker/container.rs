@@ -133,14 +133,12 @@ impl Container {
 
     fn weight(&self) -> (u16, Option<String>) {
         let Some(text) = self.label("lb.weight") else { return (WEIGHT, None) };
-        match text.parse() {
-            Ok(weight @ 0..=1000) => (weight, None),
-            _ => {
-                let text = text.escape_debug();
-                let wrong = format!("its label lb.weight=`{text}` is not 0 to 1000, and {WEIGHT} is taken");
-                (WEIGHT, Some(format!("container {}: {wrong}", self.shown())))
-            }
+        if let Ok(weight @ 0..=1000) = text.parse() {
+            return (weight, None);
         }
+        let text = text.escape_debug();
+        let wrong = format!("its label lb.weight=`{text}` is not 0 to 1000, and {WEIGHT} is taken");
+        (WEIGHT, Some(format!("container {}: {wrong}", self.shown())))
     }
 
     fn address(&self, source: &Source) -> Result<IpAddr, String> {

@@ -5,12 +5,13 @@ use std::time::Instant;
 use super::{
     controller::Controller,
     keys::Key,
-    probers::{BackendAt, NodeAt},
+    probers::{BackendAt, Measured, NodeAt},
     services::hastened,
 };
 use crate::{
+    config::{Load, LoadKind, Target},
     health::Moment,
-    probe::{Failure, galera::Sample, php_fpm},
+    probe::{Failure, galera::Sample},
 };
 
 impl Controller {
@@ -46,14 +47,17 @@ impl Controller {
         let Some(index) = self.place(at.service) else { return };
         let Some(backends) = self.services[index].as_mut() else { return };
         let Some(place) = backends.place(at.backend) else { return };
-        let Some(step) = backends.checked(place, result, begun, now) else { return };
+        let step = backends.checked(place, result, begun, now);
         let service = &self.config.services[index].name;
         let backend = &backends.members[place];
-        if let Some(after) = hastened(&step) {
+        if let Some(after) = step.as_ref().and_then(hastened) {
             backend.hasten(after);
         }
-        if let Some(change) = &step.changed {
+        if let Some(change) = step.and_then(|step| step.changed) {
             log::info!("{service}/{}: {} → {}: {}", backend.name, change.from, change.to, change.reason);
+        }
+        if !backends.stirred() {
+            return;
         }
         if let Some(sentence) = backends.panic_changed() {
             log::warn!("{service}: {sentence}");
@@ -64,7 +68,7 @@ impl Controller {
     }
 
     /// A backend's load was sampled.
-    pub(super) fn loaded(&mut self, at: BackendAt, result: &Result<php_fpm::Status, Failure>) {
+    pub(super) fn loaded(&mut self, at: BackendAt, result: Result<Measured, Failure>) {
         let now = self.now();
         let Some(index) = self.place(at.service) else { return };
         let Some(backends) = self.services[index].as_mut() else { return };
@@ -72,13 +76,25 @@ impl Controller {
         let backend = &mut backends.members[place];
         // A load that cannot be read is said once, not once a second.
         if backend.quiet.replace(result.is_err()) != Some(result.is_err())
-            && let Err(failure) = result
+            && let Err(failure) = &result
         {
-            let (service, name) = (&self.config.services[index].name, &backend.name);
-            log::warn!("{service}/{name}: no load: {failure}; its weight returns to the configured one");
+            let service = &self.config.services[index];
+            let then = match &service.target {
+                Target::Backends { load: Some(Load { kind: LoadKind::AgentCheck { .. }, .. }), .. } => {
+                    "what it has ordered stands until its lease ends"
+                }
+                _ => "its weight returns to the configured one",
+            };
+            log::warn!("{}/{}: no load: {failure}; {then}", service.name, backend.name);
         }
-        if let Ok(status) = result {
-            backends.loaded(place, status, now);
+        match result {
+            Ok(Measured::PhpFpm(status)) => backends.loaded(place, &status, now),
+            Ok(Measured::Utilisation(utilisation)) => backends.utilised(place, utilisation, now),
+            Ok(Measured::Orders(orders)) => backends.ordered(place, orders, now),
+            Err(_) => {}
+        }
+        if backends.stirred() && self.step(index, now) {
+            self.publish();
         }
     }
 }

@@ -395,6 +395,7 @@ mod tests {
         let monitor = Monitor {
             user: "lb".to_owned(),
             password: Secret::new("x"),
+            tls: config::DatabaseTls::default(),
             interval: seconds,
             timeout: seconds,
         };

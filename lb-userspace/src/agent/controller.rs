@@ -20,6 +20,7 @@ use super::{
     keys::Keys,
     links::Links,
     pressure::Pressure,
+    probers::Probers,
     reload::{Leaving, merge::Leaver},
     report::History,
     services::Backends,
@@ -86,6 +87,7 @@ pub struct Controller {
     pub(super) watcher: Watcher,
     /// Where those who are asked to look send what they see.
     pub(super) events: mpsc::UnboundedSender<Event>,
+    pub(super) probers: Probers,
     pub(super) ways: HashMap<IpAddr, Way>,
     pub(super) obstacles: HashMap<IpAddr, String>,
     /// Interfaces that come and go.
@@ -146,6 +148,7 @@ impl Controller {
             keys: Keys::default(),
             active,
             watcher: tools.watcher,
+            probers: Probers::new(tools.events.clone()),
             events: tools.events,
             ways: HashMap::new(),
             obstacles: HashMap::new(),
@@ -183,7 +186,7 @@ impl Controller {
     async fn take(&mut self, event: Event) -> Option<Ended> {
         match event {
             Event::Checked { at, begun, result } => self.checked(at, begun, result),
-            Event::Loaded { at, result } => self.loaded(at, &result),
+            Event::Loaded { at, result } => self.loaded(at, result),
             Event::Sampled { at, result } => self.sampled(at, result).await,
             Event::Hop(changed) => self.hop(&changed),
             Event::Links(interfaces) => self.links(interfaces),

@@ -182,7 +182,10 @@ impl Backend {
                 let at = self.suspected_at.to_zoned(TimeZone::system());
                 format!("suspected: {evidence} at {}", at.strftime("%H:%M:%S%.3f"))
             }
-            None => self.health.reason().to_owned(),
+            None => match self.orders.in_words() {
+                Some(orders) => format!("{}; its agent orders: {orders}", self.health.reason()),
+                None => self.health.reason().to_owned(),
+            },
         }
     }
 }

@@ -6,12 +6,14 @@
 
 pub mod advice;
 mod answers;
+mod askers;
 mod clusters;
 mod controller;
 mod cuts;
 mod evidence;
 mod handshakes;
 mod keys;
+mod leases;
 mod links;
 pub mod machine;
 pub mod members;
@@ -28,6 +30,7 @@ mod shares;
 mod sources;
 pub mod start;
 mod state;
+mod through;
 mod trace;
 mod ways;
 mod wishes;
@@ -38,7 +41,7 @@ use crate::{
     api,
     dataplane::task::Notice,
     netlink::{Interface, NextHopChanged},
-    probe::{Failure, galera::Sample, php_fpm},
+    probe::{Failure, galera::Sample},
 };
 
 pub use cuts::CUT_WITHIN;
@@ -61,7 +64,7 @@ pub enum Event {
         /// Which.
         at: probers::BackendAt,
         /// What came of it.
-        result: Result<php_fpm::Status, Failure>,
+        result: Result<probers::Measured, Failure>,
     },
     /// A database node was asked.
     Sampled {

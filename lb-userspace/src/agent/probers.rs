@@ -1,38 +1,67 @@
 //! The tasks that ask: one for each probe of a backend, one for each database node. They know their target, their
 //! interval and where to send what they saw; what it means is decided elsewhere.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use rand::Rng as _;
 use tokio::{
-    sync::mpsc,
+    sync::{Semaphore, mpsc},
+    task::AbortHandle,
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{Event, keys::Key};
+use super::{
+    Event,
+    askers::{Asker, Ways, fpm_url},
+    keys::Key,
+    through::{Beyond, Roads, Through},
+};
 use crate::{
-    config::{self, CheckKind, FpmScheme, FpmUrl, LoadKind},
-    probe::{Failure, FailureKind, galera, http, php_fpm, tcp},
+    config::{self, LoadKind},
+    probe::{
+        Failure, FailureKind, agent_check, galera,
+        handshake::{HandshakeError, Handshakes},
+        mysql::Encryption,
+        php_fpm,
+    },
 };
 
 /// A probe's time may differ from its interval by this part, so that probes do not march in step.
 const JITTER: f64 = 0.1;
 
+/// Probes of backends that are under way at a time; more of them wait for their turn, and only then does their time
+/// begin. Bounds descriptors and memory when everything falls silent at once. Database nodes of clusters never wait.
+const AT_ONCE: usize = 512;
+
 /// How often, and in which rhythm, a database node is asked whose connection has broken.
 const FOLLOW_UPS: u32 = 20;
 const FOLLOW_UP_PAUSE: Duration = Duration::from_millis(5);
 
-/// Holds one task and hastens its next probe. The task ends, after the probe that is under way, when the last of these
-/// is dropped.
-#[derive(Clone, Debug)]
+/// One thing that is probed: hastens its next probe, and ends its probes when dropped.
+#[derive(Debug)]
 #[must_use]
-pub struct Hasten(mpsc::UnboundedSender<Duration>);
+pub struct Hasten {
+    sender: mpsc::UnboundedSender<Duration>,
+    tasks: Vec<AbortHandle>,
+}
 
 impl Hasten {
     /// The next probe comes after `delay` at the latest, counted from now.
     pub fn after(&self, delay: Duration) {
-        // The task ends when nobody can hasten it any more, and this does.
-        let _ = self.0.send(delay);
+        // The task ends only with this or with the agent.
+        let _ = self.sender.send(delay);
+    }
+}
+
+impl Drop for Hasten {
+    fn drop(&mut self) {
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }
 
@@ -40,24 +69,29 @@ impl Hasten {
 struct Rhythm {
     interval: Duration,
     hasten: mpsc::UnboundedReceiver<Duration>,
+    /// How far its turns may come before and after their time, as parts of the interval.
+    spread: (f64, f64),
 }
 
 impl Rhythm {
-    fn new(interval: Duration) -> (Self, Hasten) {
+    /// The first turn comes at any time within the interval, so that what begins together soon does not march in step.
+    fn new(interval: Duration) -> (Self, mpsc::UnboundedSender<Duration>) {
         let (sender, hasten) = mpsc::unbounded_channel();
-        (Self { interval, hasten }, Hasten(sender))
+        (Self { interval, hasten, spread: (JITTER, 1.0) }, sender)
     }
 
-    /// Wait for the next turn; `false`: there is none, for nobody holds the task any more.
-    async fn turn(&mut self) -> bool {
-        let spread = rand::rng().random_range(1.0 - JITTER..=1.0 + JITTER);
+    /// Wait for the next turn.
+    async fn turn(&mut self) {
+        let (least, most) = std::mem::replace(&mut self.spread, (1.0 - JITTER, 1.0 + JITTER));
+        let spread = rand::rng().random_range(least..=most);
         let mut due = Instant::now() + self.interval.mul_f64(spread);
         loop {
             tokio::select! {
-                () = sleep_until(due) => return true,
+                () = sleep_until(due) => return,
                 delay = self.hasten.recv() => match delay {
                     Some(delay) => due = due.min(Instant::now() + delay),
-                    None => return false,
+                    // Nobody hastens this task (any more); its rhythm goes on.
+                    None => return sleep_until(due).await,
                 },
             }
         }
@@ -74,98 +108,167 @@ pub struct BackendAt {
     pub backend: Key,
 }
 
-/// Probe a backend's health for as long as events are taken.
-pub fn check(
-    at: BackendAt,
-    address: SocketAddr,
-    check: &config::Check,
-    events: mpsc::UnboundedSender<Event>,
-) -> Hasten {
-    let (mut rhythm, hasten) = Rhythm::new(check.interval);
-    let check = check.clone();
-    tokio::spawn(async move {
-        loop {
-            let begun = std::time::Instant::now();
-            let result = check_once(address, &check).await;
-            if events.send(Event::Checked { at, begun, result }).is_err() {
-                return;
-            }
-            if !rhythm.turn().await {
-                return;
-            }
-        }
-    });
-    hasten
+/// What was found out about a backend's load.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Measured {
+    /// By PHP-FPM.
+    PhpFpm(php_fpm::Status),
+    /// As a part of what it can do; 1: all of it.
+    Utilisation(f64),
+    /// Its agent's orders.
+    Orders(agent_check::Orders),
 }
 
-async fn check_once(address: SocketAddr, check: &config::Check) -> Result<(), Failure> {
-    let to = |port: Option<u16>| SocketAddr::new(address.ip(), port.unwrap_or(address.port()));
-    match &check.kind {
-        CheckKind::Tcp { port } => tcp::probe(to(*port), check.timeout).await.map(|_| ()),
-        CheckKind::Http { path, host, status, port } => {
-            let address = to(*port);
-            let host = host.clone().unwrap_or_else(|| address.to_string());
-            let target = http::Target::new(address, path, &host, status.first..=status.last)
-                .map_err(|error| unfit(&error))?;
-            http::probe(&target, check.timeout).await.map(|_| ())
+/// Starts probes, all of which share what they can.
+#[derive(Debug)]
+pub struct Probers {
+    events: mpsc::UnboundedSender<Event>,
+    turns: Arc<Semaphore>,
+    ways: Ways,
+    roads: Roads,
+    /// Opened for the first backend that needs them.
+    handshakes: Option<Result<Handshakes, HandshakeError>>,
+}
+
+impl Probers {
+    /// What they see goes to `events`, for as long as events are taken.
+    pub fn new(events: mpsc::UnboundedSender<Event>) -> Self {
+        let turns = Arc::new(Semaphore::new(AT_ONCE));
+        Self { events, turns, ways: Ways::default(), roads: Roads::default(), handshakes: None }
+    }
+
+    /// What probes see of the ways to backends.
+    pub fn roads(&self) -> &Roads {
+        &self.roads
+    }
+
+    /// Probe a backend's health, and its load if there is one to measure, until the answer is dropped. What must answer
+    /// besides its own address is asked once that has answered.
+    pub fn backend(
+        &mut self,
+        at: BackendAt,
+        address: SocketAddr,
+        check: &config::Check,
+        load: Option<&config::Load>,
+        beyond: Option<Beyond>,
+    ) -> Hasten {
+        let (rhythm, sender) = Rhythm::new(check.interval);
+        let capacity = match load.map(|load| &load.kind) {
+            Some(LoadKind::Mysql { capacity }) => Some(*capacity),
+            _ => None,
+        };
+        let asker = Asker::new(address, check, &mut self.ways);
+        let task =
+            Task { at, timeout: check.timeout, events: self.events.clone(), turns: self.turns.clone() };
+        let through = beyond.and_then(|beyond| self.through(address.ip(), beyond));
+        let mut tasks = vec![tokio::spawn(task.check(asker, through, rhythm, capacity)).abort_handle()];
+        if let Some(load) = load.filter(|load| !matches!(load.kind, LoadKind::Mysql { .. })) {
+            let task =
+                Task { at, timeout: load.timeout, events: self.events.clone(), turns: self.turns.clone() };
+            tasks.push(tokio::spawn(task.load(address, load.clone())).abort_handle());
         }
-        CheckKind::PhpFpm { url } => {
-            let url = fpm_url(url, address, true)?;
-            match php_fpm::status(&url, check.timeout).await {
-                // A locked scoreboard says that FPM is there and busy.
-                Ok(_) | Err(Failure { kind: FailureKind::NoSample, .. }) => Ok(()),
-                Err(failure) => Err(failure),
+        Hasten { sender, tasks }
+    }
+
+    fn through(&mut self, backend: IpAddr, beyond: Beyond) -> Option<Through> {
+        let opened = self.handshakes.get_or_insert_with(|| {
+            let opened = Handshakes::open();
+            if let Err(error) = &opened {
+                log::warn!("backends in dsr and ipip are probed at their own addresses only: {error}");
             }
-        }
+            opened
+        });
+        let handshakes = opened.as_ref().ok()?.clone();
+        Some(Through { handshakes, roads: self.roads.clone(), backend, beyond })
+    }
+
+    /// Ask a database node about itself over one persistent connection, until the answer is dropped.
+    ///
+    /// A connection that breaks is followed up at once, see [`follow_up`].
+    pub fn node(&mut self, at: NodeAt, asked: &config::Node, cluster: &config::Cluster) -> Hasten {
+        let monitor = &cluster.monitor;
+        let (rhythm, sender) = Rhythm::new(monitor.interval);
+        let session =
+            galera::Monitor::new(asked.address, &monitor.user, monitor.password.expose(), monitor.timeout)
+                .with_extra_port(asked.extra_port)
+                .with_replication(cluster.kind == config::ClusterKind::Mysql);
+        let encryption = self.ways.encryption(&monitor.tls).map_err(|error| error.to_string());
+        let task = tokio::spawn(node(at, session, encryption, rhythm, self.events.clone()));
+        Hasten { sender, tasks: vec![task.abort_handle()] }
     }
 }
 
-fn unfit(error: &http::InvalidTarget) -> Failure {
-    Failure { kind: FailureKind::Local, detail: error.to_string() }
-}
-
-fn fpm_url(url: &FpmUrl, backend: SocketAddr, through_pool: bool) -> Result<php_fpm::Url, Failure> {
-    let address = url.endpoint(backend.ip());
-    Ok(match url.scheme {
-        FpmScheme::Fcgi => php_fpm::Url::Fcgi { addr: address, path: url.path.clone(), through_pool },
-        FpmScheme::Http => php_fpm::Url::Http {
-            target: http::Target::new(address, &url.path, address.to_string(), 200..=200)
-                .map_err(|error| unfit(&error))?,
-            through_pool,
-        },
-    })
-}
-
-/// Sample a backend's load for as long as events are taken.
-pub fn load(
+/// What a task needs beside its question.
+struct Task {
     at: BackendAt,
-    address: SocketAddr,
-    load: &config::Load,
+    timeout: Duration,
     events: mpsc::UnboundedSender<Event>,
-) -> Hasten {
-    let (mut rhythm, hasten) = Rhythm::new(load.interval);
-    let load = load.clone();
-    tokio::spawn(async move {
-        let LoadKind::PhpFpm { url, .. } = &load.kind;
+    turns: Arc<Semaphore>,
+}
+
+impl Task {
+    async fn check(
+        self,
+        mut asker: Asker,
+        through: Option<Through>,
+        mut rhythm: Rhythm,
+        capacity: Option<u32>,
+    ) {
+        let at = self.at;
+        loop {
+            // The semaphore is never closed.
+            let Ok(turn) = self.turns.acquire().await else { return };
+            let begun = std::time::Instant::now();
+            let mut answer = asker.ask(self.timeout).await;
+            if let (Ok(_), Some(through)) = (&answer, &through)
+                && let Err(failure) = through.ask(self.timeout).await
+            {
+                answer = Err(failure);
+            }
+            drop(turn);
+            let load = answer.as_ref().ok().and_then(Option::as_ref).zip(capacity);
+            if let Some(load) = load.and_then(|(sample, capacity)| sample.utilisation(capacity))
+                && self.events.send(Event::Loaded { at, result: Ok(Measured::Utilisation(load)) }).is_err()
+            {
+                return;
+            }
+            let result = answer.map(drop);
+            if self.events.send(Event::Checked { at, begun, result }).is_err() {
+                return;
+            }
+            rhythm.turn().await;
+        }
+    }
+
+    /// Nothing hastens it.
+    async fn load(self, address: SocketAddr, load: config::Load) {
+        let (mut rhythm, _) = Rhythm::new(load.interval);
         // A status page that the pool itself serves never shows fewer than one active worker, the one that serves it.
         let mut through_pool = true;
         loop {
-            let result = match fpm_url(url, address, through_pool) {
-                Ok(url) => php_fpm::status(&url, load.timeout).await,
-                Err(failure) => Err(failure),
+            let Ok(turn) = self.turns.acquire().await else { return };
+            let result = match &load.kind {
+                LoadKind::PhpFpm { url, .. } => match fpm_url(url, address, through_pool) {
+                    Ok(url) => php_fpm::status(&url, self.timeout).await.map(Measured::PhpFpm),
+                    Err(failure) => Err(failure),
+                },
+                LoadKind::AgentCheck { port, .. } => {
+                    let agent = SocketAddr::new(address.ip(), *port);
+                    agent_check::ask(agent, self.timeout).await.map(Measured::Orders)
+                }
+                // Its check tells it.
+                LoadKind::Mysql { .. } => return,
             };
-            if result.as_ref().is_ok_and(|status| status.active == 0) {
+            drop(turn);
+            if matches!(&result, Ok(Measured::PhpFpm(status)) if status.active == 0) {
                 through_pool = false;
             }
-            if events.send(Event::Loaded { at, result }).is_err() {
+            if self.events.send(Event::Loaded { at: self.at, result }).is_err() {
                 return;
             }
-            if !rhythm.turn().await {
-                return;
-            }
+            rhythm.turn().await;
         }
-    });
-    hasten
+    }
 }
 
 /// Which node of which cluster, by numbers as in [`BackendAt`].
@@ -177,34 +280,31 @@ pub struct NodeAt {
     pub node: Key,
 }
 
-/// Ask a database node about itself over one persistent connection, for as long as events are taken.
-///
-/// A connection that breaks is followed up at once, see [`follow_up`].
-pub fn node(
+async fn node(
     at: NodeAt,
-    node: &config::Node,
-    cluster: &config::Cluster,
+    session: galera::Monitor,
+    encryption: Result<Encryption, String>,
+    mut rhythm: Rhythm,
     events: mpsc::UnboundedSender<Event>,
-) -> Hasten {
-    let monitor = &cluster.monitor;
-    let (mut rhythm, hasten) = Rhythm::new(monitor.interval);
-    let mut session =
-        galera::Monitor::new(node.address, &monitor.user, monitor.password.expose(), monitor.timeout)
-            .with_extra_port(node.extra_port)
-            .with_replication(cluster.kind == config::ClusterKind::Mysql);
-    tokio::spawn(async move {
-        loop {
-            let result = session.sample().await.map(Box::new);
-            if events.send(Event::Sampled { at, result }).is_err() {
-                return;
-            }
-            tokio::select! {
-                again = rhythm.turn() => if !again { return },
-                () = session.broken() => follow_up(&mut session, at, &events).await,
-            }
+) {
+    let mut session = match encryption {
+        Ok(encryption) => session.encrypted(encryption),
+        Err(detail) => {
+            let _ =
+                events.send(Event::Sampled { at, result: Err(Failure { kind: FailureKind::Local, detail }) });
+            return;
         }
-    });
-    hasten
+    };
+    loop {
+        let result = session.sample().await.map(Box::new);
+        if events.send(Event::Sampled { at, result }).is_err() {
+            return;
+        }
+        tokio::select! {
+            () = rhythm.turn() => {}
+            () = session.broken() => follow_up(&mut session, at, &events).await,
+        }
+    }
 }
 
 /// Find out what a broken connection means, without waiting for the next turn: a server that was killed is known to be
@@ -236,28 +336,31 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_rhythm_goes_on_when_nobody_hastens_it_and_ends_when_nobody_holds_it() {
+    async fn a_rhythm_goes_on_when_nobody_hastens_it() {
         let (mut rhythm, hasten) = Rhythm::new(Duration::from_secs(10));
+        drop(hasten);
+        rhythm.turn().await;
         let begun = Instant::now();
         for turn in 1..=3_u32 {
-            assert!(rhythm.turn().await);
+            rhythm.turn().await;
             let least = Duration::from_secs(10).mul_f64(f64::from(turn) * (1.0 - JITTER));
             assert!(begun.elapsed() >= least, "turn {turn} after {:?}", begun.elapsed());
         }
-        let held = begun.elapsed();
-        drop(hasten);
-        assert!(!rhythm.turn().await);
-        assert_eq!(begun.elapsed(), held, "it does not wait for its turn");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_hastened_turn_comes_at_its_time_and_the_rhythm_returns() {
         let (mut rhythm, hasten) = Rhythm::new(Duration::from_secs(10));
+        rhythm.turn().await;
         let begun = Instant::now();
-        hasten.after(Duration::from_millis(250));
-        assert!(rhythm.turn().await);
+        hasten.send(Duration::from_millis(250)).unwrap();
+        rhythm.turn().await;
         assert_eq!(begun.elapsed().as_millis(), 250);
-        assert!(rhythm.turn().await);
+        rhythm.turn().await;
         assert!(begun.elapsed() >= Duration::from_secs(9));
     }
 }
+
+#[cfg(test)]
+#[path = "probers_tests.rs"]
+mod load_tests;

@@ -1,7 +1,7 @@
 //! What is wanted of the data path, from what is known: the whole of it, each time.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -58,7 +58,7 @@ impl Controller {
     /// What the kernel's half is to do.
     fn desired(&self) -> Desired {
         let services = self.config.services.iter().zip(&self.services);
-        Desired {
+        let mut desired = Desired {
             services: services
                 .map(|(config, backends)| {
                     let backends = match (&config.target, backends) {
@@ -76,7 +76,9 @@ impl Controller {
                 })
                 .collect(),
             echo: self.echo(),
-        }
+        };
+        agree_on_limits(&mut desired.services);
+        desired
     }
 
     /// The backends that a service has of its own.
@@ -91,7 +93,7 @@ impl Controller {
             } else {
                 self.fate(&config.name, &backend.name)
             };
-            self.desired_backend(backend.address, weight, fate, backend.max_connections)
+            self.desired_backend(backend.address, weight, fate, backend.limit())
         };
         let mut desired: Vec<DesiredBackend> = offered.map(desired).collect();
         // Those that came with the same reload have to be probed first.
@@ -159,6 +161,18 @@ impl Controller {
                 self.desired_backend(member.address, weight, fate, member.max_connections)
             })
             .collect()
+    }
+}
+
+/// A server has one limit in all services that name it: the lowest, where an agent has ordered one of it in one of them.
+fn agree_on_limits(services: &mut [DesiredService]) {
+    let mut lowest: BTreeMap<SocketAddr, u32> = BTreeMap::new();
+    let limited = services.iter().flat_map(|service| &service.backends);
+    for (address, limit) in limited.filter_map(|backend| Some((backend.address, backend.max_connections?))) {
+        lowest.entry(address).and_modify(|low| *low = limit.min(*low)).or_insert(limit);
+    }
+    for backend in services.iter_mut().flat_map(|service| &mut service.backends) {
+        backend.max_connections = lowest.get(&backend.address).copied();
     }
 }
 

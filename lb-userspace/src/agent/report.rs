@@ -238,6 +238,8 @@ impl Controller {
         let state = match (backend.admin, backend.health.state()) {
             (Admin::Drain, _) => BackendState::Draining,
             (Admin::Maintenance, _) => BackendState::Maintenance,
+            _ if !backend.orders.takes_new() => BackendState::Draining,
+            _ if backend.orders.down().is_some() => BackendState::Down,
             (_, State::Up) => BackendState::Up,
             (_, State::Down) => BackendState::Down,
             (_, State::Unknown) => BackendState::Unknown,
@@ -255,7 +257,7 @@ impl Controller {
             handshake_ms: self.handshake(&backend.handshakes),
             live,
             opened,
-            max_connections: backend.max_connections,
+            max_connections: backend.limit(),
             share,
             next_hop: self.next_hop(backend.address.ip()),
         }

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 use super::{
     handshakes::Handshakes,
     keys::{Key, Keys},
+    leases::Orders,
     probers::Hasten,
     wishes::Wish,
 };
@@ -12,7 +13,7 @@ use crate::{
     api::{Timestamp, Weight},
     config::{self, LoadKind, Mode, Target},
     health::{Admin, Health, Judged, Moment, NextProbe, Probe, State, Step, Suspicion, Tuning, panic},
-    probe::{Evidence, Failure, FailureKind, php_fpm},
+    probe::{Evidence, Failure, FailureKind, agent_check, php_fpm},
     weights::{Controller, Member},
 };
 
@@ -38,8 +39,8 @@ pub struct Backend {
     pub leaves: bool,
     /// It could serve when it began to leave, and does so until one that stays can.
     pub stands_in: bool,
-    /// Those who ask it: its health, its load.
-    pub probers: Vec<Hasten>,
+    /// Who asks for its health and its load.
+    pub prober: Option<Hasten>,
     /// Its load could not be read when it was last asked, which has been said.
     pub quiet: Option<bool>,
     /// Connections at most.
@@ -48,6 +49,8 @@ pub struct Backend {
     pub health: Health,
     /// What the operator says.
     pub admin: Admin,
+    /// What its agent says.
+    pub orders: Orders,
     /// Whether its last probe lets it take new connections.
     pub takes_new: bool,
     /// What its own traffic says of it, see [`Backends::heard`].
@@ -75,8 +78,10 @@ pub struct Backends {
     /// What is said of panic, and whether that is new.
     pub panic: String,
     panic_is_new: bool,
-    /// Suspicions that have begun or ended since this was last taken, a sentence each that begins with the backend's
-    /// name.
+    /// Something has happened since this was last taken that the weights may follow from.
+    stirred: bool,
+    /// What is to be logged since this was last taken (suspicions, orders of agents, why a backend cannot be asked), a
+    /// sentence each that begins with the backend's name.
     pub news: Vec<String>,
 }
 
@@ -101,6 +106,7 @@ impl Backends {
             max_children: None,
             panic: String::new(),
             panic_is_new: false,
+            stirred: false,
             news: Vec::new(),
         };
         backends.reconfigure(service, said, keys, now);
@@ -115,6 +121,10 @@ impl Backends {
         // Where answers go straight to the client, nobody here sees whether there was one.
         let sees_answers = matches!(service.mode, Mode::Snat | Mode::Dnat);
         let suspicion = Suspicion::new(check.interval, sees_answers);
+        let lease = match load.as_ref().map(|load| &load.kind) {
+            Some(LoadKind::AgentCheck { lease, .. }) => *lease,
+            _ => Duration::ZERO,
+        };
         let mut before = std::mem::take(&mut self.members);
         for backend in backends {
             let known = before.iter().position(|known| known.address == backend.address);
@@ -138,6 +148,9 @@ impl Backends {
             }
             member.leaves = leaves;
             member.health.retune(tuning);
+            if member.orders.lease() != lease {
+                member.orders = Orders::new(lease);
+            }
             if !member.suspicion.is_like(&suspicion) {
                 member.suspicion = suspicion.clone();
             }
@@ -146,10 +159,10 @@ impl Backends {
             member.set = wish.weight;
             self.members.push(member);
         }
-        self.max_children = load.as_ref().and_then(|load| {
-            let LoadKind::PhpFpm { max_children, .. } = &load.kind;
-            *max_children
-        });
+        self.max_children = match load.as_ref().map(|load| &load.kind) {
+            Some(LoadKind::PhpFpm { max_children, .. }) => *max_children,
+            _ => None,
+        };
         self.weigh(now);
         self.tell(None, true, now);
     }
@@ -158,7 +171,7 @@ impl Backends {
     fn weigh(&mut self, now: Moment) {
         let members = self.members.iter();
         let asked: Vec<Member<Key>> = members
-            .map(|backend| Member { key: backend.key, configured: u32::from(backend.asked()) })
+            .map(|backend| Member { key: backend.key, configured: backend.orders.weight(backend.asked()) })
             .collect();
         self.controller.set_members(&asked, now);
     }
@@ -180,20 +193,26 @@ impl Backends {
         begun: Moment,
         now: Moment,
     ) -> Option<Step> {
-        let usable = |backend: &Backend| backend.takes_new && backend.admin.takes_new();
-        let last_usable = !self.members.iter().enumerate().any(|(at, other)| at != index && usable(other));
+        let last_usable = !self.members.iter().enumerate().any(|(at, other)| at != index && other.usable());
         let backend = self.members.get_mut(index)?;
         let slow = result.as_ref().is_err_and(|failure| failure.kind == FailureKind::TimedOut);
         let probe = match result {
             Ok(()) => Probe::Ok,
             Err(failure) => match failure.kind.evidence() {
-                Evidence::Nothing => return None,
+                Evidence::Nothing => {
+                    if backend.health.excuse(&failure.detail) {
+                        self.news.push(format!("{}: cannot be asked: {failure}", backend.name));
+                        self.stirred = true;
+                    }
+                    return None;
+                }
                 evidence => {
                     Probe::Failure { certain: evidence == Evidence::Certain, text: failure.to_string() }
                 }
             },
         };
-        let before = backend.health.state();
+        let judgement = |backend: &Backend| (Judged::from(&backend.health), backend.health.state());
+        let before = judgement(backend);
         let succeeded = probe == Probe::Ok;
         let mut step = backend.health.observe(probe, last_usable, now);
         backend.takes_new = step.takes_new;
@@ -206,16 +225,54 @@ impl Backends {
         if step.changed.is_some() {
             backend.since = Timestamp::now();
         }
-        // The first judgement after the agent's start is no recovery: what served before serves on at full weight.
-        let restored = before == State::Unknown;
-        self.tell(Some(index), restored, now);
+        // A thousand probes a second that find all as it was cost nothing more than that.
+        if judgement(backend) != before {
+            // The first judgement after the agent's start is no recovery: what served before serves on at full weight.
+            self.tell(Some(index), before.1 == State::Unknown, now);
+        }
+        self.stirred |= !self.news.is_empty();
         Some(step)
     }
 
-    /// A load sample.
+    /// Whether anything has happened since this was last asked that the weights may follow from.
+    pub fn stirred(&mut self) -> bool {
+        std::mem::take(&mut self.stirred)
+    }
+
+    /// A sample of PHP-FPM's.
     pub fn loaded(&mut self, index: usize, status: &php_fpm::Status, now: Moment) {
         let learnt = status.total.max(status.max_active).max(1);
-        let utilisation = status.utilisation(self.max_children.unwrap_or(learnt));
+        self.utilised(index, status.utilisation(self.max_children.unwrap_or(learnt)), now);
+    }
+
+    /// A backend's agent has spoken.
+    pub fn ordered(&mut self, index: usize, said: agent_check::Orders, now: Moment) {
+        let Some(backend) = self.members.get_mut(index) else { return };
+        let was_down = backend.orders.down().is_some();
+        let news = backend.orders.take(said, now);
+        let name = &backend.name;
+        self.news.extend(news.iter().map(|sentence| format!("{name}: {sentence}")));
+        if !news.is_empty() {
+            // Back from *down* is a recovery, back from *drain* is none.
+            self.weigh(now);
+            self.tell(Some(index), !was_down, now);
+        }
+    }
+
+    fn expire_orders(&mut self, now: Moment) {
+        for index in 0..self.members.len() {
+            let backend = &mut self.members[index];
+            let was_down = backend.orders.down().is_some();
+            if let Some(sentence) = backend.orders.expire(now) {
+                self.news.push(format!("{}: {sentence}", backend.name));
+                self.weigh(now);
+                self.tell(Some(index), !was_down, now);
+            }
+        }
+    }
+
+    /// A part of what a backend can do is in use.
+    pub fn utilised(&mut self, index: usize, utilisation: f64, now: Moment) {
         if let Some(backend) = self.members.get_mut(index) {
             backend.load = Some(utilisation);
             self.controller.observe(backend.key, utilisation, now);
@@ -233,18 +290,19 @@ impl Backends {
     /// Tell the weights who is used, after something has changed at `index`. What one backend's probes say may bring
     /// others in or out, see [`panic`].
     fn tell(&mut self, index: Option<usize>, restored: bool, now: Moment) {
-        // What takes no connections by the operator's will says nothing about probes.
-        let wanted = |backend: &Backend| backend.admin.takes_new() && backend.asked() > 0;
-        let judged = self
-            .members
-            .iter()
-            .filter(|backend| wanted(backend))
-            .map(|backend| Judged::from(&backend.health));
+        self.stirred = true;
+        // What takes no connections by somebody's will says nothing about probes.
+        let wanted = Backend::wanted;
+        let judged = self.members.iter().filter(|backend| backend.wanted()).map(|backend| {
+            // An agent's word is no doubtful probe's.
+            let down = Judged { takes_new: false, doubtful: false };
+            if backend.orders.down().is_some() { down } else { Judged::from(&backend.health) }
+        });
         let judged: Vec<Judged> = judged.collect();
         let mut used = panic(&judged, PANIC).into_iter();
         let mut overruled = 0;
         for (at, backend) in self.members.iter().enumerate() {
-            let takes_new = backend.takes_new && backend.admin.takes_new();
+            let takes_new = backend.usable();
             let up = if wanted(backend) { used.next().unwrap_or(false) } else { takes_new };
             overruled += usize::from(up && !takes_new);
             // Those that panic brings in are no recoveries.
@@ -273,6 +331,7 @@ impl Backends {
 
     /// Let the controller step; whether any weight is to be published anew.
     pub fn step(&mut self, now: Moment) -> bool {
+        self.expire_orders(now);
         let changed = self.controller.step(now);
         for (key, weight) in &changed {
             if let Some(backend) = self.members.iter_mut().find(|backend| backend.key == *key) {
@@ -311,7 +370,7 @@ impl Backend {
             set: None,
             leaves: false,
             stands_in: false,
-            probers: Vec::new(),
+            prober: None,
             quiet: None,
             max_connections: config.max_connections,
             health: if served {
@@ -320,6 +379,7 @@ impl Backend {
                 Health::new(tuning, now)
             },
             admin: Admin::Ready,
+            orders: Orders::new(Duration::ZERO),
             takes_new: served,
             suspicion: suspicion.clone(),
             suspected_at: Timestamp::now(),
@@ -337,9 +397,24 @@ impl Backend {
 
     /// Have its health probed after `delay` at the latest.
     pub fn hasten(&self, delay: Duration) {
-        if let Some(check) = self.probers.first() {
-            check.after(delay);
+        if let Some(prober) = &self.prober {
+            prober.after(delay);
         }
+    }
+
+    /// Whether operator, agent and configuration want it to take new connections.
+    fn wanted(&self) -> bool {
+        self.admin.takes_new() && self.orders.takes_new() && self.orders.weight(self.asked()) > 0
+    }
+
+    /// Whether it takes new connections, as far as its probes, its agent and the operator go.
+    fn usable(&self) -> bool {
+        self.takes_new && self.orders.down().is_none() && self.admin.takes_new() && self.orders.takes_new()
+    }
+
+    /// Connections at most, as configured or as its agent wants.
+    pub fn limit(&self) -> Option<u32> {
+        self.orders.limit(self.max_connections)
     }
 }
 

@@ -32,6 +32,7 @@ impl Controller {
                 if self.ways.get(&backend) != Some(&way) {
                     log::debug!("{backend}: next hop {:02x?}", way.mac);
                     self.look_at_source(backend, changed.hop.as_ref().and_then(|hop| hop.source));
+                    self.probers.roads().put(backend, Some(way.clone()));
                     self.ways.insert(backend, way);
                 }
                 self.obstacles.remove(&backend);
@@ -43,6 +44,7 @@ impl Controller {
                     return;
                 }
                 self.ways.remove(&backend);
+                self.probers.roads().put(backend, None);
                 if self.obstacles.insert(backend, obstacle.clone()).as_ref() != Some(&obstacle) {
                     // Each address is asked for once at the start: that is no trouble yet.
                     let level = if resolving { log::Level::Debug } else { log::Level::Warn };

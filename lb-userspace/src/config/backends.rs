@@ -10,8 +10,9 @@ use super::cross::{Seen, claim};
 use super::discover::{self, DISCOVER_EXAMPLE, For};
 use super::fit;
 use super::limits::max_connections;
-use super::model::{Backend, Check, CheckKind, Mode, OnOut, Role, Target, WriterReads};
+use super::model::{Backend, Check, CheckKind, HttpCheck, LoadKind, Mode, OnOut, Role, Target, WriterReads};
 use super::report::Report;
+use super::secret::SecretSource;
 use super::table::{Marked, Section};
 use super::value::{Fault, parse_name};
 use crate::discovery::Source;
@@ -20,6 +21,9 @@ use crate::listen::{self, Listen, Ports, Protocol};
 const WEIGHT: u16 = 100;
 pub(super) const BACKEND_KEYS: &[&str] = &["name", "address", "weight", "max-connections"];
 const BACKENDS_EXAMPLE: &str = r#"[{ name = "web1", address = "10.0.0.11:80" }]"#;
+/// Where MySQL and MariaDB listen unless told otherwise.
+const DATABASE_PORT: u16 = 3306;
+const DATABASE_EXAMPLE: &str = r#"{ type = "mysql", user = "lb", password-file = "/etc/lb/db.pw" }"#;
 const PORT_EXAMPLE: &str = r#"write check = { type = "tcp", port = 8080 }"#;
 
 /// What its servers must fit; `None` where it could not be read.
@@ -126,6 +130,7 @@ pub(super) fn backends_target(
     section: &Section<'_>,
     name: Option<&str>,
     shape: Shape,
+    secrets: &dyn SecretSource,
     seen: &mut Seen,
 ) -> Option<Target> {
     section.refuse("role", "role: only a service with `cluster` has one", r#"name it: cluster = "db""#);
@@ -140,7 +145,7 @@ pub(super) fn backends_target(
         None => None,
     };
     let check = match section.table("check", CHECK_EXAMPLE) {
-        Some(table) => read_check(section.report(), table)?,
+        Some(table) => read_check(section.report(), table, secrets)?,
         None if shape.protocol() == Protocol::Udp && !section.meant("check") => {
             let wrong = "a service over UDP needs `check`, for silence of UDP says nothing";
             let right = format!("{PORT_EXAMPLE} with a TCP port that its servers answer on");
@@ -150,7 +155,13 @@ pub(super) fn backends_target(
         None => Check::tcp(),
     };
     check_has_port(section, &check, shape, &backends, discover.as_ref());
+    check_is_harmless(section, &check, &backends);
     let load = section.table("load", LOAD_EXAMPLE).and_then(|table| read_load(section.report(), table));
+    let by_check = load.as_ref().is_some_and(|load| matches!(load.kind, LoadKind::Mysql { .. }));
+    if by_check && !matches!(check.kind, CheckKind::Mysql(_)) {
+        let wrong = r#"load: "mysql" is measured by a check of the same type"#;
+        section.add("load", Fault::new(wrong, format!("write check = {DATABASE_EXAMPLE}")));
+    }
     Some(Target::Backends { backends, discover: discover.map(Box::new), check, load })
 }
 
@@ -162,7 +173,11 @@ fn check_has_port(
     backends: &[Backend],
     discover: Option<&Source>,
 ) {
-    let (CheckKind::Tcp { port: None } | CheckKind::Http { port: None, .. }) = &check.kind else { return };
+    let (CheckKind::Tcp { port: None } | CheckKind::Http(HttpCheck { port: None, .. }) | CheckKind::Mysql(_)) =
+        &check.kind
+    else {
+        return;
+    };
     let portless = backends.iter().find(|backend| backend.address.port() == 0);
     let why = match portless {
         _ if shape.protocol() == Protocol::Udp => "for the ports of the service are UDP".to_owned(),
@@ -173,6 +188,19 @@ fn check_has_port(
         None => return,
     };
     section.add("check", Fault::new(format!("check: it needs a `port`, {why}"), PORT_EXAMPLE));
+}
+
+/// Reports bare connections to a port that database servers listen on: they count as failed logins there, and after a
+/// hundred of them the server lets nobody from this host in any more (error 1129).
+fn check_is_harmless(section: &Section<'_>, check: &Check, backends: &[Backend]) {
+    let CheckKind::Tcp { port } = check.kind else { return };
+    let harmed = backends.iter().find(|backend| port.unwrap_or(backend.address.port()) == DATABASE_PORT);
+    let Some(backend) = harmed else { return };
+    let wrong = format!(
+        "check: bare connections to port {DATABASE_PORT} of backend {} end in its blocking this host (error 1129)",
+        backend.name
+    );
+    section.add("check", Fault::new(wrong, format!("write check = {DATABASE_EXAMPLE}")));
 }
 
 fn backends(section: &Section<'_>, shape: Shape, seen: &mut Seen) -> Vec<Backend> {

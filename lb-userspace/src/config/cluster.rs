@@ -2,17 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use toml::de::DeTable;
 
 use super::address::endpoint;
+use super::credentials::{database_tls, password};
 use super::cross::{Seen, claim};
 use super::limits::max_connections;
 use super::model::{Cluster, ClusterKind, DonorPolicy, Monitor, Node};
 use super::report::Report;
-use super::secret::{Secret, SecretSource};
+use super::secret::SecretSource;
 use super::table::{Marked, Section};
 use super::value::{Fault, parse_name, user};
 use crate::listen::Protocol;
@@ -23,7 +23,8 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 const PRIORITY: i32 = 100;
 
 pub(super) const KEYS: &[&str] = &["name", "type", "monitor", "nodes", "donor", "fail-back", "max-lag"];
-pub(super) const MONITOR_KEYS: &[&str] = &["user", "password-file", "password-env", "interval", "timeout"];
+pub(super) const MONITOR_KEYS: &[&str] =
+    &["user", "password-file", "password-env", "tls", "ca-file", "interval", "timeout"];
 pub(super) const NODE_KEYS: &[&str] = &["name", "address", "priority", "max-connections", "extra-port"];
 
 const MONITOR_EXAMPLE: &str = r#"{ user = "lb", password-file = "/etc/lb/db.pw" }"#;
@@ -117,59 +118,9 @@ fn monitor<'a>(
     let keys_with_refused = [MONITOR_KEYS, &["password"]].concat();
     let known = if table.value.contains_key("password") { &keys_with_refused } else { MONITOR_KEYS };
     let section = Section::new(report, "a monitor", table.at, table.value, known);
-    section.refuse(
-        "password",
-        "a password does not belong into this file",
-        r#"put it into a file of its own and write password-file = "/etc/lb/db.pw", or use password-env"#,
-    );
     let (interval, timeout) = section.rhythm(INTERVAL, TIMEOUT);
     let user = section.required("user", r#""lb""#, user);
     let password = password(&section, secrets);
-    Some(Monitor { user: user?.value, password: password?, interval, timeout })
-}
-
-fn password(section: &Section<'_>, secrets: &dyn SecretSource) -> Option<Secret> {
-    if section.has("password-file") && section.has("password-env") {
-        let fault = Fault::new("two passwords, from a file and from the environment", "keep one of them");
-        section.add("password-env", fault);
-        return None;
-    }
-    if section.has("password-env") {
-        let variable = section.parsed("password-env", r#""LB_DB_PASSWORD""#, |name| {
-            let unset = || {
-                let wrong = format!("the environment has no variable `{}`", name.escape_debug());
-                Fault::new(wrong, "set it for the agent, or use password-file")
-            };
-            secrets.variable(name).ok_or_else(unset).and_then(|text| one_line(&text))
-        });
-        return variable.map(|secret| secret.value);
-    }
-    if !section.has("password") && !section.meant("password-env") {
-        section.require(
-            "password-file",
-            r#"password-file = "/etc/lb/db.pw", or password-env = "LB_DB_PASSWORD""#,
-        );
-    }
-    let file = section.parsed("password-file", r#""/etc/lb/db.pw""#, |path| {
-        let unreadable = |error| {
-            let wrong = format!("`{}` cannot be read ({error})", path.escape_debug());
-            Fault::new(wrong, "write the password into it, readable to the agent only")
-        };
-        secrets.file(Path::new(path)).map_err(unreadable).and_then(|text| one_line(&text))
-    });
-    file.map(|secret| secret.value)
-}
-
-/// A password without the newline that editors add. The message shows nothing of it.
-fn one_line(text: &str) -> Result<Secret, Fault> {
-    const RIGHT: &str = "write the password on one line";
-    let line = text.strip_suffix('\n').unwrap_or(text);
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    if line.is_empty() {
-        return Err(Fault::new("the password there is empty", RIGHT));
-    }
-    if line.contains(['\n', '\r', '\0']) {
-        return Err(Fault::new("there is more than one line", RIGHT));
-    }
-    Ok(Secret::new(line))
+    let tls = database_tls(&section, secrets);
+    Some(Monitor { user: user?.value, password: password?, tls, interval, timeout })
 }

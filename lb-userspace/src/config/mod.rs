@@ -11,6 +11,7 @@ mod address;
 mod backends;
 mod check;
 mod cluster;
+mod credentials;
 mod cross;
 mod discover;
 mod error;
@@ -35,9 +36,9 @@ use std::path::Path;
 pub use error::{ConfigError, ConfigErrors, Place};
 pub(crate) use fit::server as fits;
 pub use model::{
-    Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, Config, DonorPolicy, Load, LoadKind, Mode,
-    Monitor, NoBackend, Node, OnOut, RateLimit, Role, Service, SourcePorts, StatusRange, Target, Timeouts,
-    Track, WriterReads, XdpMode,
+    Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, Config, DatabaseTls, DonorPolicy, HttpCheck,
+    Load, LoadKind, Login, Mode, Monitor, NoBackend, Node, OnOut, RateLimit, Role, Service, SourcePorts,
+    StatusRange, Target, Timeouts, TlsMode, Track, WriterReads, XdpMode,
 };
 pub use pattern::Pattern;
 pub use secret::{Secret, SecretSource, SystemSecrets};

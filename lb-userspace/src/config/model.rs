@@ -9,6 +9,7 @@ use super::secret::Secret;
 use super::value::FpmUrl;
 use crate::discovery::Source;
 use crate::listen::Listen;
+use crate::probe::{http::Method, tls::Trust};
 
 /// A whole configuration, valid by construction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -296,21 +297,73 @@ pub enum CheckKind {
         port: Option<u16>,
     },
     /// Asks for a page.
-    Http {
-        /// Path and query.
-        path: String,
-        /// The `Host` header; `None`: the backend's address.
-        host: Option<String>,
-        /// Answers that are good.
-        status: StatusRange,
-        /// Port to connect to.
-        port: Option<u16>,
-    },
+    Http(HttpCheck),
     /// Asks PHP-FPM for its status page.
     PhpFpm {
         /// Where it is.
         url: FpmUrl,
     },
+    /// Logs in to a MySQL or MariaDB server and asks how it is, over one connection that stays.
+    Mysql(Login),
+}
+
+/// Which page is asked for, and which answers are good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpCheck {
+    /// How it is asked for.
+    pub method: Method,
+    /// Path and query.
+    pub path: String,
+    /// The `Host` header, and what a certificate must be for; `None`: the backend's address.
+    pub host: Option<String>,
+    /// Good answers; at least one range.
+    pub status: Vec<StatusRange>,
+    /// A header that must be there, and a text that its value holds.
+    pub expect_header: Option<(String, String)>,
+    /// A text that the body holds.
+    pub expect_body: Option<String>,
+    /// Port to connect to.
+    pub port: Option<u16>,
+    /// HTTPS, and whose certificates are believed; `None`: HTTP.
+    pub tls: Option<Trust>,
+}
+
+/// How a database server lets the agent in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Login {
+    /// Database user; USAGE is enough.
+    pub user: String,
+    /// Its password.
+    pub password: Secret,
+    /// Whether the connection is encrypted.
+    pub tls: DatabaseTls,
+}
+
+/// Whether a connection to a database server is encrypted, and whose certificates are believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DatabaseTls {
+    /// Whether.
+    pub mode: TlsMode,
+    /// With whom. Names in certificates do not matter.
+    pub trust: Trust,
+}
+
+impl Default for DatabaseTls {
+    fn default() -> Self {
+        Self { mode: TlsMode::default(), trust: Trust::Anybody }
+    }
+}
+
+/// Whether a connection to a database server is encrypted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TlsMode {
+    /// Never.
+    Off,
+    /// Where the server speaks TLS.
+    #[default]
+    Preferred,
+    /// Always, or nobody logs in.
+    Required,
 }
 
 /// A range of HTTP status codes, both ends included; within 100 to 599.
@@ -349,6 +402,18 @@ pub enum LoadKind {
         url: FpmUrl,
         /// `pm.max_children` of the pool; `None`: learnt from the page.
         max_children: Option<u32>,
+    },
+    /// A line of an agent beside the server, see [`crate::probe::agent_check`].
+    AgentCheck {
+        /// Port of the backend's address that it listens on.
+        port: u16,
+        /// For how long what it has ordered stands after it was last heard.
+        lease: Duration,
+    },
+    /// `Threads_running` of a database server, which its check asks for anyway.
+    Mysql {
+        /// Threads that may run at a time before the server counts as full.
+        capacity: u32,
     },
 }
 
@@ -399,6 +464,8 @@ pub struct Monitor {
     pub user: String,
     /// Its password.
     pub password: Secret,
+    /// Whether the connection is encrypted.
+    pub tls: DatabaseTls,
     /// From one probe to the next.
     pub interval: Duration,
     /// How long a probe may take; at most the interval.

@@ -36,7 +36,7 @@ pub(super) fn read<'a>(
     let sources = sources(&section);
     let mut seen = Seen::default();
     let clusters = clusters(&section, secrets, &mut seen);
-    let services = services(&section, &mut seen);
+    let services = services(&section, secrets, &mut seen);
     seen.check_servers(report);
     let source_ports = source_ports.map(|ports| ports.value);
     Config { interfaces, patterns, xdp_mode, max_flows, source_ports, sources, services, clusters }
@@ -107,11 +107,11 @@ fn clusters(section: &Section<'_>, secrets: &dyn SecretSource, seen: &mut Seen) 
     tables.into_iter().filter_map(|table| cluster::read(section.report(), table, secrets, seen)).collect()
 }
 
-fn services(section: &Section<'_>, seen: &mut Seen) -> Vec<Service> {
+fn services(section: &Section<'_>, secrets: &dyn SecretSource, seen: &mut Seen) -> Vec<Service> {
     let mut services = Vec::new();
     for table in section.tables("service", "[[service]]") {
         seen.count_service(section.report(), table.at);
-        services.extend(service::read(section.report(), table, seen));
+        services.extend(service::read(section.report(), table, secrets, seen));
     }
     services
 }

@@ -10,6 +10,7 @@ use super::cross::Seen;
 use super::limits::{Counted, max_connections, rate_limit, track};
 use super::model::{Algorithm, Mode, NoBackend, Service, Timeouts};
 use super::report::Report;
+use super::secret::SecretSource;
 use super::table::{Marked, Section};
 use super::value::parse_name;
 use crate::listen::Protocol;
@@ -69,6 +70,7 @@ const REFUSALS: [(&str, Refusal); 3] =
 pub(super) fn read<'a>(
     report: &'a Report<'a>,
     table: Marked<&'a DeTable<'a>>,
+    secrets: &dyn SecretSource,
     seen: &mut Seen,
 ) -> Option<Service> {
     let section = Section::new(report, "a service", table.at, table.value, KEYS);
@@ -92,7 +94,7 @@ pub(super) fn read<'a>(
     let target = if database {
         cluster_target(&section, shape, seen)
     } else {
-        backends_target(&section, called, shape, seen)
+        backends_target(&section, called, shape, secrets, seen)
     };
     let (name, listen, target) = (name?.value, listen?, target?);
     let limited = max_connections.is_some() || rate_limit.is_some();

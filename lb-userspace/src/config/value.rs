@@ -113,20 +113,44 @@ pub(super) fn source_ports(text: &str) -> Result<SourcePorts, Fault> {
     Ok(SourcePorts { first, last })
 }
 
-/// `CODE` or `FIRST-LAST` of good HTTP answers.
-pub(super) fn status_range(text: &str) -> Result<StatusRange, Fault> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
+/// `CODE` or `FIRST-LAST` of good HTTP answers, several of them between commas.
+pub(super) fn status_ranges(text: &str) -> Result<Vec<StatusRange>, Fault> {
     let code = |text: &str| {
         let three = text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit());
         text.parse().ok().filter(|code| three && (100..=599).contains(code))
     };
-    match (code(first), code(last)) {
-        (Some(first), Some(last)) if first <= last => Ok(StatusRange { first, last }),
-        _ => {
-            let right = r#"write one code or a range within 100 to 599: "200", "200-399""#;
-            Err(Fault::new(format!("`{}` is no range of status codes", text.escape_debug()), right))
+    let range = |text: &str| {
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        match (code(first), code(last)) {
+            (Some(first), Some(last)) if first <= last => Some(StatusRange { first, last }),
+            _ => None,
         }
+    };
+    let ranges: Option<Vec<StatusRange>> = text.split(',').map(|part| range(part.trim())).collect();
+    ranges.ok_or_else(|| {
+        let right = r#"write codes or ranges within 100 to 599: "200", "200-399", "200-299, 401""#;
+        Fault::new(format!("`{}` is no range of status codes", text.escape_debug()), right)
+    })
+}
+
+/// `NAME` or `NAME: TEXT`: a header that an answer must have, and a text that its value must hold.
+pub(super) fn expected_header(text: &str) -> Result<(String, String), Fault> {
+    let (name, value) = text.split_once(':').unwrap_or((text, ""));
+    // A token of RFC 9110, 5.6.2.
+    let good = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if name.is_empty() || !name.bytes().all(good) || value.chars().any(char::is_control) {
+        let wrong = format!("`{}` is no header", text.escape_debug());
+        return Err(Fault::new(wrong, r#"write its name, and what its value must hold: "x-ready: yes""#));
     }
+    Ok((name.to_owned(), value.trim().to_owned()))
+}
+
+/// A text that a body must hold.
+pub(super) fn expected_text(text: &str) -> Result<String, Fault> {
+    if text.is_empty() || text.len() > 1024 {
+        return Err(Fault::new("every body holds nothing", "write 1 to 1024 bytes of what it must hold"));
+    }
+    Ok(text.to_owned())
 }
 
 /// A path that goes into a request line as it stands.

@@ -230,6 +230,15 @@ impl Health {
         self.held_until
     }
 
+    /// It could not be asked, through no fault of its own: says so as the reason of *unknown*. Whether that is news.
+    pub fn excuse(&mut self, text: &str) -> bool {
+        let news = self.state == State::Unknown && self.reason != text;
+        if news {
+            text.clone_into(&mut self.reason);
+        }
+        news
+    }
+
     /// Takes in one probe result. `last_usable` says that nothing else could serve in its place: then no hold keeps
     /// it down.
     pub fn observe(&mut self, probe: Probe, last_usable: bool, now: Moment) -> Step {
@@ -268,7 +277,7 @@ impl Health {
         self.window = self.window << 1 | 1;
         if self.state == State::Down {
             self.certain = certain;
-            self.reason = text;
+            self.reason = self.with_hold(text, now);
             return (None, NextProbe::Normal);
         }
         let in_window = (self.window & ((1 << WINDOW) - 1)).count_ones();
@@ -289,7 +298,7 @@ impl Health {
 
     fn enter(&mut self, to: State, reason: String, now: Moment) -> Change {
         let from = std::mem::replace(&mut self.state, to);
-        self.reason.clone_from(&reason);
+        self.reason = reason;
         self.since = now;
         self.suspect = false;
         self.window = 0;
@@ -297,7 +306,7 @@ impl Health {
         if from != State::Unknown {
             self.note_change(now);
         }
-        Change { from, to, reason }
+        Change { from, to, reason: self.reason.clone() }
     }
 
     /// Counts a change between up and down, and begins a hold if this was a fall too many.
@@ -312,7 +321,19 @@ impl Health {
             let hold = self.tuning.hold.saturating_mul(factor).min(self.tuning.hold_max);
             self.holds += 1;
             self.held_until = Some(now + hold);
-            self.reason = format!("{}; held down for {} s because it flaps", self.reason, hold.as_secs());
+            let reason = std::mem::take(&mut self.reason);
+            self.reason = self.with_hold(reason, now);
+        }
+    }
+
+    /// A reason for *down*, with the hold that goes beyond it.
+    fn with_hold(&self, reason: String, now: Moment) -> String {
+        match self.held_until.filter(|until| now < *until) {
+            Some(until) => {
+                let hold = until.since(self.since).as_secs();
+                format!("{reason}; held down for {hold} s because it flaps")
+            }
+            None => reason,
         }
     }
 }

@@ -143,6 +143,30 @@ fn the_last_usable_backend_is_never_held_down() {
 }
 
 #[test]
+fn a_hold_is_said_as_long_as_it_lasts() {
+    let mut health = unknown();
+    run(&mut health, "+", false, 0);
+    // The fifth change is the third fall.
+    run(&mut health, "---++---++---", false, 1);
+    assert_eq!(health.reason(), "timed out, 3 in a row; held down for 30 s because it flaps");
+    health.observe(probe('-'), false, Moment::at(Duration::from_secs(20)));
+    assert_eq!(health.reason(), "timed out; held down for 30 s because it flaps");
+    health.observe(probe('-'), false, Moment::at(Duration::from_secs(60)));
+    assert_eq!(health.reason(), "timed out");
+}
+
+#[test]
+fn what_keeps_a_probe_from_asking_is_the_reason_of_unknown_and_of_nothing_else() {
+    let mut health = unknown();
+    assert!(health.excuse("access denied"));
+    assert!(!health.excuse("access denied"), "no news");
+    assert_eq!((health.state(), health.reason()), (State::Unknown, "access denied"));
+    run(&mut health, "+", false, 0);
+    assert!(!health.excuse("access denied"));
+    assert_eq!(health.reason(), "probe succeeded");
+}
+
+#[test]
 fn five_quiet_minutes_forgive() {
     let mut health = unknown();
     run(&mut health, "+", false, 0);

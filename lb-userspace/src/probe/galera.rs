@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::mysql::{Rows, Session};
+use super::mysql::{Encryption, Rows, Session};
 use super::peer::Peer;
 use super::{Failure, FailureKind};
 
@@ -67,6 +67,7 @@ pub struct Monitor {
     addr: SocketAddr,
     user: String,
     password: String,
+    encryption: Encryption,
     timeout: Duration,
     extra_port: Option<u16>,
     asks_replication: bool,
@@ -94,11 +95,18 @@ impl Monitor {
             addr,
             user: user.into(),
             password: password.into(),
+            encryption: Encryption::Off,
             timeout,
             extra_port: None,
             asks_replication: false,
             link: None,
         }
+    }
+
+    /// The same monitor, encrypted so.
+    #[must_use]
+    pub fn encrypted(self, encryption: Encryption) -> Self {
+        Self { encryption, ..self }
     }
 
     /// Lets the monitor in by this port (MariaDB's `extra_port`) when the other one takes no more connections.
@@ -161,7 +169,7 @@ impl Monitor {
     }
 
     async fn log_in(&self, peer: &Peer) -> Result<Session, Failure> {
-        let answer = Session::connect_by(peer, &self.user, &self.password).await;
+        let answer = self.session(peer).await;
         let answer = answer.map_err(|failure| self.with_grants(failure));
         let (Err(failure), Some(port)) = (&answer, self.extra_port) else { return answer };
         if failure.kind != FailureKind::Saturated {
@@ -170,7 +178,11 @@ impl Monitor {
         let mut extra = *peer;
         extra.addr.set_port(port);
         // Without this way in, that the server is full is what there is to say.
-        Session::connect_by(&extra, &self.user, &self.password).await.or(answer)
+        self.session(&extra).await.or(answer)
+    }
+
+    async fn session(&self, peer: &Peer) -> Result<Session, Failure> {
+        Session::connect_by(peer, &self.user, &self.password, &self.encryption).await
     }
 
     /// An account that is to be created needs more than that for questions about replication.

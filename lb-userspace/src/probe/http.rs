@@ -1,27 +1,74 @@
-//! The HTTP probe: one GET in HTTP/1.1 (RFC 9112) over a connection of its own.
+//! The HTTP probe: one request in HTTP/1.1 (RFC 9112) over a connection of its own, with TLS or without.
 //!
 //! Own framing over `httparse`, because the bounds are the point: at most [`LIMIT`] bytes, headers included, within one
-//! time-out. HTTPS is not spoken yet.
+//! time-out.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
+use tokio_rustls::rustls::pki_types::ServerName;
+
+use framing::{Body, Framing, Head, MAX_HEADERS, parse_head};
 
 use super::peer::Peer;
-use super::{Failure, FailureKind, LIMIT};
+use super::stream::Stream;
+use super::tls::{Tls, server_name};
+use super::{Failure, FailureKind, LIMIT, printable};
 
-/// More header lines than any status page sends.
-const MAX_HEADERS: usize = 64;
+mod framing;
+
+/// How a page is asked for. None of them changes anything at a server that keeps to RFC 9110.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Method {
+    /// The whole page.
+    #[default]
+    Get,
+    /// Its header only.
+    Head,
+    /// What can be done with it.
+    Options,
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Options => "OPTIONS",
+        })
+    }
+}
+
+/// Which answers are good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expected {
+    /// The status lies in one of these.
+    pub status: Vec<RangeInclusive<u16>>,
+    /// There is a header of this name, in any case, whose value holds this text.
+    pub header: Option<(String, String)>,
+    /// The body, of which the first 64 KB are looked at, holds this text.
+    pub body: Option<String>,
+}
+
+impl Expected {
+    /// Any answer with one of these codes.
+    pub fn status(codes: RangeInclusive<u16>) -> Self {
+        Self { status: vec![codes], header: None, body: None }
+    }
+}
 
 /// What to ask, and which answers are good.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     addr: SocketAddr,
+    method: Method,
     path: String,
     host: String,
-    status: RangeInclusive<u16>,
+    tls: Option<(Tls, ServerName<'static>)>,
+    expected: Expected,
 }
 
 /// A path or host that cannot stand in a request line.
@@ -42,12 +89,12 @@ pub enum InvalidTarget {
 }
 
 impl Target {
-    /// `path` with its query, `host` for the Host line (name, or name:port), `status` the codes that mean *up*.
+    /// `path` with its query, `host` for the Host line (name, or name:port).
     pub fn new(
         addr: SocketAddr,
         path: impl Into<String>,
         host: impl Into<String>,
-        status: RangeInclusive<u16>,
+        expected: Expected,
     ) -> Result<Self, InvalidTarget> {
         let (path, host) = (path.into(), host.into());
         let printable = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
@@ -57,7 +104,20 @@ impl Target {
         if host.is_empty() || !printable(&host) {
             return Err(InvalidTarget::Host { host });
         }
-        Ok(Self { addr, path, host, status })
+        Ok(Self { addr, method: Method::Get, path, host, tls: None, expected })
+    }
+
+    /// The same target, asked for so.
+    pub fn by(self, method: Method) -> Self {
+        Self { method, ..self }
+    }
+
+    /// The same target over TLS; its host is what the certificate must be for.
+    pub fn over(self, tls: Tls) -> Result<Self, InvalidTarget> {
+        match server_name(&self.host) {
+            Some(name) => Ok(Self { tls: Some((tls, name)), ..self }),
+            None => Err(InvalidTarget::Host { host: self.host }),
+        }
     }
 
     pub(super) fn addr(&self) -> SocketAddr {
@@ -67,6 +127,14 @@ impl Target {
     /// The same target with one more word in its query. `word` must be plain (`json`).
     pub(super) fn with_query(&self, word: &str) -> Self {
         Self { path: add_query(&self.path, word), ..self.clone() }
+    }
+
+    async fn connect(&self, peer: &Peer) -> Result<Stream, Failure> {
+        let stream = peer.connect().await?;
+        match &self.tls {
+            Some((tls, name)) => tls.begin(peer, stream, name).await,
+            None => Ok(Stream::Plain(stream)),
+        }
     }
 }
 
@@ -96,26 +164,52 @@ pub struct Page {
     pub elapsed: Duration,
 }
 
-/// Asks once; any status within the target's range is an answer.
+/// Asks once; any answer that is as expected is one.
 ///
 /// The answer must arrive whole. Of a page longer than [`LIMIT`] the beginning is enough, the rest is not read.
 pub async fn probe(target: &Target, timeout: Duration) -> Result<Answer, Failure> {
     let peer = Peer::new(target.addr, timeout);
-    let (status, _) = exchange(&peer, target, Excess::Ignored).await?;
-    if !target.status.contains(&status) {
-        let (from, to) = (target.status.start(), target.status.end());
-        return Err(peer.failure(
-            FailureKind::BadStatus,
-            format!("answered {} with HTTP status {status}, not {from} to {to}", target.path),
-        ));
+    let reply = exchange(&peer, target, Excess::Ignored).await?;
+    let bad = |kind, what: String| Err(peer.failure(kind, format!("answered {} {what}", target.path)));
+    let Expected { status: codes, header, body } = &target.expected;
+    let status = reply.status;
+    if !codes.iter().any(|range| range.contains(&status)) {
+        let codes = spell(codes);
+        return bad(FailureKind::BadStatus, format!("with HTTP status {status}, not {codes}"));
+    }
+    if let Some((name, text)) = header
+        && !reply.has_header(name, text)
+    {
+        let wanted = if text.is_empty() { String::new() } else { format!(" that holds {text:?}") };
+        return bad(FailureKind::BadStatus, format!("without a header {name}{wanted}"));
+    }
+    if let Some(text) = body
+        && !contains(&reply.body, text)
+    {
+        let found = printable(&reply.body[..reply.body.len().min(60)]);
+        return bad(FailureKind::BadStatus, format!("with a body that does not hold {text:?}: {found:?}"));
     }
     Ok(Answer { status, elapsed: peer.elapsed() })
+}
+
+/// The codes as people write them.
+fn spell(codes: &[RangeInclusive<u16>]) -> String {
+    let spelt = codes.iter().map(|range| match (range.start(), range.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first} to {last}"),
+    });
+    spelt.collect::<Vec<_>>().join(", ")
+}
+
+fn contains(bytes: &[u8], text: &str) -> bool {
+    let wanted = text.as_bytes();
+    wanted.is_empty() || bytes.windows(wanted.len()).any(|window| window == wanted)
 }
 
 /// Asks once and returns the page, whatever its status. A page longer than [`LIMIT`] is a failure.
 pub async fn get(target: &Target, timeout: Duration) -> Result<Page, Failure> {
     let peer = Peer::new(target.addr, timeout);
-    let (status, body) = exchange(&peer, target, Excess::Refused).await?;
+    let Reply { status, body, .. } = exchange(&peer, target, Excess::Refused).await?;
     Ok(Page { status, body, elapsed: peer.elapsed() })
 }
 
@@ -126,28 +220,56 @@ enum Excess {
     Refused,
 }
 
-async fn exchange(peer: &Peer, target: &Target, excess: Excess) -> Result<(u16, Vec<u8>), Failure> {
-    let mut stream = peer.connect().await?;
+/// An answer as it came.
+struct Reply {
+    status: u16,
+    /// The header, as bytes.
+    header: Vec<u8>,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn has_header(&self, name: &str, text: &str) -> bool {
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut response = httparse::Response::new(&mut headers);
+        // It has been parsed before, as one in which more than the header stood.
+        response.parse(&self.header).is_ok()
+            && response
+                .headers
+                .iter()
+                .any(|header| header.name.eq_ignore_ascii_case(name) && contains(header.value, text))
+    }
+}
+
+async fn exchange(peer: &Peer, target: &Target, excess: Excess) -> Result<Reply, Failure> {
+    let mut stream = target.connect(peer).await?;
     let request = format!(
-        "GET {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: lb/{}\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+        "{} {} HTTP/1.1\r\nHost: {}\r\nUser-Agent: lb/{}\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+        target.method,
         target.path,
         target.host,
         env!("CARGO_PKG_VERSION")
     );
     peer.step("it did not take the request", stream.write_all(request.as_bytes())).await?;
     let mut raw = Vec::new();
-    let head = read_head(peer, &mut stream, &mut raw).await?;
+    let mut head = read_head(peer, &mut stream, &mut raw).await?;
+    if target.method == Method::Head {
+        head.framing = Framing::Length(0);
+    }
+    let header = raw[head.start..head.end].to_vec();
+    let reply = |body| Ok(Reply { status: head.status, header, body });
     let mut body = Body::new(head);
     loop {
         if body.advance(&raw).map_err(|what| bad_answer(peer, what))? {
-            return Ok((head.status, body.decoded));
+            return reply(body.decoded);
         }
         if raw.len() >= LIMIT && excess == Excess::Ignored {
-            return Ok((head.status, body.decoded));
+            body.take_rest(&raw);
+            return reply(body.decoded);
         }
         if peer.read_some(&mut stream, &mut raw).await? == 0 {
             return match body.framing {
-                Framing::UntilClose => Ok((head.status, body.decoded)),
+                Framing::UntilClose => reply(body.decoded),
                 _ => Err(peer.closed("only a part of its answer had come")),
             };
         }
@@ -155,11 +277,7 @@ async fn exchange(peer: &Peer, target: &Target, excess: Excess) -> Result<(u16, 
 }
 
 /// Reads until the header is whole, passing over interim answers (1xx).
-async fn read_head(
-    peer: &Peer,
-    stream: &mut tokio::net::TcpStream,
-    raw: &mut Vec<u8>,
-) -> Result<Head, Failure> {
+async fn read_head(peer: &Peer, stream: &mut Stream, raw: &mut Vec<u8>) -> Result<Head, Failure> {
     let (mut start, mut seen) = (0, 0);
     loop {
         // A header can only become whole with a line's end; a server that drips bytes costs no parsing.
@@ -184,120 +302,6 @@ async fn read_head(
 
 fn bad_answer(peer: &Peer, what: impl AsRef<str>) -> Failure {
     peer.failure(FailureKind::BadAnswer, format!("does not speak HTTP: {}", what.as_ref()))
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Head {
-    status: u16,
-    framing: Framing,
-    /// Where the body begins in the raw bytes.
-    end: usize,
-}
-
-/// How the end of the body is found (RFC 9112, 6.3).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Framing {
-    Length(u64),
-    Chunked,
-    UntilClose,
-}
-
-/// The header at `start` of `raw`, or `None` while it is not whole.
-fn parse_head(raw: &[u8], start: usize) -> Result<Option<Head>, String> {
-    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
-    let mut response = httparse::Response::new(&mut headers);
-    let length = match response.parse(&raw[start..]) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-    };
-    let status = response.code.ok_or("no status code")?;
-    let mut framing = Framing::UntilClose;
-    for header in response.headers.iter() {
-        let value = String::from_utf8_lossy(header.value);
-        if header.name.eq_ignore_ascii_case("transfer-encoding") {
-            // Chunked overrides any length, and any other coding ends with the connection.
-            framing = if value.trim().eq_ignore_ascii_case("chunked") {
-                Framing::Chunked
-            } else {
-                Framing::UntilClose
-            };
-            break;
-        }
-        if header.name.eq_ignore_ascii_case("content-length") {
-            let length = value.trim().parse();
-            framing = Framing::Length(length.map_err(|_| "its content-length is no number")?);
-        }
-    }
-    if status < 200 || status == 204 || status == 304 {
-        framing = Framing::Length(0);
-    }
-    Ok(Some(Head { status, framing, end: start + length }))
-}
-
-/// Decodes a body as it arrives; each byte is looked at once.
-struct Body {
-    framing: Framing,
-    /// Where it begins in the raw bytes.
-    start: usize,
-    /// How much of the raw bytes has been decoded.
-    position: usize,
-    decoded: Vec<u8>,
-}
-
-impl Body {
-    fn new(head: Head) -> Self {
-        Self { framing: head.framing, start: head.end, position: head.end, decoded: Vec::new() }
-    }
-
-    /// Takes in what is new in `raw`; true when the body is whole.
-    fn advance(&mut self, raw: &[u8]) -> Result<bool, &'static str> {
-        match self.framing {
-            Framing::Chunked => self.advance_chunks(raw),
-            Framing::UntilClose => {
-                self.copy(raw, raw.len());
-                Ok(false)
-            }
-            Framing::Length(length) => {
-                let length = usize::try_from(length).unwrap_or(usize::MAX);
-                let end = self.start.saturating_add(length);
-                self.copy(raw, end.min(raw.len()));
-                Ok(self.position >= end)
-            }
-        }
-    }
-
-    fn copy(&mut self, raw: &[u8], end: usize) {
-        self.decoded.extend_from_slice(&raw[self.position..end]);
-        self.position = end;
-    }
-
-    /// Whole chunks only. What follows the last one (trailers) is of no interest.
-    fn advance_chunks(&mut self, raw: &[u8]) -> Result<bool, &'static str> {
-        loop {
-            let rest = &raw[self.position..];
-            let Ok(parsed) = httparse::parse_chunk_size(rest) else {
-                return Err("a chunk's size is no number");
-            };
-            let httparse::Status::Complete((start, size)) = parsed else {
-                return Ok(false);
-            };
-            if size == 0 {
-                return Ok(true);
-            }
-            let Some(end) = usize::try_from(size).ok().and_then(|s| s.checked_add(start)) else {
-                return Err("a chunk is longer than memory");
-            };
-            let Some(line_end) = rest.get(end..end.saturating_add(2)) else {
-                return Ok(false);
-            };
-            if line_end != b"\r\n" {
-                return Err("a chunk does not end where it said");
-            }
-            self.decoded.extend_from_slice(&rest[start..end]);
-            self.position += end + 2;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,11 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::super::testing::{Liar, SECOND, SHORT, refusing_address};
+use super::super::testing::{self, Liar, SECOND, SHORT, refusing_address};
 use super::*;
 
 fn target(addr: SocketAddr) -> Target {
-    Target::new(addr, "/ping", "web.example", 200..=399).unwrap()
+    Target::new(addr, "/ping", "web.example", Expected::status(200..=399)).unwrap()
 }
 
 const HUNDRED_MEGABYTES: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n";
@@ -82,13 +82,104 @@ async fn a_hundred_megabytes_are_a_status_to_the_probe_and_too_large_as_a_page()
     }
 }
 
+#[tokio::test]
+async fn a_real_server_is_judged_by_status_header_and_body() {
+    let test = "a_real_server_is_judged_by_status_header_and_body";
+    let Some(server) = testing::nginx(test, "").await else { return };
+    let good = || Expected::status(200..=399);
+    let header =
+        |name: &str, text: &str| Expected { header: Some((name.to_owned(), text.to_owned())), ..good() };
+    let body = |text: &str| Expected { body: Some(text.to_owned()), ..good() };
+    let codes = |status: &[RangeInclusive<u16>]| Expected { status: status.to_vec(), ..good() };
+    for (path, method, expected, says) in [
+        ("/ping", Method::Get, good(), ""),
+        ("/ping", Method::Head, good(), ""),
+        ("/", Method::Get, good(), "answered / with HTTP status 404, not 200 to 399"),
+        ("/", Method::Get, codes(&[200..=299, 404..=404]), ""),
+        ("/", Method::Get, codes(&[200..=299, 401..=401]), "with HTTP status 404, not 200 to 299, 401"),
+        ("/ping", Method::Options, good(), ""),
+        ("/ping", Method::Get, header("x-ready", "all of it"), ""),
+        ("/ping", Method::Head, header("X-READY", ""), ""),
+        ("/ping", Method::Get, header("x-ready", "no"), r#"without a header x-ready that holds "no""#),
+        ("/ping", Method::Get, header("x-other", ""), "answered /ping without a header x-other"),
+        ("/ping", Method::Get, body("on"), ""),
+        ("/ping", Method::Get, body("pongg"), r#"a body that does not hold "pongg": "pong""#),
+        ("/named", Method::Get, body("web.example, asked by GET"), ""),
+    ] {
+        let target = Target::new(server.addr, path, "web.example", expected.clone()).unwrap().by(method);
+        match probe(&target, 5 * SECOND).await {
+            Ok(_) => assert_eq!(says, "", "{path}, {expected:?}"),
+            Err(failure) => {
+                assert_eq!(failure.kind, FailureKind::BadStatus, "{failure}");
+                assert!(!says.is_empty() && failure.detail.ends_with(says), "{failure}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_is_searched_in_its_first_64_kilobytes_however_it_is_framed() {
+    let long = |framing: &str, lead: usize| {
+        let mut words = format!("HTTP/1.1 200 OK\r\n{framing}").into_bytes();
+        words.extend(vec![b'x'; lead]);
+        words.extend_from_slice(b"pong");
+        words
+    };
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n5f5e100\r\n";
+    let length = "Content-Length: 100000000\r\n\r\n";
+    for framing in [chunked, length, "\r\n"] {
+        for (lead, found) in [(60_000, true), (70_000, false)] {
+            let server = Liar::flooding(&long(framing, lead), b"y").await;
+            let expected = Expected { body: Some("pong".to_owned()), ..Expected::status(200..=200) };
+            let target = Target::new(server.addr, "/", "web", expected).unwrap();
+            assert_eq!(probe(&target, SECOND).await.is_ok(), found, "{framing:?} after {lead}");
+        }
+    }
+}
+
+/// One byte every few milliseconds, for ever: a header, a body, a chunk.
+#[tokio::test]
+async fn a_server_that_drips_gets_no_more_than_the_time_of_one_probe() {
+    for words in [
+        "HTTP/1.1 200 OK\r\nx: ",
+        "HTTP/1.1 200 OK\r\nContent-Length: 4000\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfff\r\n",
+        "",
+    ] {
+        let server = Liar::new(move |mut stream| async move {
+            let mut sent = stream.write_all(words.as_bytes()).await;
+            while sent.is_ok() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                sent = stream.write_all(b"H").await;
+            }
+        })
+        .await;
+        let begun = std::time::Instant::now();
+        let failure = probe(&target(server.addr), SHORT).await.unwrap_err();
+        assert!(matches!(failure.kind, FailureKind::TimedOut | FailureKind::BadAnswer), "{failure}");
+        assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+    }
+}
+
+/// The network is gone in the middle of an answer: no FIN, no RST.
+#[tokio::test]
+async fn a_half_open_connection_ends_with_the_time_of_one_probe() {
+    let server = Liar::new(|mut stream| async move {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npo").await;
+        tokio::time::sleep(60 * SECOND).await;
+    })
+    .await;
+    let failure = probe(&target(server.addr), SHORT).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::TimedOut, "{failure}");
+}
+
 #[test]
 fn targets_that_would_forge_a_request_are_refused() {
     let addr = refusing_address();
     for (path, host) in
         [("ping", "h"), ("/a b", "h"), ("/a\r\nX: y", "h"), ("/", ""), ("/", "a\r\nb"), ("/ä", "h")]
     {
-        assert!(Target::new(addr, path, host, 200..=299).is_err(), "{path:?} {host:?}");
+        assert!(Target::new(addr, path, host, Expected::status(200..=299)).is_err(), "{path:?} {host:?}");
     }
     let target = target(addr);
     assert_eq!(target.with_query("json").path, "/ping?json");

@@ -10,15 +10,19 @@
 
 use std::fmt;
 
+pub mod agent_check;
 pub mod fastcgi;
 pub mod galera;
+pub mod handshake;
 pub mod http;
 pub mod mysql;
 mod peer;
 pub mod php_fpm;
+mod stream;
 pub mod tcp;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 
 /// The most bytes that a probe reads for one answer.
 pub const LIMIT: usize = 64 * 1024;

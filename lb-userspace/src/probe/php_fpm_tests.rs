@@ -9,7 +9,10 @@ use super::*;
 const RECORDED: &str = r#"{"pool":"www","process manager":"static","start time":1700000000,"start since":12,"accepted conn":7,"listen queue":3,"max listen queue":4,"listen queue len":128,"idle processes":1,"active processes":2,"total processes":3,"max active processes":3,"max children reached":5,"slow requests":6}"#;
 
 fn through_web_server(addr: SocketAddr) -> Url {
-    Url::Http { target: Target::new(addr, "/status", "web", 200..=200).unwrap(), through_pool: true }
+    Url::Http {
+        target: Target::new(addr, "/status", "web", super::http::Expected::status(200..=200)).unwrap(),
+        through_pool: true,
+    }
 }
 
 #[test]

@@ -12,7 +12,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::mysql::Session;
+use super::Failure;
+use super::mysql::{Encryption, Session};
+use super::tls::{Tls, Trust};
 
 /// Long enough for any answer on loopback, on a busy machine too.
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -148,6 +150,93 @@ fn program(test: &str, names: &[&str]) -> Option<PathBuf> {
     found
 }
 
+/// An authority of a test's own, and the certificates that it signs, by openssl.
+pub struct Pki {
+    dir: TempDir,
+}
+
+impl Pki {
+    /// `None` if there is no openssl.
+    pub fn new(test: &str) -> Option<Self> {
+        program(test, &["openssl"])?;
+        let pki = Self { dir: tempfile::tempdir().unwrap() };
+        // No two of them have one name, or a stranger's certificate would only seem badly signed.
+        let name = pki.dir.path().file_name().unwrap().to_string_lossy().replace('.', "");
+        let make =
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -keyout ca.key -out ca.pem";
+        pki.openssl(&format!("{make} -subj /CN={name}"));
+        Some(pki)
+    }
+
+    fn openssl(&self, arguments: &str) {
+        let mut command = Command::new("openssl");
+        let done = command.args(arguments.split(' ')).current_dir(self.dir.path()).output().unwrap();
+        assert!(done.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
+    /// The authority's certificate, in PEM.
+    pub fn authority(&self) -> String {
+        fs::read_to_string(self.dir.path().join("ca.pem")).unwrap()
+    }
+
+    /// A certificate for `name` and 127.0.0.1, and its key: two files.
+    pub fn certificate(&self, name: &str, days: u32) -> (PathBuf, PathBuf) {
+        let extensions = self.dir.path().join("extensions");
+        fs::write(extensions, format!("subjectAltName=DNS:{name},IP:127.0.0.1\n")).unwrap();
+        self.openssl(&format!(
+            "req -newkey rsa:2048 -nodes -subj /CN={name} -keyout key.pem -out request.pem"
+        ));
+        let sign = "x509 -req -in request.pem -CA ca.pem -CAkey ca.key -CAcreateserial -extfile extensions";
+        self.openssl(&format!("{sign} -days {days} -out certificate.pem"));
+        (self.dir.path().join("certificate.pem"), self.dir.path().join("key.pem"))
+    }
+
+    /// What nginx needs to serve with such a certificate.
+    pub fn serving(&self, name: &str, days: u32) -> String {
+        let (certificate, key) = self.certificate(name, days);
+        format!("ssl_certificate {}; ssl_certificate_key {};", certificate.display(), key.display())
+    }
+}
+
+/// An nginx that answers `/ping` with "pong", `/named` with what it was asked for, and else 404; `tls` are directives
+/// for a listener with TLS, or nothing.
+pub async fn nginx(test: &str, tls: &str) -> Option<Server> {
+    let daemon = program(test, &["nginx"])?;
+    let dir = tempfile::tempdir().unwrap();
+    let addr = refusing_address();
+    let (ssl, named) = match tls {
+        "" => ("", "$host, asked by $request_method"),
+        _ => (" ssl", "$ssl_server_name, asked by HEAD or GET, over TLS"),
+    };
+    let config = format!(
+        "daemon off; worker_processes 1; error_log stderr; pid nginx.pid; events {{ worker_connections 4096; }}\n\
+         http {{ access_log off; client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u;\n\
+         scgi_temp_path s; server {{ listen {addr}{ssl}; {tls}\n\
+         location = /ping {{ add_header X-Ready \"yes, all of it\"; return 200 pong; }}\n\
+         location = /named {{ return 200 \"{named}\"; }} location / {{ return 404; }} }} }}\n"
+    );
+    let path = dir.path().join("nginx.conf");
+    fs::write(&path, config).unwrap();
+    let log = fs::File::create(dir.path().join("log")).unwrap();
+    let process = mortal(&daemon)
+        .arg("-p")
+        .arg(dir.path())
+        .arg("-c")
+        .arg(&path)
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .spawn()
+        .unwrap();
+    let mut server = Server { process, addr, dir };
+    let begin = Instant::now();
+    while let Err(failure) = super::tcp::probe(addr, SECOND).await {
+        server.assert_alive();
+        assert!(begin.elapsed() < START, "{failure}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Some(server)
+}
+
 /// Starts a MariaDB with its own data directory; `root` has no password. `None` if it is not installed.
 pub async fn mariadb(test: &str, options: &[&str]) -> Option<Server> {
     let daemon = program(test, &["mariadbd"])?;
@@ -190,7 +279,7 @@ pub async fn mariadb(test: &str, options: &[&str]) -> Option<Server> {
         .unwrap();
     let mut server = Server { process, addr, dir };
     let begin = Instant::now();
-    while let Err(failure) = Session::connect(addr, "root", "", SECOND).await {
+    while let Err(failure) = root(addr, SECOND).await {
         server.assert_alive();
         assert!(begin.elapsed() < START, "{failure}");
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -208,7 +297,7 @@ pub async fn galera(test: &str) -> Option<Server> {
     let group = refusing_address();
     let provider_options =
         format!("--wsrep-provider-options=gmcast.listen_addr=tcp://{group};gcache.size=16M;gcs.fc_limit=64");
-    mariadb(
+    let server = mariadb(
         test,
         &[
             "--wsrep-on=ON",
@@ -222,12 +311,29 @@ pub async fn galera(test: &str) -> Option<Server> {
             &provider_options,
         ],
     )
-    .await
+    .await?;
+    // It accepts logins a moment before it serves.
+    let begin = Instant::now();
+    let ready = "SHOW GLOBAL STATUS LIKE 'wsrep_ready'";
+    while begin.elapsed() < START {
+        let mut root = root(server.addr, 10 * SECOND).await.unwrap();
+        if root.query(ready, 10 * SECOND).await.is_ok_and(|rows| rows.rows[0][1].as_deref() == Some("ON")) {
+            return Some(server);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the node does not become ready");
+}
+
+/// A session as root, over TLS where the server speaks it.
+async fn root(addr: SocketAddr, timeout: Duration) -> Result<Session, Failure> {
+    let tls = Tls::patient(&Trust::Anybody).unwrap();
+    Session::connect(addr, "root", "", &Encryption::Preferred(tls), timeout).await
 }
 
 /// Runs statements as root.
 pub async fn sql(server: &Server, statements: &[&str]) {
-    let mut root = Session::connect(server.addr, "root", "", 10 * SECOND).await.unwrap();
+    let mut root = root(server.addr, 10 * SECOND).await.unwrap();
     for statement in statements {
         let answer = root.query(statement, 10 * SECOND).await;
         answer.unwrap_or_else(|failure| panic!("{statement}: {failure}"));

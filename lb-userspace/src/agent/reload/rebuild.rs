@@ -7,21 +7,19 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::mpsc;
-
 use super::{
     departure::Leaving,
     merge::{Leaver, merge, with_discovered},
 };
 use crate::{
     agent::{
-        Event,
         clusters::{self, Galera},
         controller::Controller,
         machine::addresses,
-        probers::{self, BackendAt, NodeAt},
+        probers::{BackendAt, NodeAt, Probers},
         services::{self, Backends},
         shares::Found,
+        through::Beyond,
     },
     config::{self, Config, Role, Target},
     health::Moment,
@@ -81,8 +79,8 @@ impl Controller {
                 None => Backends::new(service, &said, &mut self.keys, now),
             };
             if let Some(backends) = &mut backends {
-                let same = old.is_some_and(|old| asks_alike(&old.target, &service.target));
-                ask(backends, &service.target, same, &self.events);
+                let same = old.is_some_and(|old| asks_alike(old, service));
+                ask(backends, service, same, &mut self.probers);
             }
             self.services.push(backends);
         }
@@ -115,7 +113,7 @@ impl Controller {
             for (member, node) in galera.members.iter_mut().zip(&cluster.nodes) {
                 if !same || member.monitor.is_none() {
                     let at = NodeAt { cluster: key, node: member.key };
-                    let asked = probers::node(at, node, cluster, self.events.clone());
+                    let asked = self.probers.node(at, node, cluster);
                     member.monitor = Some(asked);
                 }
             }
@@ -164,6 +162,7 @@ impl Controller {
             .map(|address: SocketAddr| address.ip())
             .collect();
         self.ways.retain(|address, _| servers.contains(address));
+        self.probers.roads().keep(&servers);
         self.obstacles.retain(|address, _| servers.contains(address));
         self.watcher.watch(servers);
     }
@@ -185,27 +184,26 @@ fn any_writes(config: &Config, name: &str) -> bool {
 }
 
 /// Whether backends are asked in the same way.
-fn asks_alike(old: &Target, new: &Target) -> bool {
-    match (old, new) {
+fn asks_alike(old: &config::Service, new: &config::Service) -> bool {
+    match (&old.target, &new.target) {
         (Target::Backends { check, load, .. }, Target::Backends { check: new_check, load: new_load, .. }) => {
-            (check, load) == (new_check, new_load)
+            (old.mode, check, load) == (new.mode, new_check, new_load)
         }
         _ => false,
     }
 }
 
 /// Start those who ask, and end those who ask leavers or ask in another way. `same`: backends are asked as before.
-fn ask(backends: &mut Backends, target: &Target, same: bool, events: &mpsc::UnboundedSender<Event>) {
-    let Target::Backends { check, load, .. } = target else { return };
+fn ask(backends: &mut Backends, config: &config::Service, same: bool, probers: &mut Probers) {
+    let Target::Backends { check, load, .. } = &config.target else { return };
     let service = backends.key;
     for member in &mut backends.members {
         if member.leaves {
-            member.probers.clear();
-        } else if !same || member.probers.is_empty() {
+            member.prober = None;
+        } else if !same || member.prober.is_none() {
             let at = BackendAt { service, backend: member.key };
-            member.probers = vec![probers::check(at, member.address, check, events.clone())];
-            let load = load.as_ref().map(|load| probers::load(at, member.address, load, events.clone()));
-            member.probers.extend(load);
+            let beyond = Beyond::new(config.listen, config.mode, member.address);
+            member.prober = Some(probers.backend(at, member.address, check, load.as_ref(), beyond));
         }
     }
 }

@@ -170,3 +170,91 @@ fn a_weight_that_is_set_comes_before_the_configured_one_and_a_part_follows_it() 
         assert_eq!(service.members[1].weight, 100 * 1024);
     }
 }
+
+fn say(service: &mut Backends, index: usize, line: &str, now: Moment) {
+    service.ordered(index, agent_check::parse(line.as_bytes()), now);
+    service.step(now);
+}
+
+#[test]
+fn an_agent_is_obeyed_until_its_lease_ends_and_the_operators_word_goes_before_its_own() {
+    let second = |seconds| Moment::at(Duration::from_secs(seconds));
+    // What the agent says, the operator's word, and the weights that follow, in hundredths of the configured one.
+    for (lines, admin, wanted, limit) in [
+        (&["up 50%"][..], Admin::Ready, [50, 100], None),
+        (&["drain"], Admin::Ready, [0, 100], None),
+        (&["drain", "ready"], Admin::Ready, [100, 100], None),
+        (&["ready 100%"], Admin::Drain, [0, 100], None),
+        (&["down#no disk"], Admin::Ready, [0, 100], None),
+        (&["0%"], Admin::Ready, [0, 100], None),
+        (&["maxconn:7"], Admin::Ready, [100, 100], Some(7)),
+    ] {
+        let mut service = service(2);
+        for backend in &mut service.members {
+            backend.orders = Orders::new(Duration::from_secs(30));
+        }
+        service.administer(0, admin, second(1));
+        for (line, at) in lines.iter().zip(2..) {
+            say(&mut service, 0, line, second(at));
+        }
+        service.step(second(10));
+        let weights =
+            |service: &Backends| [0, 1].map(|index: usize| service.members[index].weight / UNIT_OF_WEIGHT);
+        assert_eq!(weights(&service), wanted, "{lines:?}");
+        assert_eq!(service.members[0].limit(), limit, "{lines:?}");
+        service.step(second(40));
+        service.step(second(80));
+        let then = if admin == Admin::Drain { [0, 100] } else { [100, 100] };
+        assert_eq!((weights(&service), service.members[0].limit()), (then, None), "{lines:?}, later");
+    }
+}
+
+/// Of a weight of 100, published in 1,024ths: one hundredth.
+const UNIT_OF_WEIGHT: u32 = 1_024;
+
+#[test]
+fn what_an_agent_has_ended_is_told_in_the_log_and_no_agent_brings_up_what_its_probes_call_down() {
+    let second = |seconds| Moment::at(Duration::from_secs(seconds));
+    let mut service = service(2);
+    service.members[0].orders = Orders::new(Duration::from_secs(30));
+    service.news.clear();
+    say(&mut service, 0, "fail#no disk", second(1));
+    assert_eq!(used(&service), "-u");
+    assert!(service.members[0].reason().ends_with("its agent orders: fail: no disk"));
+    service.step(second(31));
+    assert_eq!(
+        service.news,
+        [
+            "web1: its agent says fail: no disk",
+            "web1: its agent has been silent for 30 s: its orders end (fail: no disk)",
+        ]
+    );
+    down(&mut service, 0, REFUSED, second(40));
+    say(&mut service, 0, "up ready 100%", second(41));
+    assert_eq!(used(&service), "-u");
+}
+
+#[test]
+fn why_a_backend_cannot_be_asked_is_said_once_and_shown_while_nothing_else_is_known() {
+    let mut service = service(1);
+    service.members[0].health = Health::new(Tuning::default(), Moment::START);
+    service.news.clear();
+    for _ in 0..3 {
+        let failure = Failure { kind: FailureKind::MonitorDenied, detail: "says error 1045".to_owned() };
+        assert_eq!(service.checked(0, Err(failure), Moment::START, Moment::START), None);
+    }
+    assert_eq!(service.news, ["web1: cannot be asked: says error 1045"]);
+    assert_eq!(service.members[0].reason(), "says error 1045");
+}
+
+#[test]
+fn probes_that_change_nothing_stir_nothing() {
+    let mut service = service(3);
+    assert!(service.stirred());
+    for (result, stirs) in [(Ok(()), false), (Err(TIMED_OUT), false), (Err(REFUSED), true), (Ok(()), true)] {
+        let result = result.map_err(|kind| Failure { kind, detail: String::new() });
+        let said = format!("{result:?}");
+        service.checked(1, result, Moment::START, Moment::START);
+        assert_eq!(service.stirred(), stirs, "{said}");
+    }
+}

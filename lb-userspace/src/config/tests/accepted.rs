@@ -5,11 +5,15 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, DonorPolicy, FpmScheme, FpmUrl, Load,
-    LoadKind, Mode, Monitor, NoBackend, Node, Pattern, RateLimit, Role, Secret, Service, SourcePorts,
-    StatusRange, Target, Timeouts, Track, XdpMode, parse_duration, parse_name,
+    Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, DatabaseTls, DonorPolicy, FpmScheme, FpmUrl,
+    HttpCheck, Load, LoadKind, Login, Mode, Monitor, NoBackend, Node, Pattern, RateLimit, Role, Secret,
+    Service, SourcePorts, StatusRange, Target, Timeouts, TlsMode, Track, XdpMode, parse_duration, parse_name,
 };
 use crate::listen::{Listen, Ports, Protocol};
+use crate::probe::{
+    http::Method,
+    tls::{Authorities, Trust},
+};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -34,6 +38,20 @@ fn fpm(text: &str) -> FpmUrl {
     };
     let (port, path) = rest.split_once('/').unwrap();
     FpmUrl { scheme, host: None, port: port.parse().unwrap(), path: format!("/{path}") }
+}
+
+/// What an HTTP check asks for that says nothing.
+fn page() -> HttpCheck {
+    HttpCheck {
+        method: Method::Get,
+        path: "/".to_owned(),
+        host: None,
+        status: vec![StatusRange { first: 200, last: 399 }],
+        expect_header: None,
+        expect_body: None,
+        port: None,
+        tls: None,
+    }
 }
 
 fn timeouts(established: Duration) -> Timeouts {
@@ -110,7 +128,6 @@ priority = 2
 
 fn example() -> Config {
     let path = "/ping".to_owned();
-    let status = StatusRange { first: 200, last: 399 };
     let kind = LoadKind::PhpFpm { url: fpm("fcgi://:9001/status"), max_children: Some(20) };
     let web = Service {
         name: "web".to_owned(),
@@ -127,7 +144,7 @@ fn example() -> Config {
             backends: vec![backend("web1", "10.0.0.11:80", 100), backend("web2", "10.0.0.12:80", 100)],
             discover: None,
             check: Check {
-                kind: CheckKind::Http { path, host: None, status, port: None },
+                kind: CheckKind::Http(HttpCheck { path, ..page() }),
                 interval: SECOND,
                 timeout: QUARTER,
                 rise: 2,
@@ -156,6 +173,7 @@ fn example() -> Config {
     let monitor = Monitor {
         user: "lb".to_owned(),
         password: Secret::new("hunter2"),
+        tls: DatabaseTls::default(),
         interval: SECOND,
         timeout: SECOND,
     };
@@ -229,28 +247,93 @@ fn a_file_of_a_real_shop_is_read_whole() {
 #[test]
 fn every_kind_of_check_is_read() {
     let port = Some(8080);
-    let http = |path: &str, host: Option<&str>, first, last, port| CheckKind::Http {
-        path: path.to_owned(),
-        host: host.map(str::to_owned),
-        status: StatusRange { first, last },
-        port,
+    let http = CheckKind::Http;
+    let path = |path: &str| HttpCheck { path: path.to_owned(), ..page() };
+    let codes = |codes: &[(u16, u16)]| {
+        codes.iter().map(|&(first, last)| StatusRange { first, last }).collect::<Vec<_>>()
+    };
+    let header = Some(("X-Ready".to_owned(), "yes: 1".to_owned()));
+    let ca = Trust::Authorities(Authorities::from_pem(CA).unwrap());
+    let login = |mode, trust| {
+        let (user, password) = ("lb".to_owned(), Secret::new("hunter2"));
+        CheckKind::Mysql(Login { user, password, tls: DatabaseTls { mode, trust } })
     };
     let table = [
         (r#"type = "tcp""#, CheckKind::Tcp { port: None }),
         (r#"type = "tcp", port = 8080"#, CheckKind::Tcp { port }),
-        (r#"type = "http""#, http("/", None, 200, 399, None)),
-        (r#"type = "http", path = "/a?b=%20", status = "204""#, http("/a?b=%20", None, 204, 204, None)),
+        (r#"type = "http""#, http(page())),
         (
-            r#"type = "http", host = "shop.example:81", status = "200-299", port = 8080"#,
-            http("/", Some("shop.example:81"), 200, 299, port),
+            r#"type = "http", path = "/a?b=%20", status = "204""#,
+            http(HttpCheck { status: codes(&[(204, 204)]), ..path("/a?b=%20") }),
         ),
+        (
+            r#"type = "http", host = "shop.example:81", status = "200-299, 401", port = 8080"#,
+            http(HttpCheck {
+                host: Some("shop.example:81".to_owned()),
+                status: codes(&[(200, 299), (401, 401)]),
+                port,
+                ..page()
+            }),
+        ),
+        (
+            r#"type = "http", method = "HEAD", expect-header = "X-Ready: yes: 1""#,
+            http(HttpCheck { method: Method::Head, expect_header: header, ..page() }),
+        ),
+        (
+            r#"type = "http", expect-header = "etag", expect-body = "po ng""#,
+            http(HttpCheck {
+                expect_header: Some(("etag".to_owned(), String::new())),
+                expect_body: Some("po ng".to_owned()),
+                ..page()
+            }),
+        ),
+        (r#"type = "https""#, http(HttpCheck { tls: Some(Trust::System), ..page() })),
+        (r#"type = "https", verify = true"#, http(HttpCheck { tls: Some(Trust::System), ..page() })),
+        (r#"type = "https", verify = false"#, http(HttpCheck { tls: Some(Trust::Anybody), ..page() })),
+        (r#"type = "https", ca-file = "ca.pem""#, http(HttpCheck { tls: Some(ca.clone()), ..page() })),
         (r#"type = "php-fpm", url = "fcgi://:9001/s""#, CheckKind::PhpFpm { url: fpm("fcgi://:9001/s") }),
+        (
+            r#"type = "mysql", user = "lb", password-file = "db.pw""#,
+            login(TlsMode::Preferred, Trust::Anybody),
+        ),
+        (
+            r#"type = "mysql", user = "lb", password-env = "LB_PW", tls = "required", ca-file = "ca.pem""#,
+            login(TlsMode::Required, ca),
+        ),
     ];
     for (text, kind) in table {
         let text = EXAMPLE.replace(r#"type = "http", path = "/ping""#, text);
         let config = accepted(&text);
         let Target::Backends { check, .. } = &config.services[0].target else { panic!("{text}") };
         assert_eq!(check.kind, kind, "{text}");
+    }
+}
+
+#[test]
+fn every_kind_of_load_is_read() {
+    let line = r#"load = { type = "php-fpm", url = "fcgi://:9001/status", max-children = 20 }"#;
+    let database = r#"check = { type = "mysql", user = "lb", password-file = "db.pw" }"#;
+    for (text, kind) in [
+        (
+            r#"load = { type = "agent-check", port = 9999 }"#.to_owned(),
+            LoadKind::AgentCheck { port: 9999, lease: 30 * SECOND },
+        ),
+        (
+            r#"load = { type = "agent-check", port = 1, lease = "5s", interval = "5s" }"#.to_owned(),
+            LoadKind::AgentCheck { port: 1, lease: 5 * SECOND },
+        ),
+        (format!("load = {{ type = \"mysql\" }}\n{database}"), LoadKind::Mysql { capacity: 16 }),
+        (
+            format!("load = {{ type = \"mysql\", capacity = 64 }}\n{database}"),
+            LoadKind::Mysql { capacity: 64 },
+        ),
+    ] {
+        let check = EXAMPLE.lines().find(|line| line.starts_with("check")).unwrap();
+        let check = if text.contains("check =") { check } else { "" };
+        let config =
+            accepted(&EXAMPLE.replacen(check, "", usize::from(!check.is_empty())).replace(line, &text));
+        let Target::Backends { load: Some(load), .. } = &config.services[0].target else { panic!("{text}") };
+        assert_eq!(load.kind, kind, "{text}");
     }
 }
 
@@ -282,7 +365,7 @@ fn a_status_page_is_where_its_url_says() {
     ] {
         let config = accepted(&EXAMPLE.replace("fcgi://:9001/status", text));
         let Target::Backends { load: Some(load), .. } = &config.services[0].target else { panic!("{text}") };
-        let LoadKind::PhpFpm { url, .. } = &load.kind;
+        let LoadKind::PhpFpm { url, .. } = &load.kind else { panic!("{text}") };
         assert_eq!((url.endpoint(backend), url.to_string()), (address(endpoint), spelt.to_owned()), "{text}");
     }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::config::{backends, check, cluster, discover, limits, root, service};
+use crate::config::{backends, check, cluster, credentials, discover, limits, root, service};
 
 /// The words of a text that could be keys.
 fn words(text: &str) -> Vec<&str> {
@@ -21,10 +21,16 @@ fn every_key_is_in_the_reference_and_the_reference_names_no_other() {
         service::KEYS,
         service::TIMEOUT_KEYS,
         backends::BACKEND_KEYS,
-        check::TCP_KEYS,
+        check::CHECK_KEYS,
+        check::PORT_KEYS,
         check::HTTP_KEYS,
+        check::HTTPS_KEYS,
         check::FPM_KEYS,
         check::LOAD_KEYS,
+        check::FPM_LOAD_KEYS,
+        check::AGENT_KEYS,
+        check::MYSQL_LOAD_KEYS,
+        credentials::LOGIN_KEYS,
         discover::DNS_KEYS,
         discover::DOCKER_KEYS,
         limits::RATE_KEYS,

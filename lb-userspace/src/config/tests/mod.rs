@@ -11,6 +11,9 @@ use std::path::Path;
 
 use super::{Config, SecretSource};
 
+/// The certificate of an authority that nobody knows.
+const CA: &str = include_str!("ca.pem");
+
 /// Secrets that stand in memory: the boundary that `parse` leaves to its caller.
 struct Safe;
 
@@ -18,6 +21,7 @@ impl SecretSource for Safe {
     fn file(&self, path: &Path) -> io::Result<String> {
         match path.to_str() {
             Some("db.pw" | "/etc/lb/db.pw") => Ok("hunter2\n".to_owned()),
+            Some("ca.pem") => Ok(CA.to_owned()),
             Some("empty.pw") => Ok("\n".to_owned()),
             Some("two-lines.pw") => Ok("hunter2\nhunter3\n".to_owned()),
             _ => Err(io::ErrorKind::NotFound.into()),

@@ -116,7 +116,8 @@ fn crowd(services: usize, backends: usize) -> String {
         writeln!(text, "[[service]]\nname = \"s{s}\"\naddress = \"203.0.113.1:{s}/tcp\"\nbackends = [")
             .unwrap();
         for b in 1..=backends {
-            writeln!(text, "{{ name = \"b{b}\", address = \"10.0.0.1:{b}\" }},").unwrap();
+            let (high, low) = (b / 250, b % 250 + 1);
+            writeln!(text, "{{ name = \"b{b}\", address = \"10.0.{high}.{low}:80\" }},").unwrap();
         }
         text.push_str("]\n");
     }

@@ -110,6 +110,13 @@ impl Sample {
         Some((limit as f64 * (size as f64).sqrt() + 0.5) as u64)
     }
 
+    /// How busy the server is: threads that run beside this monitor's own, over `capacity`; 0 counts as 1. `None` where
+    /// it does not say.
+    pub fn utilisation(&self, capacity: u32) -> Option<f64> {
+        let others = self.threads_running?.saturating_sub(1);
+        Some(others as f64 / f64::from(capacity.max(1)))
+    }
+
     /// Reads a sample; the error completes a sentence that begins with the node's address.
     pub(super) fn from_values(
         values: &HashMap<String, String>,

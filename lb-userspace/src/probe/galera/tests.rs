@@ -156,7 +156,7 @@ async fn a_full_server_lets_the_monitor_in_by_its_extra_port() {
     testing::sql(&server, &["CREATE USER lb@127.0.0.1"]).await;
     let mut guests = Vec::new();
     for _ in 0..10 {
-        guests.push(Session::connect(server.addr, "lb", "", 5 * SECOND).await.unwrap());
+        guests.push(Session::connect(server.addr, "lb", "", &Encryption::Off, 5 * SECOND).await.unwrap());
     }
     let mut without = Monitor::new(server.addr, "lb", "", 5 * SECOND);
     assert_eq!(without.sample().await.unwrap_err().kind, FailureKind::Saturated);
@@ -228,7 +228,7 @@ async fn counters(session: &mut Session) -> (u64, u64) {
 }
 
 async fn one_connection_and_two_queries_a_sample(server: &testing::Server, monitor: &mut Monitor) {
-    let mut root = Session::connect(server.addr, "root", "", 5 * SECOND).await.unwrap();
+    let mut root = Session::connect(server.addr, "root", "", &Encryption::Off, 5 * SECOND).await.unwrap();
     let before = counters(&mut root).await;
     for _ in 0..10 {
         monitor.sample().await.unwrap();
@@ -262,4 +262,19 @@ async fn switches_of_the_administrator_are_seen(server: &testing::Server, monito
 async fn a_killed_connection_costs_no_sample(server: &testing::Server, monitor: &mut Monitor) {
     testing::sql(server, &["KILL USER lb@127.0.0.1"]).await;
     monitor.sample().await.unwrap();
+}
+
+#[test]
+fn load_is_what_runs_beside_the_monitor_as_a_part_of_what_can() {
+    for (running, capacity, want) in [
+        (None, 16, None),
+        (Some(0), 16, Some(0.0)),
+        (Some(1), 16, Some(0.0)),
+        (Some(5), 16, Some(0.25)),
+        (Some(33), 16, Some(2.0)),
+        (Some(3), 0, Some(2.0)),
+    ] {
+        let sample = Sample { threads_running: running, ..Sample::default() };
+        assert_eq!(sample.utilisation(capacity), want, "{running:?} of {capacity}");
+    }
 }

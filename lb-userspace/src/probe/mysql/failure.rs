@@ -46,7 +46,7 @@ fn advice(code: u16, account: &Account<'_>) -> Option<String> {
              let no plain TCP check connect to it"
                 .to_owned(),
         ),
-        3159 => Some("this version logs in without TLS only".to_owned()),
+        3159 | 4151 => Some("this server wants TLS: write tls = \"required\" for its monitor".to_owned()),
         _ => None,
     }
 }

@@ -28,29 +28,27 @@ pub(super) struct Account<'a> {
     pub host: &'a str,
 }
 
-/// Logs in; the answer is the server's version.
+/// Logs in after the greeting; `encrypted` says whether that happens over TLS.
 pub(super) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     peer: &Peer,
     account: &Account<'_>,
-) -> Result<String, Failure> {
-    if account.user.contains('\0') || account.password.contains('\0') {
-        return Err(denied(peer, "was not asked: user or password hold a NUL"));
-    }
-    let greeting = greet(wire, peer, account).await?;
+    greeting: &Greeting,
+    encrypted: bool,
+) -> Result<(), Failure> {
     // With a default plugin that is not known here the account may still have one that is: it will be asked for.
     let plugin = Plugin::named(&greeting.plugin).unwrap_or(Plugin::Native);
     let mut nonce = greeting.nonce.clone();
     nonce.truncate(plugin.nonce_length());
     let response = plugin.response(account.password, &nonce);
-    let login = packet::login(&greeting, account.user, plugin.name(), &response);
+    let login = packet::login(greeting, encrypted, account.user, plugin.name(), &response);
     wire.send(peer, &login).await?;
-    let mut talk =
-        Talk { wire, peer, account, plugin: Some(plugin), plugin_name: plugin.name().to_owned(), nonce };
+    let plugin_name = plugin.name().to_owned();
+    let mut talk = Talk { wire, peer, account, encrypted, plugin: Some(plugin), plugin_name, nonce };
     for _ in 0..MAX_STEPS {
         let answer = talk.wire.receive(peer, WAITING).await?;
         match packet::auth_step(&answer).map_err(|error| malformed(peer, error))? {
-            AuthStep::Accepted => return Ok(greeting.version),
+            AuthStep::Accepted => return Ok(()),
             AuthStep::Refused(error) => return Err(talk.refused(&error)),
             AuthStep::Switch { plugin, nonce } => talk.switch(plugin, nonce).await?,
             AuthStep::More(message) => talk.more(&message).await?,
@@ -59,12 +57,29 @@ pub(super) async fn log_in<S: AsyncRead + AsyncWrite + Unpin>(
     Err(bad_answer(peer, "the login does not end"))
 }
 
+/// Ends a handshake as a server wants it ended, without saying who asks: nobody is let in, or somebody without rights
+/// who leaves at once. A connection that just ended here would count as an aborted one, and in the end the server would
+/// block this host.
+pub(super) async fn log_nobody_in<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    peer: &Peer,
+    greeting: &Greeting,
+    encrypted: bool,
+) {
+    let account = Account { user: "", password: "", host: "" };
+    // What comes of it is of no interest: the caller has the failure that counts.
+    let _ = log_in(wire, peer, &account, greeting, encrypted).await;
+}
+
 /// The greeting, or the error that a server sends in its stead.
-async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     peer: &Peer,
     account: &Account<'_>,
 ) -> Result<Greeting, Failure> {
+    if account.user.contains('\0') || account.password.contains('\0') {
+        return Err(denied(peer, "was not asked: user or password hold a NUL"));
+    }
     let waiting = "it accepted the connection but sent no greeting";
     let payload = wire.receive(peer, waiting).await.map_err(|failure| match failure.kind {
         // Greetings are short: these were the first bytes of another protocol.
@@ -78,7 +93,7 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     packet::greeting(&payload).map_err(|error| malformed(peer, error))
 }
 
-fn denied(peer: &Peer, what: impl AsRef<str>) -> Failure {
+pub(super) fn denied(peer: &Peer, what: impl AsRef<str>) -> Failure {
     peer.failure(FailureKind::MonitorDenied, what)
 }
 
@@ -87,6 +102,8 @@ struct Talk<'a, S> {
     wire: &'a mut Wire<S>,
     peer: &'a Peer,
     account: &'a Account<'a>,
+    /// The server hears this over TLS.
+    encrypted: bool,
     /// `None` while the server insists on a plugin that is not known here.
     plugin: Option<Plugin>,
     plugin_name: String,
@@ -109,10 +126,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
     async fn more(&mut self, message: &[u8]) -> Result<(), Failure> {
         match (self.plugin, message) {
             (Some(Plugin::CachingSha2), FAST_OK) => Ok(()),
+            (Some(Plugin::CachingSha2), FULL) if self.encrypted => self.send_password().await,
             (Some(Plugin::CachingSha2), FULL) => self.send_encrypted_password().await,
             (None, _) => Err(self.unsupported()),
             _ => Err(bad_answer(self.peer, "its authentication plugin sends what it should not")),
         }
+    }
+
+    /// Full authentication over TLS: the password as it is.
+    async fn send_password(&mut self) -> Result<(), Failure> {
+        let password = [self.account.password.as_bytes(), b"\0"].concat();
+        self.wire.send(self.peer, &password).await
     }
 
     /// Full authentication without TLS: the password, mixed with the random bytes, for the server's public key.
@@ -135,8 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<'_, S> {
             .ok_or_else(|| {
                 denied(
                     self.peer,
-                    "wants the password encrypted with a public key that cannot be used; TLS is not supported in this \
-                     version",
+                    "wants the password encrypted with a public key that cannot be used; write tls = \"required\"",
                 )
             })?;
         self.wire.send(self.peer, &cipher).await

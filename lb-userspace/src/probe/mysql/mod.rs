@@ -5,16 +5,19 @@
 //! server's state, must read a bounded number of bytes, and must always finish the handshake: a server counts an
 //! unfinished one against this host and in the end blocks it (error 1129).
 //!
-//! Without TLS in this version: a server or an account that insists on it is reported as
-//! [`FailureKind::MonitorDenied`].
+//! For the same reason no trouble with TLS ends a handshake half-way, if it can be helped: what does not find its
+//! server's certificate good logs in as nobody, and then says so.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::peer::Peer;
+use super::stream::Stream;
+use super::tls::Tls;
 use super::{Failure, FailureKind};
 
 mod auth;
@@ -42,12 +45,24 @@ pub struct Rows {
     pub rows: Vec<Vec<Option<String>>>,
 }
 
+/// Whether a session is encrypted.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Encryption {
+    /// Never.
+    #[default]
+    Off,
+    /// Where the server speaks TLS that this host understands.
+    Preferred(Tls),
+    /// Always, or there is no session.
+    Required(Tls),
+}
+
 /// A logged-in connection. Ends with `COM_QUIT`, on [`Session::quit`] or when dropped.
 ///
 /// After any failure but [`FailureKind::Server`] the session is of no more use.
 #[derive(Debug)]
 pub struct Session {
-    wire: Wire<TcpStream>,
+    wire: Wire<Stream>,
     addr: SocketAddr,
     version: String,
 }
@@ -58,19 +73,69 @@ impl Session {
         addr: SocketAddr,
         user: &str,
         password: &str,
+        encryption: &Encryption,
         timeout: Duration,
     ) -> Result<Self, Failure> {
-        Self::connect_by(&Peer::new(addr, timeout), user, password).await
+        Self::connect_by(&Peer::new(addr, timeout), user, password, encryption).await
     }
 
     /// [`Session::connect`] with a deadline that goes on to other steps.
-    pub(super) async fn connect_by(peer: &Peer, user: &str, password: &str) -> Result<Self, Failure> {
+    pub(super) async fn connect_by(
+        peer: &Peer,
+        user: &str,
+        password: &str,
+        encryption: &Encryption,
+    ) -> Result<Self, Failure> {
+        match Self::connect_once(peer, user, password, encryption).await {
+            // What preferred TLS and cannot have it goes on without.
+            Err(Unsuccessful { before_login: true, .. })
+                if matches!(encryption, Encryption::Preferred(_)) =>
+            {
+                let plain = Self::connect_once(peer, user, password, &Encryption::Off).await;
+                plain.map_err(|unsuccessful| unsuccessful.failure)
+            }
+            answer => answer.map_err(|unsuccessful| unsuccessful.failure),
+        }
+    }
+
+    async fn connect_once(
+        peer: &Peer,
+        user: &str,
+        password: &str,
+        encryption: &Encryption,
+    ) -> Result<Self, Unsuccessful> {
         let stream = peer.connect().await?;
         let host = stream.local_addr().map_or_else(|_| "%".to_owned(), |local| local.ip().to_string());
-        let mut wire = Wire::new(stream);
         let account = login::Account { user, password, host: &host };
-        let version = login::log_in(&mut wire, peer, &account).await?;
-        Ok(Self { wire, addr: peer.addr, version })
+        let mut wire = Wire::new(stream);
+        let greeting = login::greet(&mut wire, peer, &account).await?;
+        let (mut wire, encrypted) = match encryption {
+            Encryption::Preferred(tls) | Encryption::Required(tls) if greeting.offers_tls() => {
+                (encrypt(wire, peer, tls, &greeting).await?, true)
+            }
+            Encryption::Required(_) => {
+                login::log_nobody_in(&mut wire, peer, &greeting, false).await;
+                let what = r#"speaks no TLS: turn it on there, or write tls = "preferred" for its monitor"#;
+                return Err(login::denied(peer, what).into());
+            }
+            _ => {
+                let (stream, wire) = wire.part();
+                (wire.over(Stream::Plain(stream)), false)
+            }
+        };
+        let in_or_not = login::log_in(&mut wire, peer, &account, &greeting, encrypted).await;
+        in_or_not.map_err(|failure| match failure.kind {
+            // Servers say "access denied" as well where only the encryption is missing.
+            FailureKind::MonitorDenied if !encrypted && greeting.offers_tls() => Failure {
+                detail: format!(
+                    "{}; if it wants TLS, write tls = \"required\" for the monitor",
+                    failure.detail
+                ),
+                ..failure
+            },
+            _ => failure,
+        })?;
+        Ok(Self { wire, addr: peer.addr, version: greeting.version })
     }
 
     /// The server's version as it says it, for instance `5.5.5-10.11.19-MariaDB`.
@@ -105,7 +170,7 @@ impl Session {
     /// the connection, or its kernel that the process is gone.
     pub async fn broken(&self) {
         // The byte stays where it is, and an error says the same as an end.
-        let _ = self.wire.stream.peek(&mut [0]).await;
+        let _ = self.wire.stream.tcp().peek(&mut [0]).await;
     }
 
     /// Says goodbye, so that the server does not count an aborted connection.
@@ -117,8 +182,47 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         // Five bytes fit into any socket buffer that is not stuck, and to a stuck server there is nothing to say.
-        let _ = self.wire.stream.try_write(&[1, 0, 0, 0, COM_QUIT]);
+        self.wire.stream.part(&[1, 0, 0, 0, COM_QUIT]);
     }
+}
+
+/// Why there is no session.
+struct Unsuccessful {
+    failure: Failure,
+    /// It was TLS itself that failed.
+    before_login: bool,
+}
+
+impl From<Failure> for Unsuccessful {
+    fn from(failure: Failure) -> Self {
+        Self { failure, before_login: false }
+    }
+}
+
+/// Goes on over TLS. A certificate that is not believed ends the login in good order.
+async fn encrypt(
+    mut wire: Wire<TcpStream>,
+    peer: &Peer,
+    tls: &Tls,
+    greeting: &packet::Greeting,
+) -> Result<Wire<Stream>, Unsuccessful> {
+    wire.send(peer, &packet::tls_request(greeting)).await?;
+    let (stream, wire) = wire.part();
+    let name = ServerName::from(peer.addr.ip());
+    let stream = tls.begin(peer, stream, &name).await.map_err(|failure| match failure.kind {
+        FailureKind::TimedOut => failure.into(),
+        _ => Unsuccessful {
+            failure: Failure { kind: FailureKind::MonitorDenied, ..failure },
+            before_login: true,
+        },
+    })?;
+    let judged = tls.judge(peer, &stream, &name);
+    let mut wire = wire.over(stream);
+    if let Err(failure) = judged {
+        login::log_nobody_in(&mut wire, peer, greeting, true).await;
+        return Err(failure.into());
+    }
+    Ok(wire)
 }
 
 /// Runs one statement over any stream.

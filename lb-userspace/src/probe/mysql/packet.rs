@@ -115,6 +115,7 @@ pub(super) struct Greeting {
 const PLUGIN_AUTH: u32 = 1 << 19;
 const PROTOCOL_41: u32 = 1 << 9;
 const SECURE_CONNECTION: u32 = 1 << 15;
+const SSL: u32 = 1 << 11;
 const TRANSACTIONS: u32 = 1 << 13;
 const LONG_PASSWORD: u32 = 1;
 
@@ -150,17 +151,46 @@ pub(super) fn greeting(payload: &[u8]) -> Result<Greeting, Malformed> {
     Ok(Greeting { version, capabilities, nonce, plugin })
 }
 
-/// The client's answer to the greeting. `user` must hold no NUL and `response` at most 255 bytes.
-pub(super) fn login(greeting: &Greeting, user: &str, plugin: &str, response: &[u8]) -> Vec<u8> {
+impl Greeting {
+    /// Whether the server speaks TLS.
+    pub fn offers_tls(&self) -> bool {
+        self.capabilities & SSL != 0
+    }
+
+    /// What the client asks of this server.
+    fn asked(&self, encrypted: bool) -> u32 {
+        // A client without LONG_PASSWORD announces MariaDB's extended capabilities, and this one has none.
+        let plain = WANTED & self.capabilities | PROTOCOL_41 | SECURE_CONNECTION | LONG_PASSWORD;
+        if encrypted { plain | SSL } else { plain }
+    }
+}
+
+/// What the client says before TLS begins: the beginning of its answer to the greeting.
+pub(super) fn tls_request(greeting: &Greeting) -> Vec<u8> {
+    beginning(greeting.asked(true))
+}
+
+fn beginning(capabilities: u32) -> Vec<u8> {
     const UTF8_GENERAL_CI: u8 = 33;
     const MAX_PACKET: u32 = 64 * 1024;
-    // A client without LONG_PASSWORD announces MariaDB's extended capabilities, and this one has none.
-    let capabilities = WANTED & greeting.capabilities | PROTOCOL_41 | SECURE_CONNECTION | LONG_PASSWORD;
     let mut out = Vec::with_capacity(128);
     out.extend_from_slice(&capabilities.to_le_bytes());
     out.extend_from_slice(&MAX_PACKET.to_le_bytes());
     out.push(UTF8_GENERAL_CI);
     out.extend_from_slice(&[0; 23]);
+    out
+}
+
+/// The client's answer to the greeting. `user` must hold no NUL and `response` at most 255 bytes.
+pub(super) fn login(
+    greeting: &Greeting,
+    encrypted: bool,
+    user: &str,
+    plugin: &str,
+    response: &[u8],
+) -> Vec<u8> {
+    let capabilities = greeting.asked(encrypted);
+    let mut out = beginning(capabilities);
     out.extend_from_slice(user.as_bytes());
     out.push(0);
     out.push(response.len() as u8);

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::super::testing::{self, Liar, SECOND, SHORT};
+use super::super::tls::{Authorities, Trust};
 use super::packet::{AuthStep, ServerError};
 use super::*;
 
@@ -143,7 +144,7 @@ async fn constructed_logins_end_as_they_should() {
     ];
     for (words, want) in table {
         let server = Liar::saying(&words, false).await;
-        let answer = Session::connect(server.addr, "lb", "secret", SECOND).await;
+        let answer = Session::connect(server.addr, "lb", "secret", &Encryption::Off, SECOND).await;
         assert_eq!(answer.map(drop).map_err(|failure| failure.kind), want, "{words:?}");
     }
 }
@@ -178,7 +179,7 @@ async fn a_cold_password_cache_gets_the_password_for_its_own_key_only() {
     })
     .await;
     let password = "longer than the twenty random bytes";
-    let session = Session::connect(server.addr, "lb", password, 10 * SECOND).await.unwrap();
+    let session = Session::connect(server.addr, "lb", password, &Encryption::Off, 10 * SECOND).await.unwrap();
     session.quit();
     assert_eq!(passwords.recv().await.unwrap(), format!("{password}\0").as_bytes());
     assert_eq!(passwords.recv().await.unwrap(), b"quit");
@@ -213,7 +214,7 @@ async fn random_bytes_are_counted_even_if_the_last_is_zero() {
             }
         })
         .await;
-        Session::connect(server.addr, "lb", "secret", SECOND).await.unwrap();
+        Session::connect(server.addr, "lb", "secret", &Encryption::Off, SECOND).await.unwrap();
         assert_eq!(proofs.recv().await.unwrap(), plugin.response("secret", &sent[..length]), "{name}");
     }
 }
@@ -221,7 +222,7 @@ async fn random_bytes_are_counted_even_if_the_last_is_zero() {
 #[tokio::test]
 async fn a_server_that_accepts_and_says_nothing_times_out() {
     let server = Liar::silent().await;
-    let failure = Session::connect(server.addr, "lb", "", SHORT).await.unwrap_err();
+    let failure = Session::connect(server.addr, "lb", "", &Encryption::Off, SHORT).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::TimedOut);
     assert!(failure.detail.contains("no greeting"), "{failure}");
 }
@@ -295,7 +296,9 @@ proptest! {
             let mut wire = Wire::new(tokio::io::join(words.as_slice(), tokio::io::sink()));
             let peer = Peer::new("192.0.2.1:3306".parse().unwrap(), SECOND);
             let account = login::Account { user: "lb", password: "secret", host: "192.0.2.2" };
-            let _ = login::log_in(&mut wire, &peer, &account).await;
+            if let Ok(greeting) = login::greet(&mut wire, &peer, &account).await {
+                let _ = login::log_in(&mut wire, &peer, &account, &greeting, false).await;
+            }
         });
     }
 }
@@ -330,7 +333,7 @@ async fn a_real_mariadb_lets_in_by_each_plugin_and_refuses_by_name() {
         ("unix", "s3cret", Err(K::MonitorDenied)),
     ];
     for (user, password, want) in table {
-        let answer = Session::connect(server.addr, user, password, 5 * SECOND).await;
+        let answer = Session::connect(server.addr, user, password, &Encryption::Off, 5 * SECOND).await;
         let answer = answer.map(Session::quit).map_err(|failure| {
             assert!(failure.detail.contains("CREATE USER"), "{failure}");
             failure.kind
@@ -343,7 +346,7 @@ async fn a_real_mariadb_lets_in_by_each_plugin_and_refuses_by_name() {
 }
 
 async fn connect(addr: SocketAddr) -> Result<Session, Failure> {
-    Session::connect(addr, "lb", "s3cret", 5 * SECOND).await
+    Session::connect(addr, "lb", "s3cret", &Encryption::Off, 5 * SECOND).await
 }
 
 async fn a_session_asks_more_than_once(addr: SocketAddr) {
@@ -403,4 +406,118 @@ async fn saturation_has_two_forms(addr: SocketAddr) {
     let failure = connect(addr).await.unwrap_err();
     assert_eq!(failure.kind, FailureKind::Saturated, "{failure}");
     assert!(failure.detail.ends_with("Too many connections"), "{failure}");
+}
+
+/// What the server says of this session's encryption.
+async fn cipher(session: &mut Session) -> String {
+    let rows = session.query("SHOW STATUS LIKE 'Ssl_version'", 5 * SECOND).await.unwrap().rows;
+    rows[0][1].clone().unwrap()
+}
+
+#[tokio::test]
+async fn a_server_that_wants_tls_gets_it_and_no_handshake_ends_half_way() {
+    use FailureKind as K;
+    let test = "a_server_that_wants_tls_gets_it_and_no_handshake_ends_half_way";
+    let Some(pki) = testing::Pki::new(test) else { return };
+    let (certificate, key) = pki.certificate("db.example", 2);
+    let options = [
+        format!("--ssl-cert={}", certificate.display()),
+        format!("--ssl-key={}", key.display()),
+        "--require-secure-transport=ON".to_owned(),
+        "--max-connect-errors=3".to_owned(),
+    ];
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let Some(server) = testing::mariadb(test, &options).await else { return };
+    testing::sql(
+        &server,
+        &[
+            "CREATE USER lb@127.0.0.1 IDENTIFIED BY 's3cret'",
+            "CREATE USER tls@127.0.0.1 IDENTIFIED BY 's3cret' REQUIRE SSL",
+        ],
+    )
+    .await;
+    let trusting = |trust: &Trust| Tls::patient(trust).unwrap();
+    let ours = trusting(&Trust::Authorities(Authorities::from_pem(&pki.authority()).unwrap()));
+    let stranger = testing::Pki::new(test).unwrap();
+    let other = trusting(&Trust::Authorities(Authorities::from_pem(&stranger.authority()).unwrap()));
+    let anybody = trusting(&Trust::Anybody);
+    for (encryption, user, password, want) in [
+        (Encryption::Off, "lb", "s3cret", Err(K::MonitorDenied)),
+        (Encryption::Preferred(anybody.clone()), "lb", "s3cret", Ok("TLSv1.3")),
+        (Encryption::Required(anybody.clone()), "tls", "s3cret", Ok("TLSv1.3")),
+        (Encryption::Required(ours.clone()), "lb", "s3cret", Ok("TLSv1.3")),
+        (Encryption::Required(ours), "lb", "wrong", Err(K::MonitorDenied)),
+        (Encryption::Required(other.clone()), "lb", "s3cret", Err(K::MonitorDenied)),
+        (Encryption::Preferred(other.clone()), "lb", "s3cret", Err(K::MonitorDenied)),
+    ] {
+        let answer = Session::connect(server.addr, user, password, &encryption, 5 * SECOND).await;
+        match (answer, want) {
+            (Ok(mut session), Ok(version)) => assert_eq!(cipher(&mut session).await, version),
+            (Err(failure), Err(kind)) => {
+                assert_eq!(failure.kind, kind, "{failure}");
+                match &encryption {
+                    Encryption::Off => {
+                        assert!(failure.detail.contains(r#"write tls = "required""#), "{failure}")
+                    }
+                    Encryption::Preferred(_) => assert!(failure.detail.contains("`ca-file`"), "{failure}"),
+                    Encryption::Required(_) => {}
+                }
+            }
+            (answer, _) => panic!("{user}, {encryption:?}: {answer:?}"),
+        }
+    }
+    // Three unfinished handshakes would have this host blocked.
+    let strange = Encryption::Required(other);
+    for _ in 0..6 {
+        let refused = Session::connect(server.addr, "lb", "s3cret", &strange, 5 * SECOND);
+        assert_eq!(refused.await.unwrap_err().kind, K::MonitorDenied);
+    }
+    let preferred = Encryption::Preferred(anybody);
+    let mut session = Session::connect(server.addr, "lb", "s3cret", &preferred, 5 * SECOND).await.unwrap();
+    // Between two questions nothing comes, TLS's own messages neither.
+    let quiet = tokio::time::timeout(SHORT, session.broken()).await;
+    assert!(quiet.is_err(), "the connection is whole");
+    farewells_over_tls_are_heard(&server, &mut session, &preferred).await;
+}
+
+async fn farewells_over_tls_are_heard(
+    server: &testing::Server,
+    watch: &mut Session,
+    encryption: &Encryption,
+) {
+    let aborted = "SHOW GLOBAL STATUS LIKE 'Aborted_clients'";
+    alone(watch).await;
+    let before = watch.query(aborted, 5 * SECOND).await.unwrap();
+    for _ in 0..10 {
+        Session::connect(server.addr, "lb", "s3cret", encryption, 5 * SECOND).await.unwrap().quit();
+    }
+    alone(watch).await;
+    assert_eq!(watch.query(aborted, 5 * SECOND).await.unwrap(), before);
+}
+
+/// Without TLS at the server: preferred goes on without, required logs nobody in, and says why.
+#[tokio::test]
+async fn a_server_without_tls_is_told_apart_and_never_hears_the_password() {
+    let tls = Tls::patient(&Trust::Anybody).unwrap();
+    let (heard, mut logins) = tokio::sync::mpsc::unbounded_channel();
+    let server = Liar::new(move |mut stream| {
+        let heard = heard.clone();
+        async move {
+            let mut plain = greeting("mysql_native_password", NONCE);
+            // The bit of CLIENT_SSL.
+            plain["\x0a5.5.5-10.11.19-MariaDB\0\x2a\0\0\0".len() + 9 + 1] &= !0x08;
+            stream.write_all(&packet(0, &plain)).await.unwrap();
+            heard.send(read_packet(&mut stream).await.1).unwrap();
+            stream.write_all(&packet(2, b"\xff\x15\x04#28000Access denied")).await.unwrap();
+        }
+    })
+    .await;
+    let login = |encryption: Encryption| async move {
+        Session::connect(server.addr, "lb", "secret", &encryption, SECOND).await.unwrap_err()
+    };
+    let failure = login(Encryption::Required(tls)).await;
+    assert_eq!(failure.kind, FailureKind::MonitorDenied);
+    assert!(failure.detail.contains("speaks no TLS"), "{failure}");
+    let said = logins.recv().await.unwrap();
+    assert_eq!(&said[32..34], b"\0\0", "nobody, with no proof of anything");
 }

@@ -16,11 +16,23 @@ pub(super) struct Wire<S> {
     budget: usize,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+impl<S> Wire<S> {
     pub fn new(stream: S) -> Self {
         Self { stream, sequence: 0, budget: LIMIT }
     }
 
+    /// The stream by itself, and a wire that goes on where this one stands as soon as it has another.
+    pub fn part(self) -> (S, Wire<()>) {
+        (self.stream, Wire { stream: (), sequence: self.sequence, budget: self.budget })
+    }
+
+    /// The same conversation over another stream.
+    pub fn over<T>(self, stream: T) -> Wire<T> {
+        Wire { stream, sequence: self.sequence, budget: self.budget }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Begins a new command: the sequence starts anew, and so does the budget.
     pub fn begin(&mut self) {
         self.sequence = 0;
@@ -32,7 +44,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             return Err(peer.failure(FailureKind::Local, "was not asked: the query is too long"));
         };
         self.sequence = self.sequence.wrapping_add(1);
-        peer.step("it did not take the request", self.stream.write_all(&packet)).await
+        let written = async {
+            self.stream.write_all(&packet).await?;
+            self.stream.flush().await
+        };
+        peer.step("it did not take the request", written).await
     }
 
     /// The payload of the next packet. `waiting` says what for.

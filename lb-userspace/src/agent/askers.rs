@@ -58,7 +58,7 @@ pub enum Asker {
     /// A page is as it should be.
     Http(Box<http::Target>),
     /// PHP-FPM answers.
-    PhpFpm(php_fpm::Url),
+    PhpFpm(Box<php_fpm::Url>),
     /// A database server answers, over a connection that stays.
     Mysql(Box<galera::Monitor>),
     /// It cannot be asked, for this reason.
@@ -76,7 +76,7 @@ impl Asker {
                 Err(why) => Self::Nobody(why),
             },
             CheckKind::PhpFpm { url } => match fpm_url(url, address, true) {
-                Ok(url) => Self::PhpFpm(url),
+                Ok(url) => Self::PhpFpm(Box::new(url)),
                 Err(failure) => Self::Nobody(failure.detail),
             },
             CheckKind::Mysql(login) => match ways.encryption(&login.tls) {

@@ -192,6 +192,7 @@ pub struct Timeouts {
 
 /// Who serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one for each service, and it is read in place")]
 pub enum Target {
     /// Servers that the service lists itself.
     Backends {

@@ -31,10 +31,10 @@ fn address(number: usize, port: u16) -> SocketAddr {
     SocketAddr::new(Ipv4Addr::new(127, 77, high, low).into(), port)
 }
 
-/// As many addresses on loopback, one nginx behind all of them.
+/// As many addresses on loopback, one nginx behind all of them; a single process, for workers outlive a killed master.
 fn nginx(dir: &std::path::Path, port: u16) -> std::process::Child {
     let mut config = String::from(
-        "daemon off; worker_processes 1; worker_rlimit_nofile 8192; error_log stderr; pid nginx.pid;\n\
+        "daemon off; master_process off; worker_processes 1; worker_rlimit_nofile 8192; error_log stderr; pid nginx.pid;\n\
          events { worker_connections 4096; }\n\
          http { access_log off; client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f;\n\
          uwsgi_temp_path u; scgi_temp_path s; server { location = /ping { return 200 pong; }\n",
@@ -49,6 +49,7 @@ fn nginx(dir: &std::path::Path, port: u16) -> std::process::Child {
         .arg(dir)
         .args(["-c", "nginx.conf"])
         .stdin(Stdio::null())
+        .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap()

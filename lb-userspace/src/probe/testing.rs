@@ -199,7 +199,7 @@ impl Pki {
 }
 
 /// An nginx that answers `/ping` with "pong", `/named` with what it was asked for, and else 404; `tls` are directives
-/// for a listener with TLS, or nothing.
+/// for a listener with TLS, or nothing. A single process, for workers outlive a killed master.
 pub async fn nginx(test: &str, tls: &str) -> Option<Server> {
     let daemon = program(test, &["nginx"])?;
     let dir = tempfile::tempdir().unwrap();
@@ -209,7 +209,7 @@ pub async fn nginx(test: &str, tls: &str) -> Option<Server> {
         _ => (" ssl", "$ssl_server_name, asked by HEAD or GET, over TLS"),
     };
     let config = format!(
-        "daemon off; worker_processes 1; error_log stderr; pid nginx.pid; events {{ worker_connections 4096; }}\n\
+        "daemon off; master_process off; worker_processes 1; error_log stderr; pid nginx.pid; events {{ worker_connections 4096; }}\n\
          http {{ access_log off; client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u;\n\
          scgi_temp_path s; server {{ listen {addr}{ssl}; {tls}\n\
          location = /ping {{ add_header X-Ready \"yes, all of it\"; return 200 pong; }}\n\

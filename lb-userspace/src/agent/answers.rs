@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use super::{
     controller::Controller,
+    decisions::seen,
     keys::Key,
     probers::{BackendAt, NodeAt},
     services::hastened,
 };
 use crate::{
+    api::{Entry, Topic},
     health::Moment,
     probe::{Failure, galera::Sample, php_fpm},
 };
@@ -25,6 +27,8 @@ impl Controller {
         let Some(index) = self.clusters.iter().position(|cluster| cluster.key == at.cluster) else { return };
         let cluster = &mut self.clusters[index];
         let Some(node) = cluster.place(at.node) else { return };
+        let name = format!("{}/{}", cluster.name, cluster.members[node].name);
+        self.journal.probed(&name, result.as_ref().map(|sample| seen(sample)));
         let former = cluster.election.writer();
         let outcome = cluster.sampled(node, result, now);
         self.elected(index, former, &outcome);
@@ -46,17 +50,21 @@ impl Controller {
         let Some(index) = self.place(at.service) else { return };
         let Some(backends) = self.services[index].as_mut() else { return };
         let Some(place) = backends.place(at.backend) else { return };
-        let Some(step) = backends.checked(place, result, begun, now) else { return };
         let service = &self.config.services[index].name;
+        let name = format!("{service}/{}", backends.members[place].name);
+        self.journal.probed(&name, result.as_ref().map(|()| "it answered well".to_owned()));
+        let Some(step) = backends.checked(place, result, begun, now) else { return };
         let backend = &backends.members[place];
         if let Some(after) = hastened(&step) {
             backend.hasten(after);
         }
         if let Some(change) = &step.changed {
-            log::info!("{service}/{}: {} → {}: {}", backend.name, change.from, change.to, change.reason);
+            let answer = self.journal.answer(&name).map(|answer| format!("last probe: {}", answer.text));
+            let entry = Entry::new(Topic::Health, name, format!("{} → {}", change.from, change.to));
+            self.journal.record(entry.because(&*change.reason).shown_by(answer.unwrap_or_default()));
         }
         if let Some(sentence) = backends.panic_changed() {
-            log::warn!("{service}: {sentence}");
+            self.journal.record(Entry::new(Topic::Health, service, sentence).warning());
         }
         if self.step(index, now) {
             self.publish();
@@ -74,8 +82,9 @@ impl Controller {
         if backend.quiet.replace(result.is_err()) != Some(result.is_err())
             && let Err(failure) = result
         {
-            let (service, name) = (&self.config.services[index].name, &backend.name);
-            log::warn!("{service}/{name}: no load: {failure}; its weight returns to the configured one");
+            let name = format!("{}/{}", self.config.services[index].name, backend.name);
+            let reason = format!("{failure}; its weight returns to the configured one");
+            self.journal.record(Entry::new(Topic::Load, name, "no load").because(reason).warning());
         }
         if let Ok(status) = result {
             backends.loaded(place, status, now);

@@ -12,7 +12,7 @@ use super::cross::{Seen, claim};
 use super::limits::max_connections;
 use super::model::{Cluster, ClusterKind, DonorPolicy, Monitor, Node};
 use super::report::Report;
-use super::secret::{Secret, SecretSource};
+use super::secret::{Secret, SecretSource, exposed};
 use super::table::{Marked, Section};
 use super::value::{Fault, parse_name, user};
 use crate::listen::Protocol;
@@ -157,6 +157,11 @@ fn password(section: &Section<'_>, secrets: &dyn SecretSource) -> Option<Secret>
         };
         secrets.file(Path::new(path)).map_err(unreadable).and_then(|text| one_line(&text))
     });
+    if let Some(path) = section.text("password-file", "").filter(|_| file.is_some())
+        && let Some(open) = exposed(Path::new(path.value), secrets)
+    {
+        section.report().note(path.at, open);
+    }
     file.map(|secret| secret.value)
 }
 

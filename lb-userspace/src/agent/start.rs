@@ -111,6 +111,9 @@ pub async fn start(
     kernel_is_new_enough()?;
     may_load_programs()?;
     let (socket, listener) = api::Socket::bind(&world.socket, &world.instance)?;
+    if let Some(group) = &config.api_group {
+        socket.share(group)?;
+    }
     let netlink = Netlink::open()?;
     let interfaces = interfaces(&netlink, &config).await?;
     let file = StateFile::new(&world.state);

@@ -27,6 +27,8 @@ pub struct Config {
     /// Addresses of this host that backends see in `snat` and as the outer source in `ipip`; empty, or none of a
     /// backend's version of IP: the route's own.
     pub sources: Vec<IpAddr>,
+    /// The group that may speak to the agent beside root; `None`: nobody.
+    pub api_group: Option<String>,
     /// Services in the order of the file.
     pub services: Vec<Service>,
     /// Clusters in the order of the file.

@@ -108,7 +108,7 @@ pub enum Command {
     #[command(after_help = "Examples:\n  lb weight web/web1 50%\n  lb weight web/web1 reset")]
     Weight(SetWeight),
     /// Look at a database cluster, and say which node writes
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  lb galera status db")]
     Galera(Galera),
     /// Show packets as they come in and as they leave, with what became of them
     ///

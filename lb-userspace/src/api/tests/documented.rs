@@ -54,6 +54,7 @@ async fn answers(example: &Example, request: Request) {
     let reply = match &request.command {
         Command::Status => Reply::Status(typed(&example.answer)),
         Command::Trace(_) => Reply::Trace(typed(&example.answer)),
+        Command::Reload(_) | Command::Diff(_) => Reply::Changes(typed(&example.answer)),
         Command::Explain(_) => Reply::Explain(typed(&example.answer)),
         Command::Events(_) | Command::Capture(_) => Reply::Done { message: String::new() },
         _ => {

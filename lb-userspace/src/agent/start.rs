@@ -221,6 +221,11 @@ fn say_what_happened(
         }
         say(&interface.name, attached);
     }
+    if attached.len() > 1 && attached.iter().any(|attached| attached.mode == Mode::Generic) {
+        log::warn!(
+            "nothing longer than the MTU passes from an interface in generic mode to another, and local senders such as containers make such segments: turn that off in each of them, `ethtool -K IFACE tso off`, or name their host-side veths in place of their bridge"
+        );
+    }
     let layout = dataplane.layout();
     let ports = u64::from(layout.ports.count());
     let cells = [size_of::<PortCell<Be32>>(), size_of::<PortCell<Be128>>()];

@@ -114,7 +114,7 @@ impl Orders {
         }
         match self.standing.weight {
             Some(Weight::Percent(percent)) if percent != 100 => {
-                words.push(format!("{percent} % of its weight"))
+                words.push(format!("{percent} % of its weight"));
             }
             Some(Weight::Exactly(weight)) => words.push(format!("weight {weight}")),
             _ => {}

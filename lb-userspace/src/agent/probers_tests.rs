@@ -135,7 +135,7 @@ async fn a_thousand_backends_probed_each_second_cost_five_percent_of_a_core_and_
                 (begun, probes) = (Some((std::time::Instant::now(), used())), 0);
             }
             Some((since, before)) if since.elapsed() >= MEASURED => {
-                let share = (used() - before).as_secs_f64() / since.elapsed().as_secs_f64();
+                let share = used().saturating_sub(before).as_secs_f64() / since.elapsed().as_secs_f64();
                 let rate = probes as f64 / since.elapsed().as_secs_f64();
                 let memory = most_memory();
                 println!("{rate:.0} probes a second: {:.1} % of a core, {memory} KB", share * 100.0);

@@ -193,6 +193,8 @@ pub struct Timeouts {
 }
 
 /// Who serves.
+// One for each service, read once: a pointer to its parts would save nothing.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Servers that the service lists itself.

@@ -151,7 +151,7 @@ fn a_hold_is_said_as_long_as_it_lasts() {
     assert_eq!(health.reason(), "timed out, 3 in a row; held down for 30 s because it flaps");
     health.observe(probe('-'), false, Moment::at(Duration::from_secs(20)));
     assert_eq!(health.reason(), "timed out; held down for 30 s because it flaps");
-    health.observe(probe('-'), false, Moment::at(Duration::from_secs(60)));
+    health.observe(probe('-'), false, Moment::at(Duration::from_mins(1)));
     assert_eq!(health.reason(), "timed out");
 }
 

@@ -10,8 +10,8 @@ fn orders() -> Orders {
     Orders::default()
 }
 
-fn down(said: &str) -> Option<Health> {
-    Some(Health::Down(said.to_owned()))
+fn down(said: &str) -> Health {
+    Health::Down(said.to_owned())
 }
 
 #[test]
@@ -37,10 +37,10 @@ fn words_come_in_any_order_and_the_last_of_a_class_wins() {
         ("weight:30 20%", Orders { weight: percent(20), ..orders() }),
         ("0%", Orders { weight: percent(0), ..orders() }),
         ("maxconn:0", Orders { max_connections: Some(None), ..orders() }),
-        ("down", Orders { health: down("down"), ..orders() }),
-        ("up stopped", Orders { health: down("stopped"), ..orders() }),
+        ("down", Orders { health: Some(down("down")), ..orders() }),
+        ("up stopped", Orders { health: Some(down("stopped")), ..orders() }),
         ("down up", Orders { health: Some(Health::Up), ..orders() }),
-        ("fail#disk, 99% full\n", Orders { health: down("fail: disk, 99% full"), ..orders() }),
+        ("fail#disk, 99% full\n", Orders { health: Some(down("fail: disk, 99% full")), ..orders() }),
         ("up # all is well", Orders { health: Some(Health::Up), ..orders() }),
         // Only the first line counts.
         ("up\ndown\n", Orders { health: Some(Health::Up), ..orders() }),

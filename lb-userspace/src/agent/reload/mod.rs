@@ -136,8 +136,7 @@ impl Controller {
         }
         let after = merge::with_discovered(&self.file_says, &self.state.discovered);
         for change in diff::changes(&before, &after) {
-            self.journal
-                .record(Entry::new(Topic::Discovery, "", change.to_string()).because(source.to_string()));
+            self.journal.record(Entry::new(Topic::Discovery, "", change.to_string()).because(source.clone()));
         }
         self.store();
         self.rebuild(None, &BTreeSet::new());

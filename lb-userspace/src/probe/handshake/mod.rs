@@ -118,7 +118,7 @@ impl Handshakes {
         let mut heard = tokio::time::timeout(timeout / AGAIN_AFTER, &mut answer).await;
         if heard.is_err() {
             self.send(path, port, syn)?;
-            heard = tokio::time::timeout(timeout - timeout / AGAIN_AFTER, &mut answer).await;
+            heard = tokio::time::timeout(timeout.saturating_sub(timeout / AGAIN_AFTER), &mut answer).await;
         }
         drop(seat);
         match heard {

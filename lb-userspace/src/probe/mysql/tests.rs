@@ -457,7 +457,7 @@ async fn a_server_that_wants_tls_gets_it_and_no_handshake_ends_half_way() {
                 assert_eq!(failure.kind, kind, "{failure}");
                 match &encryption {
                     Encryption::Off => {
-                        assert!(failure.detail.contains(r#"write tls = "required""#), "{failure}")
+                        assert!(failure.detail.contains(r#"write tls = "required""#), "{failure}");
                     }
                     Encryption::Preferred(_) => assert!(failure.detail.contains("`ca-file`"), "{failure}"),
                     Encryption::Required(_) => {}

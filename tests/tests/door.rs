@@ -21,7 +21,7 @@ use lb_userspace::api::{Entry, Explanation, Topic};
 use nix::unistd::Group;
 
 /// Generous, for the databases start beside everything else.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// The output of a command that must succeed.
 fn well(output: Output) -> String {

@@ -2,7 +2,7 @@
 
 use lb_common::{
     Address,
-    abi::{Hop, Interface, ProgramConfig, TCP, exit, mode},
+    abi::{Hop, Interface, ProgramConfig, exit, mode},
 };
 
 use crate::{
@@ -32,34 +32,26 @@ pub const fn fits(interface: u16, way: u16) -> u32 {
     if way == 0 || interface != 0 && interface < way { interface as u32 } else { way as u32 }
 }
 
-/// Whether a packet leaves as an skb, by the kernel's stack (`way_out`: one of [`exit`]). So does what is an skb
-/// anyway and leaves by another interface, for it may be longer than the MTU, and the kernel redirects nothing of that
-/// length (`xdp_ok_fwd_dev`, include/linux/filter.h).
+/// Whether a packet leaves as an skb, by the kernel's stack (`way_out`: one of [`exit`]). Where it is one already a redirect
+/// is taken by everybody, and the classifier would not find the note: the kernel may have copied the skb for generic XDP,
+/// and its copy does not know how long its link header is (net/core/skbuff.c, `skb_pp_cow_data`).
 #[inline(always)]
 pub const fn by_stack(way_out: u8, id: u16, config: &ProgramConfig) -> bool {
+    let frame = config.joined == 0;
     match way_out {
-        exit::STACK => true,
-        exit::TX_OR_STACK => id != config.interface,
-        _ => config.joined != 0 && id != config.interface,
+        exit::STACK => frame,
+        exit::TX_OR_STACK => frame && id != config.interface,
+        _ => false,
     }
 }
 
-/// Whether a packet is too long to leave by an interface (the MTU of its link, its id) that has this room; 0: not known.
-/// What was joined before it came here is cut again where it leaves. On the way to another interface that is TCP which
-/// does not even fit the link: the ends have agreed on segments that do.
+/// Whether a packet is too long to leave by an interface that has this room; 0: not known. What was joined before it
+/// came here is cut again where it leaves, but the kernel redirects nothing that is longer than the MTU to any interface
+/// but the one that it came in by (`xdp_ok_fwd_dev`, include/linux/filter.h).
 #[inline(always)]
-pub fn is_too_long<A: Address, T: Tables<A>>(
-    (length, protocol): (u32, u8),
-    room: u32,
-    (link, id): (u16, u16),
-    tables: &T,
-) -> bool {
-    if room == 0 || length <= room {
-        return false;
-    }
+pub fn is_too_long<A: Address, T: Tables<A>>(length: u32, room: u32, interface: u16, tables: &T) -> bool {
     let config = tables.config();
-    let joined = id == config.interface || protocol == TCP && length > u32::from(link);
-    config.joined == 0 || !joined
+    room != 0 && length > room && (config.joined == 0 || interface != config.interface)
 }
 
 /// Write the MAC addresses.

@@ -45,8 +45,7 @@ pub fn follow<A: Family, F: Frame, T: Tables<A>>(frame: &mut F, tables: &T) -> V
         return Verdict::drop(first.service, Reason::NextHopUnresolved);
     };
     let (room, over) = (fits(leaving.mtu, first.mtu), overhead::<A>(first.mode));
-    let length = A::length(&ip.words) + over;
-    if is_too_long::<A, T>((length, protocol), room, (leaving.mtu, first.hop.interface), tables) {
+    if is_too_long::<A, T>(A::length(&ip.words) + over, room, first.hop.interface, tables) {
         if A::VERSION == 4 {
             // No error is sent about a later part (RFC 1812, 4.3.2.7); the first one's sender has been told.
             return Verdict::drop(first.service, Reason::TooBig);

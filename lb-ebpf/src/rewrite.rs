@@ -60,8 +60,7 @@ pub fn rewrite<A: Family, F: Frame, T: Tables<A>>(
     };
     let room = fits(leaving.mtu, to.mtu);
     let over = overhead::<A>(to.mode);
-    let length = (packet.length() + over, packet.protocol);
-    if is_too_long::<A, T>(length, room, (leaving.mtu, to.hop.interface), tables) {
+    if is_too_long::<A, T>(packet.length() + over, room, to.hop.interface, tables) {
         let complaint = Complaint::too_big(room.saturating_sub(over) as u16);
         // A router would cut it (RFC 791, 3.2), which XDP cannot, for it makes no packets. Told of the MTU all the same, the
         // sender cuts what it sends from now on: its IP layer goes by what it knows of the path, whatever DF says.

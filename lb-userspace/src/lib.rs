@@ -10,6 +10,7 @@ pub mod cut;
 pub mod dataplane;
 pub mod discovery;
 pub mod health;
+pub mod init;
 pub mod listen;
 pub mod netlink;
 pub mod observe;

@@ -1,15 +1,21 @@
 //! `lb`: reads the command line, and hands over to the library.
 
-use std::{io, path::Path, process::ExitCode, time::Duration};
+use std::{
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
 
 use anyhow::Context as _;
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use lb_userspace::{
     agent::{self, World, advice, machine, start},
     api::{self, ApiError, Reply, Status, call},
     cli::{self, Cli, Command, Exit, Instance},
     config,
     dataplane::Pins,
+    init,
     netlink::Netlink,
     observe::{
         capture::{Shown, Sink},
@@ -66,7 +72,10 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             },
         },
         Command::Reload(asked) => reload(instance, asked).await,
+        Command::Init(wanted) => init(&wanted).await,
         Command::Status(options) => status(instance, options.json).await,
+        Command::Events(options) => events(instance, &options).await,
+        Command::Explain(options) => explain(instance, &options).await,
         Command::Drain(drain) => drained(instance, drain).await,
         Command::Cut(cut) => ask(instance, api::Command::Cut(api::Cut { name: cut.name.to_string() })).await,
         Command::Ready(ready) => {
@@ -84,6 +93,11 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Capture(options) => capture(instance, &options).await,
         Command::Trace(options) => trace(instance, &options).await,
         Command::Confirm => ask(instance, api::Command::Confirm).await,
+        Command::Completions(wanted) => {
+            let shell = clap_complete::aot::Shell::from(wanted.shell);
+            clap_complete::aot::generate(shell, &mut Cli::command(), "lb", &mut io::stdout());
+            Exit::Done.into()
+        }
         Command::Detach => detach(instance).await?,
     })
 }
@@ -98,12 +112,20 @@ fn world(instance: &Instance, file: &cli::ConfigFile) -> World {
     }
 }
 
-/// The configuration, or its errors on standard error.
+/// The configuration, or its errors on standard error; what is only to be said, too.
 fn read(file: &cli::ConfigFile) -> Result<config::Config, Exit> {
-    config::load(&file.config).map_err(|errors| {
-        eprintln!("{errors}");
-        Exit::BadInput
-    })
+    match config::load_with_notes(&file.config) {
+        Ok((config, notes)) => {
+            for note in &notes {
+                eprintln!("warning: {}", note.text());
+            }
+            Ok(config)
+        }
+        Err(errors) => {
+            eprintln!("{errors}");
+            Err(Exit::BadInput)
+        }
+    }
 }
 
 /// `lb check`: the file was read; now hold it against this machine.
@@ -173,6 +195,10 @@ fn say(answer: Result<Reply, ApiError>) -> ExitCode {
             print!("{changes}");
             Exit::Done.into()
         }
+        Ok(Reply::Explain(explanation)) => {
+            print!("{}", api::explained(&explanation));
+            Exit::Done.into()
+        }
         Ok(Reply::Refused(refusal)) => fail(&ApiError::Refused(refusal)),
         Err(error) => fail(&error),
     }
@@ -235,6 +261,61 @@ async fn trace(instance: &Instance, options: &cli::Trace) -> ExitCode {
     match call(&instance.socket(), api::Command::Trace(options.into())).await {
         Ok(Reply::Trace(traced)) if options.json => print_json(&traced),
         answer => say(answer),
+    }
+}
+
+async fn explain(instance: &Instance, options: &cli::Explain) -> ExitCode {
+    let asked = api::Explain { name: options.name.clone() };
+    match call(&instance.socket(), api::Command::Explain(asked)).await {
+        Ok(Reply::Explain(explanation)) if options.json => print_json(&explanation),
+        answer => say(answer),
+    }
+}
+
+/// Show what has changed, and what changes until the agent or the reader ends.
+async fn events(instance: &Instance, options: &cli::Events) -> ExitCode {
+    let mut lines = match api::events(&instance.socket(), options.into()).await {
+        Ok(lines) => lines,
+        Err(error) => return fail(&error),
+    };
+    let zone = jiff::tz::TimeZone::system();
+    loop {
+        let entries = match lines.next().await {
+            Ok(entries) if entries.is_empty() => return Exit::Done.into(),
+            Ok(entries) => entries,
+            Err(error) => return fail(&error),
+        };
+        let mut out = io::stdout().lock();
+        for entry in &entries {
+            let line = if options.json {
+                serde_json::to_string(entry).unwrap_or_default()
+            } else {
+                entry.line(&zone)
+            };
+            // Whoever read this has gone, `head` for instance.
+            if writeln!(out, "{line}").is_err() {
+                return Exit::Done.into();
+            }
+        }
+    }
+}
+
+/// `lb init`: the file, and what is left to do.
+async fn init(wanted: &cli::Init) -> ExitCode {
+    match init::init(wanted).await {
+        Ok(done) => {
+            if let Some(text) = &done.text {
+                print!("{text}");
+                eprint!("{}", done.left);
+            } else {
+                print!("{}", done.left);
+            }
+            Exit::Done.into()
+        }
+        Err(error) => {
+            eprintln!("lb: {error}");
+            if error.is_bad_input() { Exit::BadInput.into() } else { Exit::Failed.into() }
+        }
     }
 }
 

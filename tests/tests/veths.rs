@@ -18,7 +18,7 @@ use lb_tests::lab::{Family, Host, Lab};
 use lb_tests::{Result, Setup};
 
 /// Programs are loaded for each interface, which takes seconds on a busy machine.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 const PORT: u16 = 8080;
 const MODES: [Mode; 2] = [Mode::Snat, Mode::Dnat];
 /// The bridge's own address.

@@ -4,11 +4,13 @@ use std::time::Instant;
 
 use super::{
     controller::Controller,
+    decisions::seen,
     keys::Key,
     probers::{BackendAt, Measured, NodeAt},
     services::hastened,
 };
 use crate::{
+    api::{Entry, Topic},
     config::{Load, LoadKind, Target},
     health::Moment,
     probe::{Failure, galera::Sample},
@@ -26,6 +28,8 @@ impl Controller {
         let Some(index) = self.clusters.iter().position(|cluster| cluster.key == at.cluster) else { return };
         let cluster = &mut self.clusters[index];
         let Some(node) = cluster.place(at.node) else { return };
+        let name = format!("{}/{}", cluster.name, cluster.members[node].name);
+        self.journal.probed(&name, result.as_ref().map(|sample| seen(sample)));
         let former = cluster.election.writer();
         let outcome = cluster.sampled(node, result, now);
         self.elected(index, former, &outcome);
@@ -47,20 +51,24 @@ impl Controller {
         let Some(index) = self.place(at.service) else { return };
         let Some(backends) = self.services[index].as_mut() else { return };
         let Some(place) = backends.place(at.backend) else { return };
-        let step = backends.checked(place, result, begun, now);
         let service = &self.config.services[index].name;
+        let name = format!("{service}/{}", backends.members[place].name);
+        self.journal.probed(&name, result.as_ref().map(|()| "it answered well".to_owned()));
+        let step = backends.checked(place, result, begun, now);
         let backend = &backends.members[place];
         if let Some(after) = step.as_ref().and_then(hastened) {
             backend.hasten(after);
         }
-        if let Some(change) = step.and_then(|step| step.changed) {
-            log::info!("{service}/{}: {} → {}: {}", backend.name, change.from, change.to, change.reason);
+        if let Some(change) = step.as_ref().and_then(|step| step.changed.as_ref()) {
+            let answer = self.journal.answer(&name).map(|answer| format!("last probe: {}", answer.text));
+            let entry = Entry::new(Topic::Health, name, format!("{} → {}", change.from, change.to));
+            self.journal.record(entry.because(&*change.reason).shown_by(answer.unwrap_or_default()));
         }
         if !backends.stirred() {
             return;
         }
         if let Some(sentence) = backends.panic_changed() {
-            log::warn!("{service}: {sentence}");
+            self.journal.record(Entry::new(Topic::Health, service, sentence).warning());
         }
         if self.step(index, now) {
             self.publish();
@@ -85,7 +93,9 @@ impl Controller {
                 }
                 _ => "its weight returns to the configured one",
             };
-            log::warn!("{}/{}: no load: {failure}; {then}", service.name, backend.name);
+            let name = format!("{}/{}", service.name, backend.name);
+            let reason = format!("{failure}; {then}");
+            self.journal.record(Entry::new(Topic::Load, name, "no load").because(reason).warning());
         }
         match result {
             Ok(Measured::PhpFpm(status)) => backends.loaded(place, &status, now),

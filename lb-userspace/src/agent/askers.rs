@@ -52,6 +52,8 @@ fn shared(
 }
 
 /// What is asked of one backend, again and again.
+// One for each task, and never moved: a pointer to its parts would save nothing.
+#[allow(clippy::large_enum_variant)]
 pub enum Asker {
     /// Somebody accepts connections.
     Tcp(SocketAddr),

@@ -17,6 +17,8 @@ use super::{
     Event,
     clusters::Galera,
     cuts::Cut,
+    decisions::elected,
+    journal::Journal,
     keys::Keys,
     links::Links,
     pressure::Pressure,
@@ -28,7 +30,7 @@ use super::{
     state::{State as Kept, StateFile},
 };
 use crate::{
-    api::{Reply, Timestamp},
+    api::{Entry, Reply, Timestamp, Topic},
     cluster::{self, How, Outcome},
     config::Config,
     dataplane::{
@@ -104,6 +106,8 @@ pub struct Controller {
     pub(super) pressure: Pressure,
     /// Who finds further backends.
     pub(super) sources: Sources,
+    /// What has changed.
+    pub(super) journal: Journal,
     /// The capture that is going on, or the last one.
     pub(super) capturing: Option<JoinHandle<()>>,
 }
@@ -163,6 +167,7 @@ impl Controller {
             cuts: BTreeMap::new(),
             pressure: Pressure::default(),
             sources: Sources::default(),
+            journal: Journal::default(),
             capturing: None,
         };
         controller.rebuild(None, &BTreeSet::new());
@@ -171,6 +176,7 @@ impl Controller {
 
     /// Take events until the end.
     pub async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) -> Ended {
+        self.journal.started(self.fixed.adopted);
         while let Some(event) = events.recv().await {
             if let Some(ended) = self.take(event).await {
                 return ended;
@@ -224,7 +230,7 @@ impl Controller {
         let now = self.now();
         let cluster = &mut self.clusters[index];
         for event in &outcome.events {
-            log_election(cluster, event);
+            self.journal.record(elected(cluster, event));
             if let (cluster::Event::WriterElected { how: How::Planned, node, .. }, Some(former)) =
                 (event, former)
                 && former != *node
@@ -248,7 +254,7 @@ impl Controller {
         let (key, text) = match notice {
             Notice::Published => {
                 if self.faults.remove("publication").is_some() {
-                    log::info!("the data path takes updates again");
+                    self.journal.record(Entry::new(Topic::Alarm, "", "the data path takes updates again"));
                 }
                 return;
             }
@@ -279,7 +285,7 @@ impl Controller {
             }
         };
         if self.faults.insert(key, text.clone()).as_ref() != Some(&text) {
-            log::error!("{text}");
+            self.journal.record(Entry::new(Topic::Alarm, "", text).error());
         }
     }
 
@@ -326,30 +332,5 @@ impl Controller {
         if let Err(error) = self.file.store(&self.state) {
             log::error!("the state cannot be kept for the next start: {error}");
         }
-    }
-}
-
-/// One line for each decision.
-fn log_election(cluster: &Galera, event: &cluster::Event) {
-    let name = &cluster.name;
-    let node = |index: usize| cluster.members.get(index).map_or("?", |member| member.name.as_str());
-    match event {
-        cluster::Event::WriterElected { node: index, epoch, how, reason } => {
-            let how = match how {
-                How::First => "elected",
-                How::Failover => "elected after a failure",
-                How::Planned => "elected by plan",
-            };
-            log::info!("{name}: writer {}, epoch {epoch}, {how}: {reason}", node(*index));
-        }
-        cluster::Event::WriterLost { node: index, reason } => {
-            log::error!("{name}: no writer: {} is out: {reason}", node(*index));
-        }
-        cluster::Event::ReadinessChanged { node: index, from, to, reason } => {
-            log::info!("{name}/{}: {from:?} → {to:?}: {reason}", node(*index));
-        }
-        cluster::Event::AlarmRaised(alarm) if alarm.is_warning() => log::warn!("{name}: {alarm}"),
-        cluster::Event::AlarmRaised(alarm) => log::error!("{name}: {alarm}"),
-        cluster::Event::AlarmCleared(alarm) => log::info!("{name}: over: {alarm}"),
     }
 }

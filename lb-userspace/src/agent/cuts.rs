@@ -7,7 +7,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use super::{controller::Controller, machine::addresses};
 use crate::{
-    api::{Reply, Then, Timestamp},
+    api::{Entry, Reply, Then, Timestamp, Topic},
     config::{Service, Target, Track},
     health::Moment,
 };
@@ -47,7 +47,10 @@ impl Controller {
         }
         let left = self.begin_cut(name);
         let message = format!("{name}: {left} connections are cut");
-        log::info!("{message}");
+        self.journal.record(
+            Entry::new(Topic::Cut, name, format!("{left} connections are cut"))
+                .because("an operator wants it"),
+        );
         Reply::Done { message }
     }
 
@@ -85,10 +88,12 @@ impl Controller {
         self.cuts = cuts;
         for name in &over {
             self.cuts.remove(name);
-            match self.live(name) {
-                0 => log::info!("{name}: all connections are cut"),
-                left => log::warn!("{name}: {left} connections could not be cut"),
-            }
+            let entry = |what: String| Entry::new(Topic::Cut, name, what);
+            let entry = match self.live(name) {
+                0 => entry("all connections are cut".to_owned()),
+                left => entry(format!("{left} connections could not be cut")).warning(),
+            };
+            self.journal.record(entry);
         }
         if !over.is_empty() {
             self.publish();
@@ -118,12 +123,16 @@ impl Controller {
             match (then, self.live(name)) {
                 (Then::Cut, _) => {
                     let left = self.begin_cut(name);
-                    log::info!("{name}: the drain's deadline has passed; {left} connections are cut");
+                    let what = format!("the drain's deadline has passed; {left} connections are cut");
+                    self.journal.record(Entry::new(Topic::Cut, name, what));
                 }
                 (Then::Keep, 0) => {}
-                (Then::Keep, left) => log::warn!(
-                    "{name}: the drain's deadline has passed with {left} connections left; they are kept"
-                ),
+                (Then::Keep, left) => {
+                    let what = format!(
+                        "the drain's deadline has passed with {left} connections left; they are kept"
+                    );
+                    self.journal.record(Entry::new(Topic::Operator, name, what).warning());
+                }
             }
         }
         if !passed.is_empty() {

@@ -13,6 +13,7 @@ use super::{
     services::{Backend, Backends},
 };
 use crate::{
+    api::{Entry, Topic},
     config::Target,
     dataplane::{Event, What},
     health::{Consequence, Moment, Sign},
@@ -108,7 +109,7 @@ impl Controller {
         let service = services.iter().find(|service| Some(service.listen) == event.service);
         let service = service.map_or("?", |service| &service.name);
         if let Some(line) = self.pressure.heard(reason, service, event.backend, now) {
-            log::warn!("{line}");
+            self.journal.record(Entry::new(Topic::Alarm, "", line).warning());
         }
     }
 
@@ -117,8 +118,11 @@ impl Controller {
         let Some(backends) = self.services[service].as_mut() else { return false };
         let changed = backends.step(now);
         let news = std::mem::take(&mut backends.news);
+        let owner = &self.config.services[service].name;
         for sentence in &news {
-            log::warn!("{}/{sentence}", self.config.services[service].name);
+            let (backend, what) = sentence.split_once(": ").unwrap_or(("?", sentence));
+            let entry = Entry::new(Topic::Suspicion, format!("{owner}/{backend}"), what);
+            self.journal.record(entry.warning());
         }
         changed || !news.is_empty()
     }

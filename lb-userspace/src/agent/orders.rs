@@ -2,7 +2,7 @@
 
 use super::{controller::Controller, requests::refused};
 use crate::{
-    api::{Accept, Freeze, RefusalKind, Reply, Switch},
+    api::{Accept, Entry, Freeze, RefusalKind, Reply, Switch, Topic},
     cluster::{Outcome, Refused},
 };
 
@@ -35,7 +35,8 @@ impl Controller {
             self.state.frozen.remove(name);
             format!("{name}: the writer role moves by itself again")
         };
-        log::info!("{message}");
+        let what = message.split_once(": ").map_or(&*message, |(_, what)| what);
+        self.journal.record(Entry::new(Topic::Operator, name, what));
         self.store();
         // What has waited for this happens now.
         let (former, now) = (self.clusters[cluster].election.writer(), self.now());

@@ -87,6 +87,10 @@ impl Controller {
                 now: Timestamp::now(),
                 instance: fixed.instance.clone(),
                 confirm_deadline: self.confirm.map(|(_, deadline)| deadline),
+                unloaded: self
+                    .faults
+                    .contains_key(super::reload::FAULT)
+                    .then(|| "are refused, and not what runs".to_owned()),
             },
             alarms: self.alarms(),
             interfaces: fixed

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use super::controller::{Controller, Ended};
 use crate::{
-    api::{self, Refusal, RefusalKind, Reply, Then, Weight},
+    api::{self, Entry, Refusal, RefusalKind, Reply, Then, Topic, Weight},
     health::Admin,
 };
 
@@ -38,7 +38,7 @@ impl Controller {
             }
             api::Command::Confirm => match self.confirm.take() {
                 Some(_) => {
-                    log::info!("confirmed: the agent stays");
+                    self.journal.record(Entry::new(Topic::Agent, "", "confirmed: the agent stays"));
                     Reply::Done { message: "confirmed: the agent stays".to_owned() }
                 }
                 None => refused(
@@ -47,6 +47,17 @@ impl Controller {
                     "`lb run --confirm 60s` starts an agent that does",
                 ),
             },
+            api::Command::Events(wanted) => match request.entries {
+                Some(entries) => {
+                    self.journal.follow(&wanted, entries);
+                    Reply::Done { message: String::new() }
+                }
+                None => refused(RefusalKind::BadInput, "there is nobody to tell", ""),
+            },
+            api::Command::Explain(wanted) => {
+                self.count().await;
+                self.explain(&wanted.name)
+            }
             api::Command::Capture(wanted) => {
                 self.capture(&wanted, request.lines, request.reply);
                 return None;
@@ -148,7 +159,7 @@ impl Controller {
                 format!("{name} takes new connections when it is healthy")
             }
         };
-        log::info!("{message}");
+        self.journal.record(Entry::new(Topic::Operator, name, told(name, &message)));
         self.store();
         self.publish();
         Reply::Done { message }
@@ -201,7 +212,7 @@ impl Controller {
             self.state.weights.remove(name);
             format!("{name} weighs {configured} as configured")
         };
-        log::info!("{message}");
+        self.journal.record(Entry::new(Topic::Weight, name, told(name, &message)));
         self.store();
         self.publish();
         Reply::Done { message }
@@ -213,7 +224,12 @@ fn unknown(name: &str) -> Refusal {
     refusal(RefusalKind::NotFound, &error, "`lb status` shows what there is")
 }
 
-fn refusal(kind: RefusalKind, error: &str, hint: &str) -> Refusal {
+/// What follows the name in a message that begins with it.
+fn told<'a>(name: &str, message: &'a str) -> &'a str {
+    message.strip_prefix(name).unwrap_or(message).trim_start_matches([':', ' '])
+}
+
+pub(super) fn refusal(kind: RefusalKind, error: &str, hint: &str) -> Refusal {
     Refusal { kind, error: error.to_owned(), hint: hint.to_owned() }
 }
 

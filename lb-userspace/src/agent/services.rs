@@ -14,7 +14,7 @@ use crate::{
     config::{self, LoadKind, Mode, Target},
     health::{Admin, Health, Judged, Moment, NextProbe, Probe, State, Step, Suspicion, Tuning, panic},
     probe::{Evidence, Failure, FailureKind, agent_check, php_fpm},
-    weights::{Controller, Member},
+    weights::{Controller, Factors, Member},
 };
 
 /// The share of backends that must work for probes to be trusted.
@@ -340,6 +340,11 @@ impl Backends {
         }
         self.expire_suspicions(now);
         !changed.is_empty()
+    }
+
+    /// What the weight of a backend is made of.
+    pub fn factors(&self, index: usize, now: Moment) -> Option<Factors> {
+        self.controller.explain(self.members.get(index)?.key, now)
     }
 
     /// The place of a backend by name.

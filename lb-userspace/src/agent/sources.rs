@@ -20,7 +20,7 @@ use super::{
     reload::merge::Discovered,
 };
 use crate::{
-    api::{Command, Cut, Request},
+    api::{Command, Cut, Entry, Request, Topic},
     config::{self, Config, Mode, Target},
     discovery::{self, Absent, Member, Source},
     listen::Listen,
@@ -162,10 +162,13 @@ impl Controller {
         let key = format!("discovery of {service}");
         match trouble {
             Some(trouble) => {
-                log::warn!("{service}: discovery: {trouble}");
+                let entry = Entry::new(Topic::Discovery, service, format!("discovery: {trouble}"));
+                self.journal.record(entry.warning());
                 self.faults.insert(key, format!("{service}: discovery: {trouble}"));
             }
-            None if self.faults.remove(&key).is_some() => log::info!("{service}: discovery is well again"),
+            None if self.faults.remove(&key).is_some() => {
+                self.journal.record(Entry::new(Topic::Discovery, service, "discovery is well again"));
+            }
             None => {}
         }
     }
@@ -181,7 +184,7 @@ fn found(member: &Member) -> Found {
 fn cut(of: &Of, member: &Member, events: &mpsc::UnboundedSender<Event>) {
     let command = Command::Cut(Cut { name: format!("{}/{}", of.service, member.name) });
     let (reply, _) = oneshot::channel();
-    let _ = events.send(Event::Request(Request { command, reply, lines: None }));
+    let _ = events.send(Event::Request(Request { command, reply, lines: None, entries: None }));
 }
 
 impl Of {

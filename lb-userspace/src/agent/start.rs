@@ -111,6 +111,9 @@ pub async fn start(
     kernel_is_new_enough()?;
     may_load_programs()?;
     let (socket, listener) = api::Socket::bind(&world.socket, &world.instance)?;
+    if let Some(group) = &config.api_group {
+        socket.share(group)?;
+    }
     let netlink = Netlink::open()?;
     let interfaces = interfaces(&netlink, &config).await?;
     let file = StateFile::new(&world.state);
@@ -217,6 +220,11 @@ fn say_what_happened(
             );
         }
         say(&interface.name, attached);
+    }
+    if attached.len() > 1 && attached.iter().any(|attached| attached.mode == Mode::Generic) {
+        log::warn!(
+            "nothing longer than the MTU passes from an interface in generic mode to another, and local senders such as containers make such segments: turn that off in each of them, `ethtool -K IFACE tso off`, or name their host-side veths in place of their bridge"
+        );
     }
     let layout = dataplane.layout();
     let ports = u64::from(layout.ports.count());

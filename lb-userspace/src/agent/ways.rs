@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::{controller::Controller, machine::addresses};
 use crate::{
+    api::{Entry, Topic},
     config,
     dataplane::Way,
     netlink::{NextHop, NextHopChanged, Obstacle},
@@ -35,7 +36,11 @@ impl Controller {
                     self.probers.roads().put(backend, Some(way.clone()));
                     self.ways.insert(backend, way);
                 }
-                self.obstacles.remove(&backend);
+                let former = self.obstacles.remove(&backend);
+                if former.is_some_and(|former| former != Obstacle::Resolving.to_string()) {
+                    let what = "the way there is known again";
+                    self.journal.record(Entry::new(Topic::Way, backend.to_string(), what));
+                }
             }
             (None, Some(obstacle)) => {
                 // While a neighbour is asked again, its last answer is the best guess.
@@ -47,8 +52,12 @@ impl Controller {
                 self.probers.roads().put(backend, None);
                 if self.obstacles.insert(backend, obstacle.clone()).as_ref() != Some(&obstacle) {
                     // Each address is asked for once at the start: that is no trouble yet.
-                    let level = if resolving { log::Level::Debug } else { log::Level::Warn };
-                    log::log!(level, "{backend}: no way there: {obstacle}");
+                    if resolving {
+                        log::debug!("{backend}: no way there: {obstacle}");
+                    } else {
+                        let entry = Entry::new(Topic::Way, backend.to_string(), "no way there");
+                        self.journal.record(entry.because(obstacle).warning());
+                    }
                 }
             }
             (None, None) => {}

@@ -1,6 +1,7 @@
-//! The client's side: one command, one answer, or the packets of a capture.
+//! The client's side: one command, one answer, or a stream of lines.
 
 use std::{
+    marker::PhantomData,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -9,9 +10,12 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Method, body::Incoming, client::conn::http1, header};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use tokio::{net::UnixStream, task::JoinHandle, time::timeout};
 
-use super::{ApiError, Capture, Command, DoneBody, ErrorBody, Line, Refusal, RefusalKind, Reply};
+use super::{
+    ApiError, Capture, Command, DoneBody, Entry, ErrorBody, Events, Line, Refusal, RefusalKind, Reply,
+};
 
 /// The longest answer that is read, in bytes: a status of ten thousand backends fits.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
@@ -74,6 +78,8 @@ fn request_of(command: &Command) -> Result<hyper::Request<Full<Bytes>>, String> 
         Command::Switch(switch) => (Method::POST, "/galera/switch", serde_json::to_vec(switch)),
         Command::Freeze(freeze) => (Method::POST, "/galera/freeze", serde_json::to_vec(freeze)),
         Command::Accept(accept) => (Method::POST, "/galera/accept", serde_json::to_vec(accept)),
+        Command::Events(events) => (Method::POST, "/events", serde_json::to_vec(events)),
+        Command::Explain(explain) => (Method::POST, "/explain", serde_json::to_vec(explain)),
         Command::Confirm => (Method::POST, "/confirm", Ok(Vec::new())),
         Command::Detach => (Method::POST, "/detach", Ok(Vec::new())),
     };
@@ -98,23 +104,26 @@ fn reply_of(command: &Command, code: u16, body: &[u8]) -> Result<Reply, serde_js
             return Ok(Reply::Changes(Box::new(serde_json::from_slice(body)?)));
         }
         Command::Trace(_) => return Ok(Reply::Trace(Box::new(serde_json::from_slice(body)?))),
+        Command::Explain(_) => return Ok(Reply::Explain(Box::new(serde_json::from_slice(body)?))),
         _ => {}
     }
     let DoneBody { message } = serde_json::from_slice(body)?;
     Ok(Reply::Done { message })
 }
 
-/// The packets of a capture. The agent ends it when this is dropped.
+/// What the agent says as it comes, a JSON value a line: the packets of a capture, or changes. The agent ends it when
+/// this is dropped.
 #[derive(Debug)]
-pub struct Lines {
+pub struct Lines<T = Line> {
     body: Incoming,
     /// What has come of the next line.
     rest: Vec<u8>,
     socket: PathBuf,
     connection: JoinHandle<()>,
+    of: PhantomData<T>,
 }
 
-impl Drop for Lines {
+impl<T> Drop for Lines<T> {
     fn drop(&mut self) {
         self.connection.abort();
     }
@@ -122,11 +131,19 @@ impl Drop for Lines {
 
 /// Begins a capture: returns when packets are shown.
 pub async fn capture(socket: &Path, wanted: Capture) -> Result<Lines, ApiError> {
+    begin(socket, Command::Capture(wanted)).await
+}
+
+/// What has changed, and what changes, if that is wanted.
+pub async fn events(socket: &Path, wanted: Events) -> Result<Lines<Entry>, ApiError> {
+    begin(socket, Command::Events(wanted)).await
+}
+
+async fn begin<T>(socket: &Path, command: Command) -> Result<Lines<T>, ApiError> {
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|source| ApiError::NotReached { socket: socket.to_owned(), source })?;
     let no_answer = |reason| ApiError::NoAnswer { socket: socket.to_owned(), reason };
-    let command = Command::Capture(wanted);
     let within = command.patience() + GRACE;
     let begun = async {
         let request = request_of(&command)?;
@@ -138,7 +155,8 @@ pub async fn capture(socket: &Path, wanted: Capture) -> Result<Lines, ApiError> 
         });
         let response = sender.send_request(request).await.map_err(text)?;
         let (code, body) = (response.status().as_u16(), response.into_body());
-        Ok((code, Lines { body, rest: Vec::new(), socket: socket.to_owned(), connection }))
+        let socket = socket.to_owned();
+        Ok((code, Lines { body, rest: Vec::new(), socket, connection, of: PhantomData }))
     };
     let begun = timeout(within, begun).await;
     let late = || format!("nothing within {} s", within.as_secs());
@@ -154,16 +172,16 @@ pub async fn capture(socket: &Path, wanted: Capture) -> Result<Lines, ApiError> 
     }
 }
 
-impl Lines {
-    /// The next lines, one or more; none: the agent has ended the capture.
-    pub async fn next(&mut self) -> Result<Vec<Line>, ApiError> {
+impl<T: DeserializeOwned> Lines<T> {
+    /// The next lines, one or more; none: the agent has ended.
+    pub async fn next(&mut self) -> Result<Vec<T>, ApiError> {
         while let Some(frame) = self.body.frame().await {
             let frame = frame.map_err(|error| self.broken(error.to_string()))?;
             self.rest.extend(frame.into_data().unwrap_or_default());
             let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else { continue };
             let whole: Vec<u8> = self.rest.drain(..=end).collect();
             let lines = whole.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-            let lines: Result<Vec<Line>, _> = lines.map(serde_json::from_slice).collect();
+            let lines: Result<Vec<T>, _> = lines.map(serde_json::from_slice).collect();
             return lines.map_err(|error| self.broken(error.to_string()));
         }
         Ok(Vec::new())

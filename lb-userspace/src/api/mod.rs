@@ -19,6 +19,8 @@
 //! | `POST /galera/switch` | `{"cluster": "db", "node": "db2"}`, without `node` the best other one | `{"message": …}` |
 //! | `POST /galera/freeze` | `{"cluster": "db", "frozen": true}` | `{"message": …}` |
 //! | `POST /galera/accept` | `{"cluster": "db", "node": "db2"}` | `{"message": …}` |
+//! | `POST /events` | `{"name": "web", "since_ms": 600000, "follow": true}` | an [`Entry`] of JSON for each change |
+//! | `POST /explain` | `{"name": "web/web1"}` | [`Explanation`] |
 //! | `POST /confirm` | – | `{"message": …}` |
 //! | `POST /detach` | – | `{"message": …}` |
 //!
@@ -26,6 +28,8 @@
 
 mod changes;
 mod client;
+mod events;
+pub mod explain;
 mod galera;
 mod observe;
 mod render;
@@ -44,7 +48,9 @@ use tokio::sync::{mpsc, oneshot};
 
 pub use self::{
     changes::{Change, ChangeKind, Changes, Diff, Reload},
-    client::{Lines, call, capture},
+    client::{Lines, call, capture, events},
+    events::{Entry, Events, Grade, Topic},
+    explain::{Answer, Explain, Explanation, explained},
     galera::{Accept, Freeze, Switch},
     observe::{Capture, Followed, Hex, Line, Look, NextHop, Packet, Segment, Trace, Traced, Tunnel, Verdict},
     render::{render, render_clusters},
@@ -98,6 +104,10 @@ pub enum Command {
     Freeze(Freeze),
     /// Take one group of nodes for the cluster.
     Accept(Accept),
+    /// Show what has changed, and what changes.
+    Events(Events),
+    /// Say why something is as it is.
+    Explain(Explain),
     /// Stay attached: the operator still has access to the host.
     Confirm,
     /// Take program, maps and pins away.
@@ -190,6 +200,8 @@ pub struct Request {
     pub reply: oneshot::Sender<Reply>,
     /// Where the packets of a capture go; there for no other command.
     pub lines: Option<mpsc::Sender<Line>>,
+    /// Where what has changed goes; there for [`Command::Events`] only.
+    pub entries: Option<mpsc::Sender<Entry>>,
 }
 
 /// The agent's answer.
@@ -201,6 +213,8 @@ pub enum Reply {
     Trace(Box<Traced>),
     /// To [`Command::Reload`] and [`Command::Diff`].
     Changes(Box<Changes>),
+    /// To [`Command::Explain`].
+    Explain(Box<Explanation>),
     /// The command was carried out; one sentence for people.
     Done {
         /// What was done.
@@ -294,6 +308,12 @@ pub enum ApiError {
         /// What stands in the way.
         path: PathBuf,
     },
+    /// The group that is to speak to the agent does not exist.
+    #[error("there is no group {group} on this machine; `groupadd --system {group}` makes it")]
+    NoGroup {
+        /// Its name.
+        group: String,
+    },
     /// The socket or its folder cannot be made.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -316,7 +336,7 @@ impl ApiError {
                 RefusalKind::DeadlinePassed => 4,
                 RefusalKind::Conflict | RefusalKind::Failed => 1,
             },
-            Self::AnotherAgent { .. } | Self::NotASocket { .. } | Self::Io { .. } => 1,
+            Self::AnotherAgent { .. } | Self::NotASocket { .. } | Self::NoGroup { .. } | Self::Io { .. } => 1,
         }
     }
 }

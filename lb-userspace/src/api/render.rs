@@ -5,7 +5,7 @@ use std::fmt::Write;
 use jiff::tz::TimeZone;
 
 use super::{
-    sentence::headline,
+    sentence::sentence_in,
     status::{BackendStatus, ClusterStatus, NodeStatus, ServiceStatus, Status, Timestamp},
 };
 
@@ -15,7 +15,7 @@ pub fn render(status: &Status) -> String {
 }
 
 pub(super) fn render_in(status: &Status, zone: &TimeZone) -> String {
-    let mut text = headline(status, zone);
+    let mut text = sentence_in(status, zone);
     text.push('\n');
     for alarm in &status.alarms {
         line(&mut text, &format!("ALARM: {alarm}"));
@@ -77,7 +77,7 @@ fn counted_row(node: &NodeStatus) -> [String; 7] {
     ]
 }
 
-fn line(text: &mut String, line: &str) {
+pub(super) fn line(text: &mut String, line: &str) {
     text.push_str(line.trim_end());
     text.push('\n');
 }
@@ -213,7 +213,7 @@ fn counters(text: &mut String, status: &Status) {
 }
 
 /// A time span in at most two units: `12s`, `3m05s`, `2h07m`, `4d03h`.
-fn age(since: Timestamp, now: Timestamp) -> String {
+pub(super) fn age(since: Timestamp, now: Timestamp) -> String {
     let seconds = now.as_second().saturating_sub(since.as_second()).max(0);
     match seconds {
         0..60 => format!("{seconds}s"),

@@ -32,8 +32,8 @@ use tokio::{
 };
 
 use super::{
-    CONNECTION_LIMIT, Command, DoneBody, ErrorBody, LOADED_WITHIN, Line, REQUEST_LIMIT, REQUEST_WITHIN,
-    Refusal, RefusalKind, Reload, Reply, Request,
+    CONNECTION_LIMIT, Command, DoneBody, Entry, ErrorBody, LOADED_WITHIN, Line, REQUEST_LIMIT,
+    REQUEST_WITHIN, Refusal, RefusalKind, Reload, Reply, Request,
 };
 
 /// How long answers under way may take once the agent ends: the one to `detach` is among them.
@@ -43,10 +43,13 @@ const ACCEPT_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Packets of a capture that wait for a client who reads slowly; beyond that the agent loses some, and says so.
 const LINES: usize = 256;
-/// Packets that are written at once.
+/// Lines that are written at once.
 const LINES_AT_ONCE: usize = 64;
 
-/// An answer's body: known as a whole, or as long as a capture goes on.
+/// Entries of the history that wait; all that is remembered has room.
+const ENTRIES: usize = 1_024;
+
+/// An answer's body: known as a whole, or as long as a stream goes on.
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// Serves clients until `shutdown` completes, then lets the answers under way finish for a second.
@@ -92,18 +95,18 @@ async fn accept(
 }
 
 async fn answer(stream: UnixStream, handler: mpsc::Sender<Request>) {
-    let captures = Arc::new(AtomicBool::new(false));
+    let streams = Arc::new(AtomicBool::new(false));
     let service = service_fn({
-        let captures = Arc::clone(&captures);
+        let streams = Arc::clone(&streams);
         move |request| {
-            let (handler, captures) = (handler.clone(), Arc::clone(&captures));
+            let (handler, streams) = (handler.clone(), Arc::clone(&streams));
             async move {
                 let response = match handle(request, &handler).await {
-                    Ok((_, Some(lines))) => {
-                        captures.store(true, Ordering::Relaxed);
-                        stream_of(lines)
+                    Ok(Answer::Reply(reply)) => response(Ok(reply)),
+                    Ok(stream) => {
+                        streams.store(true, Ordering::Relaxed);
+                        stream.into_stream()
                     }
-                    Ok((reply, None)) => response(Ok(reply)),
                     Err(rejection) => response(Err(rejection)),
                 };
                 Ok::<_, Infallible>(response)
@@ -117,10 +120,10 @@ async fn answer(stream: UnixStream, handler: mpsc::Sender<Request>) {
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    // Whatever the client does not do, such as reading its answer, ends here, unless it captures.
+    // Whatever the client does not do, such as reading its answer, ends here, unless it is sent a stream.
     let ended = match timeout(2 * REQUEST_WITHIN + LOADED_WITHIN, &mut connection).await {
         Ok(ended) => ended,
-        Err(_elapsed) if captures.load(Ordering::Relaxed) => connection.await,
+        Err(_elapsed) if streams.load(Ordering::Relaxed) => connection.await,
         Err(_elapsed) => return debug!("a client of the agent's socket took too long"),
     };
     if let Err(error) = ended {
@@ -147,10 +150,27 @@ impl From<Refusal> for Rejection {
     }
 }
 
+/// What a request gets: one value, or a stream of them.
+enum Answer {
+    Reply(Reply),
+    Lines(mpsc::Receiver<Line>),
+    Entries(mpsc::Receiver<Entry>),
+}
+
+impl Answer {
+    fn into_stream(self) -> Response<Body> {
+        match self {
+            Self::Reply(reply) => response(Ok(reply)),
+            Self::Lines(lines) => stream_of(lines),
+            Self::Entries(entries) => stream_of(entries),
+        }
+    }
+}
+
 async fn handle(
     request: hyper::Request<Incoming>,
     handler: &mpsc::Sender<Request>,
-) -> Result<(Reply, Option<mpsc::Receiver<Line>>), Rejection> {
+) -> Result<Answer, Rejection> {
     let command = command_of(request).await?;
     let within = command.patience();
     let (reply, answer) = oneshot::channel();
@@ -158,17 +178,25 @@ async fn handle(
         Command::Capture(_) => Some(mpsc::channel(LINES)).unzip(),
         _ => (None, None),
     };
+    let (entries, told) = match command {
+        Command::Events(_) => Some(mpsc::channel(ENTRIES)).unzip(),
+        _ => (None, None),
+    };
     let ending = || {
         let code = StatusCode::SERVICE_UNAVAILABLE;
         Rejection::new(code, "the agent is ending and takes no more commands", "try again when it is back")
     };
     let asked = async {
-        handler.send(Request { command, reply, lines }).await.map_err(|_closed| ending())?;
+        handler.send(Request { command, reply, lines, entries }).await.map_err(|_closed| ending())?;
         answer.await.map_err(|_dropped| ending())
     };
     match timeout(within, asked).await {
         Ok(Ok(Reply::Refused(refusal))) => Err(refusal.into()),
-        Ok(result) => result.map(|reply| (reply, captured)),
+        Ok(result) => result.map(|reply| match (captured, told) {
+            (Some(lines), _) => Answer::Lines(lines),
+            (None, Some(entries)) => Answer::Entries(entries),
+            (None, None) => Answer::Reply(reply),
+        }),
         Err(_elapsed) => Err(Rejection::new(
             StatusCode::SERVICE_UNAVAILABLE,
             format!("the agent has not answered within {} s", within.as_secs()),
@@ -177,7 +205,7 @@ async fn handle(
     }
 }
 
-const ROUTES: [(&str, Method); 15] = [
+pub(super) const ROUTES: [(&str, Method); 17] = [
     ("/status", Method::GET),
     ("/drain", Method::POST),
     ("/cut", Method::POST),
@@ -191,6 +219,8 @@ const ROUTES: [(&str, Method); 15] = [
     ("/galera/switch", Method::POST),
     ("/galera/freeze", Method::POST),
     ("/galera/accept", Method::POST),
+    ("/events", Method::POST),
+    ("/explain", Method::POST),
     ("/confirm", Method::POST),
     ("/detach", Method::POST),
 ];
@@ -228,6 +258,10 @@ async fn command_of(request: hyper::Request<Incoming>) -> Result<Command, Reject
         "/galera/switch" => Ok(Command::Switch(parse(&body, r#"{"cluster": "db", "node": "db2"}"#)?)),
         "/galera/freeze" => Ok(Command::Freeze(parse(&body, r#"{"cluster": "db", "frozen": true}"#)?)),
         "/galera/accept" => Ok(Command::Accept(parse(&body, r#"{"cluster": "db", "node": "db2"}"#)?)),
+        "/events" => {
+            Ok(Command::Events(parse(&body, r#"{"name": "web", "since_ms": 600000, "follow": true}"#)?))
+        }
+        "/explain" => Ok(Command::Explain(parse(&body, r#"{"name": "web/web1"}"#)?)),
         "/confirm" => Ok(Command::Confirm),
         _ => Ok(Command::Detach),
     }
@@ -264,8 +298,8 @@ fn parse<T: DeserializeOwned>(body: &[u8], example: &str) -> Result<T, Rejection
     })
 }
 
-/// The packets of a capture, one a line.
-fn stream_of(lines: mpsc::Receiver<Line>) -> Response<Body> {
+/// Values as they come, one a line.
+fn stream_of<T: Serialize + Send + 'static>(lines: mpsc::Receiver<T>) -> Response<Body> {
     let chunks = stream::unfold(lines, |mut lines| async move {
         let mut taken = Vec::new();
         if lines.recv_many(&mut taken, LINES_AT_ONCE).await == 0 {
@@ -293,6 +327,7 @@ fn response(result: Result<Reply, Rejection>) -> Response<Body> {
         Ok(Reply::Status(status)) => json(StatusCode::OK, &status),
         Ok(Reply::Trace(traced)) => json(StatusCode::OK, &traced),
         Ok(Reply::Changes(changes)) => json(StatusCode::OK, &changes),
+        Ok(Reply::Explain(explanation)) => json(StatusCode::OK, &explanation),
         Ok(Reply::Done { message }) => json(StatusCode::OK, &DoneBody { message }),
         Ok(Reply::Refused(refusal)) => response(Err(refusal.into())),
         Err(Rejection { code, body }) => json(code, &body),

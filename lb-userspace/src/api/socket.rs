@@ -7,10 +7,11 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io,
-    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown},
     path::{Path, PathBuf},
 };
 
+use nix::unistd::Group;
 use tokio::net::UnixListener;
 
 use super::ApiError;
@@ -64,6 +65,16 @@ impl Socket {
             .map_err(failed("set the mode of", &fresh))?;
         fs::rename(&fresh, path).map_err(failed("put the socket in place at", path))?;
         Ok((socket, listener))
+    }
+
+    /// Lets the members of a group speak to the agent, too.
+    ///
+    /// Errors: there is no such group, or the socket cannot be given to it.
+    pub fn share(&self, group: &str) -> Result<(), ApiError> {
+        let found = Group::from_name(group)
+            .map_err(|errno| failed("look up the group of", &self.path)(io::Error::from(errno)))?;
+        let group = found.ok_or_else(|| ApiError::NoGroup { group: group.to_owned() })?;
+        chown(&self.path, None, Some(group.gid.as_raw())).map_err(failed("set the group of", &self.path))
     }
 
     /// Gives the claim up without touching what stands at the path: it is not ours.

@@ -48,6 +48,9 @@ pub struct AgentStatus {
     /// When it detaches by itself unless `lb confirm` comes first.
     #[serde(default)]
     pub confirm_deadline: Option<Timestamp>,
+    /// What the configuration's files say that does not run, in a few words; `None`: what they say is what runs.
+    #[serde(default)]
+    pub unloaded: Option<String>,
 }
 
 /// An interface that the program is attached to.
@@ -115,6 +118,13 @@ pub enum BackendState {
     Draining,
     /// It gets no new ones whatever its checks say: the operator says so.
     Maintenance,
+}
+
+impl BackendState {
+    /// Whether the operator wants it so, whatever the checks say.
+    pub fn is_ordered(self) -> bool {
+        matches!(self, Self::Draining | Self::Maintenance)
+    }
 }
 
 impl fmt::Display for BackendState {

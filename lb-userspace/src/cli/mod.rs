@@ -3,7 +3,9 @@
 //! Definitions and parsing only; nothing here opens a socket or a file.
 
 mod galera;
+mod init;
 mod observe;
+mod show;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +24,9 @@ use crate::{
 };
 
 pub use self::galera::{Accept, Freeze, Galera, Shown, Switch};
+pub use self::init::Init;
 pub use self::observe::{Capture, Trace};
+pub use self::show::{Completions, Events, Explain, Shell};
 
 /// Where the configuration is unless said.
 pub const DEFAULT_CONFIG: &str = "/etc/lb/lb.toml";
@@ -61,9 +65,23 @@ pub enum Command {
     /// has may finish.
     #[command(after_help = "Example:\n  lb reload")]
     Reload(Reload),
+    /// Write a configuration for this machine, with comments, and say what is left to do
+    ///
+    /// It finds the interfaces and the address by this host's routes, makes a password for the databases' monitor, and
+    /// prints the CREATE USER that they need. Changes nothing but the files that it writes.
+    #[command(
+        after_help = "Example:\n  lb init --php 10.0.0.11,10.0.0.12 --galera 10.0.1.1,10.0.1.2,10.0.1.3 --output /etc/lb/lb.toml"
+    )]
+    Init(Init),
     /// Show services, backends and database nodes: state, connections, weights
     #[command(after_help = "Example:\n  watch -n 1 lb status")]
     Status(Status),
+    /// Show what has changed: health, writers, drains, suspicions, alarms, with reasons
+    #[command(after_help = "Example:\n  lb events --since 10m -f")]
+    Events(Events),
+    /// Say all that is known of one service, backend, cluster or node, why it is so, and what one may type
+    #[command(after_help = "Example:\n  lb explain web/web1")]
+    Explain(Explain),
     /// Give a backend or database node no new connections; those that it has may finish
     ///
     /// A node that is its cluster's writer hands that role over first. `lb ready` takes the drain back.
@@ -106,6 +124,9 @@ pub enum Command {
     /// Keep an agent that was started with `--confirm`
     #[command(after_help = "Example:\n  lb confirm")]
     Confirm,
+    /// Print what teaches a shell the commands and options of `lb`
+    #[command(after_help = "Example:\n  lb completions bash > /usr/share/bash-completion/completions/lb")]
+    Completions(Completions),
     /// Remove program, maps and pins: the interfaces are as if `lb` had never run
     ///
     /// Balanced connections break.

@@ -26,6 +26,7 @@ fn definitions_are_sound() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table of all that can be typed")]
 fn every_command_means_what_is_typed() {
     let run = |path, confirm: Option<u64>, xdp_mode| {
         let confirm = confirm.map(Duration::from_secs);
@@ -137,6 +138,40 @@ fn every_command_means_what_is_typed() {
             "lb",
             galera(Galera::Accept(Accept { cluster: "db".to_owned(), node: "db2".to_owned() })),
         ),
+        ("lb events", "lb", Command::Events(Events::default())),
+        (
+            "lb events web/web1 -f --since 10m --json",
+            "lb",
+            Command::Events(Events {
+                name: Some("web/web1".to_owned()),
+                follow: true,
+                since: Some(Duration::from_mins(10)),
+                json: true,
+            }),
+        ),
+        ("lb explain db", "lb", Command::Explain(Explain { name: "db".to_owned(), json: false })),
+        ("lb completions zsh", "lb", Command::Completions(Completions { shell: Shell::Zsh })),
+        (
+            "lb init --php 10.0.0.11,10.0.0.12:8080 --output a.toml",
+            "lb",
+            Command::Init(Init {
+                php: ["10.0.0.11:80", "10.0.0.12:8080"].map(|server| server.parse().unwrap()).to_vec(),
+                output: Some("a.toml".into()),
+                ..Init::default()
+            }),
+        ),
+        (
+            "lb init --galera 2001:db8::1,[2001:db8::2]:3307 --address 2001:db8::9 --interface eth0,eth1",
+            "lb",
+            Command::Init(Init {
+                galera: ["[2001:db8::1]:3306", "[2001:db8::2]:3307"]
+                    .map(|node| node.parse().unwrap())
+                    .to_vec(),
+                address: Some("2001:db8::9".parse().unwrap()),
+                interface: vec!["eth0".to_owned(), "eth1".to_owned()],
+                ..Init::default()
+            }),
+        ),
         ("lb confirm", "lb", Command::Confirm),
         ("lb detach", "lb", Command::Detach),
     ];
@@ -177,6 +212,12 @@ fn what_makes_no_sense_is_a_usage_error_with_exit_code_2() {
         ("lb trace 198.51.100.7 web", ValueValidation, "invalid socket address syntax"),
         ("lb trace 198.51.100.7:1", MissingRequiredArgument, "<SERVICE>"),
         ("lb trace 198.51.100.7:1 web --syn --ack", ArgumentConflict, "cannot be used with"),
+        ("lb init", MissingRequiredArgument, "--php"),
+        ("lb init --php web1", ValueValidation, "`web1` is no address of a server; write 10.0.0.11"),
+        ("lb init --php 10.0.0.11:0", ValueValidation, "`10.0.0.11:0` is no address"),
+        ("lb events --since 10", ValueValidation, "`10` has no unit"),
+        ("lb explain", MissingRequiredArgument, "<NAME>"),
+        ("lb completions tcsh", InvalidValue, "[possible values: bash, zsh, fish]"),
         ("lb detach --force", UnknownArgument, "--force"),
         ("lb --instance ../x status", ValueValidation, "`../x` is no name; use a-z"),
         ("lb --instance .. status", ValueValidation, "`..` is no name"),
@@ -210,7 +251,7 @@ fn every_command_has_help_with_an_example_that_parses() {
             .skip_while(|line| !line.starts_with("Example"))
             .find_map(|line| line.trim().find("lb ").map(|start| line.trim()[start..].to_owned()))
             .unwrap_or_else(|| panic!("lb {name}: {help}"));
-        let words = example.split_whitespace().take_while(|word| !word.starts_with(['(', '&']));
+        let words = example.split_whitespace().take_while(|word| !word.starts_with(['(', '&', '>']));
         assert!(Cli::try_parse_from(words).is_ok(), "{example}");
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::model::{DatabaseTls, TlsMode};
-use super::secret::{Secret, SecretSource};
+use super::secret::{Secret, SecretSource, exposed};
 use super::table::Section;
 use super::value::Fault;
 use crate::probe::tls::{Authorities, Trust};
@@ -49,6 +49,11 @@ pub(super) fn password(section: &Section<'_>, secrets: &dyn SecretSource) -> Opt
         };
         secrets.file(Path::new(path)).map_err(unreadable).and_then(|text| one_line(&text))
     });
+    if let Some(path) = section.text("password-file", "").filter(|_| file.is_some())
+        && let Some(open) = exposed(Path::new(path.value), secrets)
+    {
+        section.report().note(path.at, open);
+    }
     file.map(|secret| secret.value)
 }
 

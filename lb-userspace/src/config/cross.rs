@@ -64,16 +64,16 @@ impl Seen {
             .iter()
             .filter(|Marked { value: old, .. }| (old.address, old.protocol) == (new.address, new.protocol));
         for Marked { value: old, at: first } in rivals {
-            let line = report.line(*first);
+            let line = report.line(*first, *at);
             if old.ports == new.ports {
-                let wrong = format!("service address `{new}` is taken already, at line {line}");
+                let wrong = format!("service address `{new}` is taken already, at {line}");
                 return report.add(*at, Fault::new(wrong, "each service has its own"));
             }
             if let (Ports::Range(one, two), Ports::Range(first, last)) = (old.ports, new.ports)
                 && one <= last
                 && first <= two
             {
-                let wrong = format!("service address `{new}` shares ports with `{old}` at line {line}");
+                let wrong = format!("service address `{new}` shares ports with `{old}` at {line}");
                 return report.add(*at, Fault::new(wrong, "write ranges that lie apart"));
             }
         }
@@ -95,8 +95,8 @@ impl Seen {
         let (first, at) = *self.limits.entry((server, protocol)).or_insert((limit, section.at));
         if first != limit {
             let is = first.map_or_else(|| "no limit".to_owned(), |limit| format!("a limit of {limit}"));
-            let line = section.report().line(at);
-            let wrong = format!("max-connections: {} has {is} at line {line}", listen::server(server));
+            let line = section.report().line(at, section.at);
+            let wrong = format!("max-connections: {} has {is} at {line}", listen::server(server));
             section
                 .add("max-connections", Fault::new(wrong, "a server has one limit; write the same in both"));
         }
@@ -115,7 +115,7 @@ impl Seen {
             None if self.nodes.is_empty() => "describe it in a [[cluster]]".to_owned(),
             None => {
                 let names: Vec<&str> = self.nodes.keys().map(String::as_str).collect();
-                format!("clusters of this file: {}", names.join(", "))
+                format!("clusters here: {}", names.join(", "))
             }
         };
         report.add(*at, Fault::new(format!(r#"cluster: there is no cluster "{name}""#), right));
@@ -148,9 +148,9 @@ impl Seen {
             let hit = |listen: &Listen| address.port() == 0 || listen.contains(address.port());
             if let Some(service) = self.listens.iter().find(|Marked { value, .. }| same(value) && hit(value))
             {
-                let line = report.line(service.at);
+                let line = report.line(service.at, *at);
                 let address = listen::server(*address);
-                let wrong = format!("address: {address} is the service of line {line} itself");
+                let wrong = format!("address: {address} is the service of {line} itself");
                 report.add(*at, Fault::new(wrong, "write the address of a server"));
             }
         }
@@ -168,7 +168,7 @@ pub(super) fn claim<T: Ord + Clone + Display>(
     let Marked { value, at } = marked;
     let first = *taken.entry(value.clone()).or_insert(*at);
     if first != *at {
-        let line = report.line(first);
-        report.add(*at, Fault::new(format!("{what} `{value}` is taken already, at line {line}"), right));
+        let line = report.line(first, *at);
+        report.add(*at, Fault::new(format!("{what} `{value}` is taken already, at {line}"), right));
     }
 }

@@ -12,7 +12,7 @@ pub struct Place {
     pub column: usize,
 }
 
-/// One error of a configuration file.
+/// One error of a configuration file, or what is only to be said of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     /// The file, as it was named by whoever asked for it.
@@ -25,6 +25,25 @@ pub struct ConfigError {
     pub right: String,
 }
 
+impl ConfigError {
+    /// The file, or the folder of files, cannot be read at all.
+    pub(super) fn unreadable(file: &str, error: &io::Error) -> Self {
+        let right = match error.kind() {
+            io::ErrorKind::NotFound => "write one there, or name another with --config",
+            io::ErrorKind::PermissionDenied => "run as a user who may read it",
+            _ => "name a readable file with --config",
+        };
+        let wrong = format!("the file cannot be read ({error})");
+        Self { file: file.to_owned(), place: None, wrong, right: right.to_owned() }
+    }
+
+    /// Where, and the text, without the word that says how bad it is.
+    pub fn text(&self) -> String {
+        let place = self.place.map(|Place { line, column }| format!(":{line}:{column}")).unwrap_or_default();
+        format!("{}{place}: {}; {}", self.file, self.wrong, self.right)
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.file)?;
@@ -35,7 +54,7 @@ impl fmt::Display for ConfigError {
     }
 }
 
-/// All errors of a configuration file in the order of their places; never empty. Prints one line per error.
+/// All errors of a configuration's files in the order of their places; never empty. Prints one line per error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct ConfigErrors {
     errors: Vec<ConfigError>,
@@ -46,17 +65,6 @@ impl ConfigErrors {
     pub(super) fn new(errors: Vec<ConfigError>) -> Self {
         debug_assert!(!errors.is_empty(), "no errors, no ConfigErrors");
         Self { errors }
-    }
-
-    /// The file cannot be read at all.
-    pub(super) fn unreadable(file: &str, error: &io::Error) -> Self {
-        let right = match error.kind() {
-            io::ErrorKind::NotFound => "write one there, or name another with --config",
-            io::ErrorKind::PermissionDenied => "run as a user who may read it",
-            _ => "name a readable file with --config",
-        };
-        let wrong = format!("the file cannot be read ({error})");
-        Self::new(vec![ConfigError { file: file.to_owned(), place: None, wrong, right: right.to_owned() }])
     }
 
     /// The errors, in the order of their places.

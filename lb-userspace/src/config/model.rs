@@ -27,6 +27,8 @@ pub struct Config {
     /// Addresses of this host that backends see in `snat` and as the outer source in `ipip`; empty, or none of a
     /// backend's version of IP: the route's own.
     pub sources: Vec<IpAddr>,
+    /// The group that may speak to the agent beside root; `None`: nobody.
+    pub api_group: Option<String>,
     /// Services in the order of the file.
     pub services: Vec<Service>,
     /// Clusters in the order of the file.
@@ -191,6 +193,8 @@ pub struct Timeouts {
 }
 
 /// Who serves.
+// One for each service, read once: a pointer to its parts would save nothing.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "there is one for each service, and it is read in place")]
 pub enum Target {

@@ -12,34 +12,63 @@ use super::pattern::Pattern;
 use super::report::Report;
 use super::secret::SecretSource;
 use super::table::{Marked, Section};
-use super::value::{Fault, interface, source_ports};
+use super::value::{Fault, group, interface, source_ports};
 use super::{cluster, service};
 
 pub(super) const KEYS: &[&str] =
-    &["interfaces", "xdp-mode", "max-flows", "source-ports", "sources", "service", "cluster"];
+    &["interfaces", "xdp-mode", "max-flows", "source-ports", "sources", "api", "service", "cluster"];
+/// What every file may have; the rest of [`KEYS`] belongs into the main one.
+const SHARED_KEYS: [&str; 2] = ["service", "cluster"];
+pub(super) const API_KEYS: &[&str] = &["group"];
 const INTERFACES_EXAMPLE: &str = r#"["eth0"]"#;
 const SOURCES_EXAMPLE: &str = r#"["10.0.0.2", "10.0.0.3"]"#;
+const API_EXAMPLE: &str = r#"{ group = "lb" }"#;
 const XDP_MODES: [(&str, XdpMode); 3] =
     [("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
 
-/// Reads the whole document. The result is only worth something if nothing has been reported.
+/// A file: what its errors are told to, and what it says.
+pub(super) type Document<'a> = (Report<'a>, &'a DeTable<'a>);
+
+/// Reads the main file and those beside it. The result is only worth something if nothing has been reported.
 pub(super) fn read<'a>(
-    report: &'a Report<'a>,
-    document: &'a DeTable<'a>,
+    main: &'a Document<'a>,
+    beside: &'a [Document<'a>],
     secrets: &dyn SecretSource,
 ) -> Config {
+    let (report, document) = main;
     let section = Section::new(report, "a configuration", 0, document, KEYS);
     let (interfaces, patterns) = interfaces(&section);
     let xdp_mode = section.choice("xdp-mode", &XDP_MODES).unwrap_or_default();
     let max_flows = section.integer("max-flows", 1_024..=16_777_216);
     let source_ports = section.parsed("source-ports", r#""1024-65535""#, source_ports);
     let sources = sources(&section);
+    let api_group = api_group(&section);
+    let mut sections = vec![section];
+    sections.extend(beside.iter().map(|(report, document)| fragment(report, document)));
     let mut seen = Seen::default();
-    let clusters = clusters(&section, secrets, &mut seen);
-    let services = services(&section, secrets, &mut seen);
+    // A service of any file may name a cluster of any other.
+    let clusters = sections.iter().flat_map(|section| clusters(section, secrets, &mut seen)).collect();
+    let services = sections.iter().flat_map(|section| services(section, secrets, &mut seen)).collect();
     seen.check_servers(report);
     let source_ports = source_ports.map(|ports| ports.value);
-    Config { interfaces, patterns, xdp_mode, max_flows, source_ports, sources, services, clusters }
+    Config { interfaces, patterns, xdp_mode, max_flows, source_ports, sources, api_group, services, clusters }
+}
+
+/// A file beside the main one: services and clusters only, so that nobody has to look for the rest in many places.
+fn fragment<'a>(report: &'a Report<'a>, document: &'a DeTable<'a>) -> Section<'a> {
+    let what = "a file of conf.d";
+    let section = Section::with_foreign(report, what, report.at(0), document, &SHARED_KEYS, KEYS);
+    let main = report.files().main();
+    for key in KEYS.iter().filter(|key| !SHARED_KEYS.contains(key)) {
+        section.refuse(key, &format!("{key}: only the main file says it"), &format!("write it into {main}"));
+    }
+    section
+}
+
+fn api_group(section: &Section<'_>) -> Option<String> {
+    let table = section.table("api", API_EXAMPLE)?;
+    let section = Section::new(section.report(), "the api", table.at, table.value, API_KEYS);
+    section.parsed("group", r#""lb""#, group).map(|group| group.value)
 }
 
 /// Names, and patterns of names.

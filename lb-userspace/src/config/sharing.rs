@@ -49,8 +49,8 @@ impl Sharing {
             let first = *firsts.entry((server.value.ip(), *protocol)).or_insert(*server);
             if (first.value.port() == 0) != (server.value.port() == 0) {
                 let [one, other] = [server.value, first.value].map(listen::server);
-                let line = report.line(first.at);
-                let wrong = format!("address: {one} is a server in `snat`, and so is {other} at line {line}");
+                let line = report.line(first.at, server.at);
+                let wrong = format!("address: {one} is a server in `snat`, and so is {other} at {line}");
                 report.add(server.at, Fault::new(wrong, "name its port in both places, or in neither"));
             }
         }

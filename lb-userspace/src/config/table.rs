@@ -9,7 +9,7 @@ use toml::de::{DeTable, DeValue};
 use super::report::Report;
 use super::value::{Fault, parse_duration, spell};
 
-/// A value and the byte offset at which it stands.
+/// A value and the byte offset at which it stands, counted through all files.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Marked<T> {
     pub(super) value: T,
@@ -22,7 +22,7 @@ pub(super) struct Marked<T> {
 pub(super) struct Section<'a> {
     /// What the table describes, with its article: "a service".
     what: &'static str,
-    /// Where the table begins.
+    /// Where the table begins among all files.
     pub(super) at: usize,
     table: &'a DeTable<'a>,
     report: &'a Report<'a>,
@@ -38,11 +38,24 @@ impl<'a> Section<'a> {
         table: &'a DeTable<'a>,
         keys: &[&'static str],
     ) -> Self {
+        Self::with_foreign(report, what, at, table, keys, &[])
+    }
+
+    /// The same with keys that are known and do not belong here: the caller says where they do.
+    pub(super) fn with_foreign(
+        report: &'a Report<'a>,
+        what: &'static str,
+        at: usize,
+        table: &'a DeTable<'a>,
+        keys: &[&'static str],
+        foreign: &[&str],
+    ) -> Self {
         let misspelt = Vec::new();
         let mut section = Self { what, at, table, report, misspelt };
         for key in table.keys() {
-            if !keys.contains(&key.get_ref().as_ref()) {
-                section.refuse_key(key.get_ref(), key.span().start, keys);
+            let name = key.get_ref().as_ref();
+            if !keys.contains(&name) && !foreign.contains(&name) {
+                section.refuse_key(key.get_ref(), report.at(key.span().start), keys);
             }
         }
         section
@@ -66,7 +79,7 @@ impl<'a> Section<'a> {
 
     /// Reports an error at the value of a key, or at the table where the key is absent.
     pub(super) fn add(&self, key: &str, fault: Fault) {
-        let at = self.table.get(key).map_or(self.at, |value| value.span().start);
+        let at = self.table.get(key).map_or(self.at, |value| self.report.at(value.span().start));
         self.report.add(at, fault);
     }
 
@@ -90,7 +103,7 @@ impl<'a> Section<'a> {
     /// Reports a key that has no meaning here.
     pub(super) fn refuse(&self, key: &str, wrong: &str, right: &str) {
         if let Some((key, _)) = self.table.get_key_value(key) {
-            self.report.add(key.span().start, Fault::new(wrong, right));
+            self.report.add(self.report.at(key.span().start), Fault::new(wrong, right));
         }
     }
 
@@ -101,7 +114,7 @@ impl<'a> Section<'a> {
         if text.is_none() {
             self.refuse_type(key, value, "a string", example);
         }
-        Some(Marked { value: text?, at: value.span().start })
+        Some(Marked { value: text?, at: self.report.at(value.span().start) })
     }
 
     /// A string that is parsed further.
@@ -139,7 +152,11 @@ impl<'a> Section<'a> {
         let found = words.iter().find(|(name, _)| *name == word.value);
         if found.is_none() {
             let wrong = format!(r#"{key}: "{}" does not exist"#, word.value.escape_debug());
-            self.report.add(word.at, Fault::new(wrong, format!("accepted: {accepted}")));
+            let right = match nearest(word.value, words.iter().map(|(name, _)| *name)) {
+                Some(near) => format!(r#"did you mean "{near}"? accepted: {accepted}"#),
+                None => format!("accepted: {accepted}"),
+            };
+            self.report.add(word.at, Fault::new(wrong, right));
         }
         found.map(|(_, value)| *value)
     }
@@ -202,7 +219,7 @@ impl<'a> Section<'a> {
         if table.is_none() {
             self.refuse_type(key, value, "a table", example);
         }
-        Some(Marked { value: table?, at: value.span().start })
+        Some(Marked { value: table?, at: self.report.at(value.span().start) })
     }
 
     /// A list of tables within this one; what is no table in it is reported and left out.
@@ -230,7 +247,7 @@ impl<'a> Section<'a> {
         let mut list = Vec::with_capacity(array.len());
         for item in array {
             match get(item.get_ref()) {
-                Some(value) => list.push(Marked { value, at: item.span().start }),
+                Some(value) => list.push(Marked { value, at: self.report.at(item.span().start) }),
                 None => self.refuse_type(key, item, of, example),
             }
         }
@@ -247,7 +264,7 @@ impl<'a> Section<'a> {
         let is = value.get_ref().type_str();
         let article = if matches!(is, "integer" | "array") { "an" } else { "a" };
         let wrong = format!("{key}: {wanted} is wanted, and this is {article} {is}");
-        self.report.add(value.span().start, Fault::new(wrong, format!("write {example}")));
+        self.report.add(self.report.at(value.span().start), Fault::new(wrong, format!("write {example}")));
     }
 }
 

@@ -60,7 +60,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, Fault> {
 }
 
 /// A duration in the unit that needs the fewest digits, as it would stand in the file.
-pub(crate) fn spell(duration: Duration) -> String {
+pub fn spell(duration: Duration) -> String {
     let millis = duration.as_millis();
     let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s")];
     match units.iter().find(|(length, _)| millis >= *length && millis.is_multiple_of(*length)) {
@@ -88,6 +88,16 @@ pub(super) fn interface(text: &str) -> Result<String, Fault> {
     if text.is_empty() || text.len() > 15 || text == "." || text == ".." || text.contains(bad) {
         let right = "write it as `ip link` shows it, at most 15 bytes";
         return Err(Fault::new(format!("`{}` is no name of an interface", text.escape_debug()), right));
+    }
+    Ok(text.to_owned())
+}
+
+/// A group of this machine, by the characters that group(5) leaves it.
+pub(super) fn group(text: &str) -> Result<String, Fault> {
+    let bad = |c: char| c == ':' || c == ',' || c.is_whitespace() || c.is_control();
+    if text.is_empty() || text.len() > 32 || text.contains(bad) {
+        let right = "write it as /etc/group has it";
+        return Err(Fault::new(format!("`{}` is no name of a group", text.escape_debug()), right));
     }
     Ok(text.to_owned())
 }

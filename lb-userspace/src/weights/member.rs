@@ -89,7 +89,8 @@ impl Member {
         ((whole * factor * started).max(whole * tuning.bounds.0).round() as u32).max(1)
     }
 
-    fn slow_start(&self, tuning: &Tuning, now: Moment) -> f64 {
+    /// What a slow start leaves of the weight.
+    pub(super) fn slow_start(&self, tuning: &Tuning, now: Moment) -> f64 {
         let Some(since) = self.up_since else { return 1.0 };
         let past = now.since(since);
         if past >= tuning.slow_start {

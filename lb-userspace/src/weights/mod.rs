@@ -10,6 +10,7 @@
 //! Weights are relative: only those that are measured take part in the mean, so that a backend without a metric has
 //! exactly its configured weight, and a slow start moves nobody else's weight.
 
+mod explain;
 #[cfg(test)]
 mod in_the_model;
 mod member;
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::health::Moment;
+pub use explain::Factors;
 use member::Member as State;
 
 /// The weight published for one unit of configured weight.

@@ -103,7 +103,7 @@ pub(crate) fn read_lossy(path: &Path) -> String {
 }
 
 /// The last `count` lines.
-pub(crate) fn last_lines(text: &str, count: usize) -> String {
+pub fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
 }

@@ -97,8 +97,7 @@ fn outcome<A: Kind>(
 ) -> Result<Wanted, String> {
     let trust = setting.trust;
     let leave = |interface: u16| match (world.interface_at(interface).exit, interface == FRONT) {
-        (abi::exit::STACK, _) | (abi::exit::TX_OR_STACK, false) => Action::Onward,
-        (_, false) if setting.joined => Action::Onward,
+        (abi::exit::STACK, _) | (abi::exit::TX_OR_STACK, false) if !setting.joined => Action::Onward,
         (abi::exit::REDIRECT, _) | (_, false) => Action::Redirect,
         (_, true) => Action::Transmit,
     };

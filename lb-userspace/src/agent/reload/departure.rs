@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use super::merge::Leaver;
 use crate::{
     agent::{controller::Controller, cuts::CUT_WITHIN, machine::addresses},
+    api::{Entry, Topic},
     health::Moment,
     listen::Listen,
 };
@@ -53,7 +54,8 @@ impl Controller {
         };
         let gone: BTreeSet<Leaver> = self.leavers.iter().filter(may_go).map(|(who, _)| who.clone()).collect();
         for who in &gone {
-            log::info!("{}: no connection is left; it is gone", self.name_of(who));
+            let entry = Entry::new(Topic::Reload, self.name_of(who), "no connection is left; it is gone");
+            self.journal.record(entry);
         }
         if gone.is_empty() {
             // What they may do changes with time.

@@ -20,13 +20,13 @@ pub use departure::Leaving;
 
 use super::{controller::Controller, machine, members::Members};
 use crate::{
-    api::{Changes, Refusal, RefusalKind, Reply},
+    api::{Changes, Entry, Refusal, RefusalKind, Reply, Topic},
     config::{self, Config, parse_name},
     netlink::Netlink,
 };
 
 /// What `lb status` calls a file that was refused.
-const FAULT: &str = "configuration";
+pub(super) const FAULT: &str = "configuration";
 
 /// Why a file is not taken up.
 #[derive(Debug, thiserror::Error)]
@@ -50,9 +50,10 @@ impl Controller {
         match self.read(&self.fixed.file.clone()).await {
             Ok((config, changes)) => {
                 self.faults.remove(FAULT);
-                log::info!("{why}: the configuration is read: {} change(s)", changes.changes.len());
+                let what = format!("the configuration is read: {} change(s)", changes.changes.len());
+                self.journal.record(Entry::new(Topic::Reload, "", what).because(why));
                 for change in &changes.changes {
-                    log::info!("{change}");
+                    self.journal.record(Entry::new(Topic::Reload, "", change.to_string()));
                 }
                 self.file_says = config;
                 self.rebuild(deadline, &BTreeSet::new());
@@ -60,7 +61,9 @@ impl Controller {
             }
             Err(refused) => {
                 let error = refused.to_string();
-                log::error!("{why}: the configuration is refused, the running one stays:\n{error}");
+                let what = "the configuration is refused, the running one stays";
+                self.journal
+                    .record(Entry::new(Topic::Reload, "", what).because(&*error).shown_by(why).error());
                 let first = error.lines().next().unwrap_or_default();
                 let path = self.fixed.file.display();
                 self.faults.insert(FAULT.to_owned(), format!("{path} is not what runs: {first}"));
@@ -133,7 +136,7 @@ impl Controller {
         }
         let after = merge::with_discovered(&self.file_says, &self.state.discovered);
         for change in diff::changes(&before, &after) {
-            log::info!("{source}: {change}");
+            self.journal.record(Entry::new(Topic::Discovery, "", change.to_string()).because(source.clone()));
         }
         self.store();
         self.rebuild(None, &BTreeSet::new());

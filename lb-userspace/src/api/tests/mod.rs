@@ -1,5 +1,6 @@
 //! The status that the tests speak of; the tests themselves are about the texts and the wire.
 
+mod documented;
 mod text;
 mod wire;
 
@@ -121,6 +122,7 @@ fn status(services: Vec<ServiceStatus>, clusters: Vec<ClusterStatus>) -> Status 
             now: at("02:15:12"),
             instance: "lb".to_owned(),
             confirm_deadline: None,
+            unloaded: None,
         },
         alarms: vec![],
         interfaces: vec![],
@@ -169,4 +171,44 @@ fn full_status() -> Status {
     status.counters =
         [("forwarded".to_owned(), 123_456), ("no-backend".to_owned(), 3), ("truncated".to_owned(), 0)].into();
     status
+}
+
+/// What is known of a backend that is down.
+fn explanation() -> Explanation {
+    use crate::api::explain::{Connections, Factor, Hint, Kind, Member, Probe, Weighing};
+    let factor = |of: &str, factor: f64, why: &str| Factor { of: of.to_owned(), factor, why: why.to_owned() };
+    let event = Entry::new(Topic::Health, "web/web2", "up → down").because("refused, confirmed");
+    Explanation {
+        name: "web/web2".to_owned(),
+        kind: Kind::Backend,
+        address: "10.0.0.12:80".to_owned(),
+        now: at("02:15:12"),
+        state: "down".to_owned(),
+        since: Some(at("02:13:00")),
+        reason: "refused, confirmed".to_owned(),
+        weight: Some(Weighing {
+            configured: 100,
+            factors: vec![factor("health", 0.0, "refused, confirmed"), factor("load", 0.854, "")],
+            effective: 0.0,
+        }),
+        connections: vec![Connections {
+            service: "web".to_owned(),
+            live: 3,
+            limit: Some(60),
+            opened: 612,
+            share: 0.0,
+        }],
+        next_hop: Some("02:00:0a:4d:00:0c via eth0".to_owned()),
+        probe: Some(Probe {
+            what: "HTTP GET /ping at 10.0.0.12:80, every 1s".to_owned(),
+            last: Some(Answer { at: at("02:15:11"), good: false, text: "refused".to_owned() }),
+        }),
+        members: vec![Member { name: "a/b".to_owned(), state: "up".to_owned(), reason: String::new() }],
+        alarms: vec!["split brain".to_owned()],
+        events: vec![Entry { at: at("02:13:00"), number: 7, ..event }],
+        hints: vec![
+            Hint { command: "curl -i http://10.0.0.12:80/ping".to_owned(), does: "ask it".to_owned() },
+            Hint { command: "lb events".to_owned(), does: "watch".to_owned() },
+        ],
+    }
 }

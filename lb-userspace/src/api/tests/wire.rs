@@ -63,6 +63,7 @@ async fn every_command_arrives_whole_and_its_reply_comes_back() {
     let agent = Agent::start(|command| {
         Some(match command {
             Command::Status => Reply::Status(Box::new(full_status())),
+            Command::Explain(_) => Reply::Explain(Box::new(explanation())),
             other => done(&format!("{other:?}")),
         })
     });
@@ -80,11 +81,15 @@ async fn every_command_arrives_whole_and_its_reply_comes_back() {
         Command::Switch(Switch { cluster: "db".to_owned(), node: None }),
         Command::Freeze(Freeze { cluster: "db".to_owned(), frozen: true }),
         Command::Accept(Accept { cluster: "db".to_owned(), node: "db2".to_owned() }),
+        Command::Explain(Explain { name: "db".to_owned() }),
         Command::Confirm,
         Command::Detach,
     ];
     for command in commands {
-        let expected = done(&format!("{command:?}"));
+        let expected = match command {
+            Command::Explain(_) => Reply::Explain(Box::new(explanation())),
+            _ => done(&format!("{command:?}")),
+        };
         assert_eq!(call(&agent.path(), command).await.expect("a reply"), expected);
     }
 }
@@ -268,4 +273,52 @@ async fn what_stands_at_the_sockets_path_decides() {
     let error = Socket::bind(&file, "lb").expect_err("it is no socket");
     assert_eq!(error.to_string(), format!("{} exists and is not a socket; move it away", file.display()));
     assert_eq!(std::fs::read_to_string(&file).expect("it is still there"), "mine");
+}
+
+#[tokio::test]
+async fn events_come_one_by_one_until_the_agent_ends() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (socket, listener) = Socket::bind(&folder.path().join("lb.sock"), "lb").expect("a socket");
+    let (sender, mut requests) = mpsc::channel::<Request>(8);
+    let server = tokio::spawn(serve(listener, sender, std::future::pending()));
+    let wanted = Events { name: Some("web".to_owned()), since_ms: Some(1_000), follow: true };
+    let path = folder.path().join("lb.sock");
+    let asking = events(&path, wanted.clone());
+    let handler = async {
+        let request = requests.recv().await.expect("a request");
+        assert_eq!(request.command, Command::Events(wanted.clone()));
+        let _ = request.reply.send(done(""));
+        request.entries.expect("somebody to tell")
+    };
+    let (lines, entries) = tokio::join!(asking, handler);
+    let mut lines = lines.expect("a stream");
+    for what in ["up → down", "down → up"] {
+        let entry = Entry::new(Topic::Health, "web/web1", what).because("refused");
+        entries.send(entry.clone()).await.expect("a reader");
+        assert_eq!(lines.next().await.expect("an entry"), [entry]);
+    }
+    drop(entries);
+    assert_eq!(lines.next().await.expect("the end"), []);
+    server.abort();
+    drop(socket);
+}
+
+#[tokio::test]
+async fn the_socket_is_shared_with_a_group_that_there_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("lb.sock");
+    let (socket, _listener) = Socket::bind(&path, "lb").expect("a socket");
+    let error = socket.share("nobody-has-it").expect_err("no such group");
+    assert_eq!(
+        error.to_string(),
+        "there is no group nobody-has-it on this machine; `groupadd --system nobody-has-it` makes it"
+    );
+    // Only root may give files away.
+    if nix::unistd::geteuid().is_root() {
+        socket.share("daemon").expect("a group of every Debian");
+        let found = std::fs::metadata(&path).expect("the socket");
+        let group = nix::unistd::Group::from_name("daemon").expect("a look").expect("the group");
+        assert_eq!(std::os::unix::fs::MetadataExt::gid(&found), group.gid.as_raw());
+        assert_eq!(found.permissions().mode() & 0o7777, 0o660);
+    }
 }

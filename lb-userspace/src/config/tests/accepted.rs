@@ -184,6 +184,7 @@ fn example() -> Config {
         max_flows: None,
         source_ports: None,
         sources: Vec::new(),
+        api_group: None,
         services: vec![web, write],
         clusters: vec![Cluster {
             name: "db".to_owned(),

@@ -18,6 +18,7 @@ fn every_key_is_in_the_reference_and_the_reference_names_no_other() {
     let reference = reference.expect("README has a section on the configuration");
     let known = [
         root::KEYS,
+        root::API_KEYS,
         service::KEYS,
         service::TIMEOUT_KEYS,
         backends::BACKEND_KEYS,

@@ -3,6 +3,7 @@
 mod accepted;
 mod clusters;
 mod documented;
+mod files;
 mod garbage;
 mod refused;
 

@@ -6,7 +6,7 @@ use std::sync::{Barrier, Mutex};
 use lb_common::{
     Be32, Be128, Ticks,
     abi::backend_state,
-    cell::Phase,
+    cell::{Phase, Rights},
     flow::{FlowKey, Record, Way},
 };
 use lb_ebpf::{
@@ -113,7 +113,11 @@ where
         };
         let Some(found) = flows::find(&key, traffic.world) else { continue };
         let owner = found.seat().owner::<A, _>(traffic.world);
-        if let (Some(taken), Some(Phase::Established)) = (taken, owner.map(lb_common::cell::Owner::phase)) {
+        // A conversation in UDP may have to yield at any time.
+        let stays = plan_of(service).protocol == lb_common::abi::TCP;
+        if let (true, Some(taken), Some(Phase::Established)) =
+            (stays, taken, owner.map(lb_common::cell::Owner::phase))
+        {
             loyal.push((from, service, taken));
         }
     }
@@ -201,7 +205,7 @@ fn add(world: &World, number: u32, backend: u16) -> Result<(), NotAdded> {
         client: [],
     };
     Tables::<Be32>::open(world, backend);
-    let added = flows::insert(&key, &record, Phase::Embryonic, false, world);
+    let added = flows::insert(&key, &record, Phase::Embryonic, Rights::default(), world);
     if added.is_err() {
         Tables::<Be32>::close(world, backend);
     }

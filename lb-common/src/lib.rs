@@ -25,7 +25,7 @@ pub use reason::Reason;
 pub use time::Ticks;
 
 /// The layout that both halves agree on. It names the folder of the pins, so two layouts never meet in one map.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Services that one instance holds at most. Id 0 is nobody's: counters of packets without a service stand there.
 pub const MAX_SERVICES: u32 = 256;

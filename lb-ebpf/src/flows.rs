@@ -161,8 +161,8 @@ pub fn insert<A: Address, T: Tables<A>>(
             return Err(NotAdded::Full);
         }
         let (Some(former), Some(old)) = (tables.flow_owner(slot), tables.flow_record(slot)) else { continue };
-        // Between the two looks the slot may have been taken.
-        let worth = Worth::in_table(former, now.since(old.seen()), by);
+        // Between the two looks the slot may have been taken. What changes from here on, the swap below sees.
+        let worth = tables.slot_worth(slot, now, by);
         let port = if former.phase() == Phase::Linked { port_of(former, &old, tables) } else { Owner(0) };
         if port.phase() == Phase::Established && !former.is_proven_link() {
             // Its client has not spoken since the server has: it is no embryo, and the next look sees that.

@@ -1,6 +1,7 @@
 //! How far a connection has come, by what its segments say.
 
 use super::*;
+use crate::{Be32, Ticks};
 
 const CLIENT: Be32 = Be32::from_host(0x0a4d_0101);
 const PORT: Be16 = Be16::from_host(40000);

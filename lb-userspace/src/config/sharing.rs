@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
 };
 
 use lb_common::abi::ENDPOINT_SERVICES;
@@ -37,23 +37,7 @@ impl Sharing {
 
     /// Report servers that are used in ways which exclude one another.
     pub(super) fn check(&self, report: &Report<'_>) {
-        self.check_ports(report);
         self.check_answers(report);
-    }
-
-    /// In `snat` a source port belongs to a server's port, or to all of a server's ports: one that is named in both ways
-    /// would lend the same port twice.
-    fn check_ports(&self, report: &Report<'_>) {
-        let mut firsts: BTreeMap<(IpAddr, Protocol), Marked<SocketAddr>> = BTreeMap::new();
-        for Use { server, protocol, .. } in self.of(Mode::Snat) {
-            let first = *firsts.entry((server.value.ip(), *protocol)).or_insert(*server);
-            if (first.value.port() == 0) != (server.value.port() == 0) {
-                let [one, other] = [server.value, first.value].map(listen::server);
-                let line = report.line(first.at);
-                let wrong = format!("address: {one} is a server in `snat`, and so is {other} at line {line}");
-                report.add(server.at, Fault::new(wrong, "name its port in both places, or in neither"));
-            }
-        }
     }
 
     /// In `dnat` the service of an answer is found by trying those that its sender serves.

@@ -238,16 +238,6 @@ impl Owner {
         self.0 & (CLIENT_FIN | SERVER_FIN) != 0
     }
 
-    /// Whether a side has said that it sends nothing more.
-    #[inline(always)]
-    pub const fn has_fin(self, side: Side) -> bool {
-        let fin = match side {
-            Side::Client => CLIENT_FIN,
-            Side::Server => SERVER_FIN,
-        };
-        self.0 & fin != 0
-    }
-
     /// Whether the server closed first and so keeps the tuple in TIME_WAIT.
     #[inline(always)]
     pub const fn server_waits(self) -> bool {
@@ -258,9 +248,7 @@ impl Owner {
     ///
     /// A RST ends the connection, for nobody checks its window here; data after a client's RST, which anyone could
     /// have forged, restores it if it was established. A handshake that is reset stays so: data proves nothing of it.
-    /// A FIN may be forged as well: data of the side that has sent one takes it back, for nobody has anything new to say
-    /// after its own. (What is sent again after a FIN, because it was lost, costs the closing time-out instead.) Once both
-    /// sides have sent a FIN it stays closed.
+    /// Once both sides have sent a FIN it stays closed.
     #[inline(always)]
     pub const fn after(self, side: Side, signs: Signs) -> Self {
         let phase = self.phase();
@@ -282,11 +270,6 @@ impl Owner {
                 if state & (CLIENT_FIN | SERVER_FIN) == CLIENT_FIN | SERVER_FIN {
                     state = state & !PHASE | Phase::Closed as u64;
                 }
-            } else if signs.data && self.has_fin(side) {
-                state &= match side {
-                    Side::Client => !CLIENT_FIN,
-                    Side::Server => !(SERVER_FIN | SERVER_FIRST),
-                };
             } else if matches!(phase, Phase::Embryonic) && signs.datagram && matches!(side, Side::Server) {
                 state = state & !PHASE | Phase::Established as u64;
             } else if matches!(phase, Phase::Embryonic) && signs.syn_ack && matches!(side, Side::Server) {

@@ -238,17 +238,7 @@ impl Owner {
         self.0 & (CLIENT_FIN | SERVER_FIN) != 0
     }
 
-    /// Whether a side has said that it sends nothing more.
-    #[inline(always)]
-    pub const fn has_fin(self, side: Side) -> bool {
-        let fin = match side {
-            Side::Client => CLIENT_FIN,
-            Side::Server => SERVER_FIN,
-        };
-        self.0 & fin != 0
-    }
-
-    /// Whether the server closed first and so keeps the tuple in TIME_WAIT.
+    /// Whether the server keeps the tuple in TIME_WAIT: it closed first, or both did at once.
     #[inline(always)]
     pub const fn server_waits(self) -> bool {
         self.0 & (SERVER_FIN | SERVER_FIRST) == SERVER_FIN | SERVER_FIRST
@@ -258,9 +248,8 @@ impl Owner {
     ///
     /// A RST ends the connection, for nobody checks its window here; data after a client's RST, which anyone could
     /// have forged, restores it if it was established. A handshake that is reset stays so: data proves nothing of it.
-    /// A FIN may be forged as well: data of the side that has sent one takes it back, for nobody has anything new to say
-    /// after its own. (What is sent again after a FIN, because it was lost, costs the closing time-out instead.) Once both
-    /// sides have sent a FIN it stays closed.
+    /// Once both sides have sent a FIN it stays closed. A server that then acknowledges has had the client's FIN after it
+    /// sent its own, which crossed it: as if it had closed first, it keeps the tuple in TIME_WAIT (RFC 9293, 3.6, case 3).
     #[inline(always)]
     pub const fn after(self, side: Side, signs: Signs) -> Self {
         let phase = self.phase();
@@ -282,11 +271,6 @@ impl Owner {
                 if state & (CLIENT_FIN | SERVER_FIN) == CLIENT_FIN | SERVER_FIN {
                     state = state & !PHASE | Phase::Closed as u64;
                 }
-            } else if signs.data && self.has_fin(side) {
-                state &= match side {
-                    Side::Client => !CLIENT_FIN,
-                    Side::Server => !(SERVER_FIN | SERVER_FIRST),
-                };
             } else if matches!(phase, Phase::Embryonic) && signs.datagram && matches!(side, Side::Server) {
                 state = state & !PHASE | Phase::Established as u64;
             } else if matches!(phase, Phase::Embryonic) && signs.syn_ack && matches!(side, Side::Server) {
@@ -305,6 +289,12 @@ impl Owner {
                 || matches!(side, Side::Server) && state & (RESET_BY_SERVER | CUT) == RESET_BY_SERVER)
         {
             state = state & !(PHASE | RESET_BY_CLIENT | RESET_BY_SERVER) | Phase::Established as u64;
+        } else if matches!(phase, Phase::Closed)
+            && matches!(side, Side::Server)
+            && !(signs.fin || signs.rst || signs.syn_ack)
+            && state & (CLIENT_FIN | SERVER_FIN) == CLIENT_FIN | SERVER_FIN
+        {
+            state |= SERVER_FIRST;
         }
         Self(self.0 & !STATE | state)
     }

@@ -28,8 +28,8 @@ use crate::{
 ///
 /// A connection in `dnat` (whose answers find their client by its flow) or `snat` must be recorded. Where a flood leaves no
 /// room but that of embryos in their first second, one of those yields: whose round trip is shorter than the table lasts
-/// at the flood's rate is served; but no handshake yields to a datagram so soon. In `dnat` the ring names the backend then: it names the same one again, should this
-/// record be displaced in its turn before the client has spoken.
+/// at the flood's rate is served; but no handshake yields to a datagram so soon. In `dnat` the ring names the backend then:
+/// it names the same one again, should this record be displaced in its turn before the client has spoken.
 #[inline(always)]
 pub fn keep<A: Family, T: Tables<A>>(packet: &Packet<A>, handed: &Parcel, tables: &T) -> Step {
     let Some(chosen) = tables.backend(handed.backend) else {

@@ -3,7 +3,7 @@
 
 use lb_common::{
     abi::{Backend, Service, backend_state, service_flag},
-    cell::{Owner, Phase, Side},
+    cell::{Owner, Phase},
 };
 
 use crate::{
@@ -64,10 +64,9 @@ pub fn answered<A: Family, T: Tables<A>>(packet: &Packet<A>, tables: &T) -> Opti
     }
 }
 
-/// Whether a packet of that side changes nothing; after a FIN of its own, data would.
 #[inline(always)]
-const fn goes_on(owner: Owner, side: Side) -> bool {
-    matches!(owner.phase(), Phase::Established) && !owner.is_cut() && !owner.has_fin(side)
+const fn goes_on(owner: Owner) -> bool {
+    matches!(owner.phase(), Phase::Established) && !owner.is_cut()
 }
 
 #[inline(always)]
@@ -79,7 +78,7 @@ const fn is_there<A: Family>(backend: &Backend<A>) -> bool {
 fn reply_route<A: Family, T: Tables<A>>(held: &Held<A>, tables: &T) -> Option<Route<A>> {
     let backend = tables.backend(held.cell.backend)?;
     // An absent backend's answers still find their clients, until their connections are ended.
-    if !goes_on(held.cell.owner, Side::Server) || backend.state == backend_state::CUT {
+    if !goes_on(held.cell.owner) || backend.state == backend_state::CUT {
         return None;
     }
     let now = tables.now();
@@ -97,7 +96,7 @@ fn answer_route<A: Family, T: Tables<A>>(
 ) -> Option<Route<A>> {
     let backend = tables.backend(found.record.backend)?;
     let its_own = backend.address == packet.source();
-    if !its_own || !goes_on(found.owner, Side::Server) || backend.state == backend_state::CUT {
+    if !its_own || !goes_on(found.owner) || backend.state == backend_state::CUT {
         return None;
     }
     touch(found, tables);
@@ -119,7 +118,7 @@ fn request_route<A: Family, T: Tables<A>>(
         return route(packet, &candidate, way, tables);
     }
     let found = find(&key, tables)?;
-    if !found.owner.is_steady_link() && !goes_on(found.owner, Side::Client) {
+    if !found.owner.is_steady_link() && !goes_on(found.owner) {
         return None;
     }
     let id = found.record.backend;

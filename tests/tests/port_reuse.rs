@@ -51,8 +51,8 @@ fn connections_below_the_sustainable_rate_never_meet_a_port_at_rest() {
 
     let status = site.balancer.status().unwrap();
     let service = status.service("web");
-    // A connection that met a TIME_WAIT is reset and tried again, and so counted twice.
-    assert_eq!(service.opened, requests);
+    // A connection that met a TIME_WAIT is reset and tried again, at once by newer kernels: so it is counted twice.
+    assert_eq!(service.opened, requests, "{:?}", status.counters);
     for backend in &service.backends {
         assert!(backend.opened > PORTS, "{}: ports were used again: {}", backend.name, backend.opened);
     }

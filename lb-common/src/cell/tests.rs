@@ -38,6 +38,18 @@ fn phases_follow_the_segments() {
             Phase::Closed,
             false,
         ),
+        (
+            "both close at once",
+            &[(Server, SYN_ACK), (Client, PROOF), (Client, FIN), (Server, FIN), (Server, NOTHING)],
+            Phase::Closed,
+            true,
+        ),
+        (
+            "the client closes first and the server's FIN comes again",
+            &[(Server, SYN_ACK), (Client, PROOF), (Client, FIN), (Server, FIN), (Server, FIN)],
+            Phase::Closed,
+            false,
+        ),
         ("a refusal", &[(Server, RST)], Phase::Closed, false),
         (
             "data after a client's RST",
@@ -62,7 +74,7 @@ fn phases_follow_the_segments() {
             "late data after both FINs",
             &[(Server, SYN_ACK), (Client, PROOF), (Client, FIN), (Server, FIN), (Server, DATA)],
             Phase::Closed,
-            false,
+            true,
         ),
     ];
     for (what, segments, phase, server_waits) in table {

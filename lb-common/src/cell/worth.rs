@@ -75,7 +75,8 @@ impl Worth {
         }
     }
 
-    /// What a port cell is worth: never used, then longest closed, then closed by a server whose TIME_WAIT lasts, then an embryo past its grace.
+    /// What a port cell is worth: never used, then longest closed, then closed by a server whose TIME_WAIT lasts, then an
+    /// embryo past its grace.
     #[inline(always)]
     pub const fn of(owner: Owner, age: Ticks) -> Self {
         let span = if age.raw() > Self::SPAN { Self::SPAN } else { age.raw() };

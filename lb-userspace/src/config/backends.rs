@@ -120,7 +120,7 @@ fn nodes_fit(section: &Section<'_>, cluster: &Marked<String>, shape: Shape, seen
             report.add(cluster.at, Fault::new(format!("cluster: node {name}: {wrong}"), right));
         } else if let Some(mode) = shape.mode {
             let server = Marked { value: *address, at: cluster.at };
-            seen.sharing.uses(server, Protocol::Tcp, mode, section.at);
+            seen.sharing.uses(report, server, Protocol::Tcp, mode, section.at);
         }
     }
 }
@@ -253,7 +253,7 @@ fn backend<'a>(
         claim(report, &mut taken.addresses, &spelt, "backend address", "a server stands in a service once");
         seen.server(*address, shape.protocol());
         if let Some(mode) = shape.mode {
-            seen.sharing.uses(*address, shape.protocol(), mode, taken.service);
+            seen.sharing.uses(report, *address, shape.protocol(), mode, taken.service);
         }
         seen.limit(&section, address.value, shape.protocol(), max_connections);
     }

@@ -30,7 +30,7 @@ pub(super) struct Seen {
     servers: Vec<(Marked<SocketAddr>, Protocol)>,
     /// `max-connections` of servers that backends name.
     limits: BTreeMap<(SocketAddr, Protocol), (Option<u32>, usize)>,
-    /// Which services use which servers.
+    /// Which services use which servers in `dnat`.
     pub(super) sharing: Sharing,
     services: usize,
     backends: usize,
@@ -142,7 +142,6 @@ impl Seen {
 
     /// Reports servers that are services of this very balancer: their packets would never leave it.
     pub(super) fn check_servers(&self, report: &Report<'_>) {
-        self.sharing.check(report);
         for (Marked { value: address, at }, protocol) in &self.servers {
             let same = |listen: &Listen| (listen.address, listen.protocol) == (address.ip(), *protocol);
             let hit = |listen: &Listen| address.port() == 0 || listen.contains(address.port());

@@ -1,8 +1,8 @@
-//! Servers that several services use: what the data path cannot tell apart is refused.
+//! Servers that several services use in `dnat`: only so many can be told apart.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
 };
 
 use lb_common::abi::ENDPOINT_SERVICES;
@@ -10,68 +10,29 @@ use lb_common::abi::ENDPOINT_SERVICES;
 use super::{model::Mode, report::Report, table::Marked, value::Fault};
 use crate::listen::{self, Protocol};
 
-/// A service's use of a server. The service is known by the place of its table.
-#[derive(Clone, Copy)]
-struct Use {
-    server: Marked<SocketAddr>,
-    protocol: Protocol,
-    mode: Mode,
-    service: usize,
-}
-
-/// Every service's use of every server.
+/// The services of each server, in `dnat`: by the places of their tables.
 #[derive(Default)]
-pub(super) struct Sharing(Vec<Use>);
+pub(super) struct Sharing(BTreeMap<(SocketAddr, Protocol), BTreeSet<usize>>);
 
 impl Sharing {
-    /// The service at `service` uses a server.
+    /// The service at `service` uses a server. In `dnat` the service of an answer is found by trying those that its sender
+    /// serves, so the first one too many is reported.
     pub(super) fn uses(
         &mut self,
+        report: &Report<'_>,
         server: Marked<SocketAddr>,
         protocol: Protocol,
         mode: Mode,
         service: usize,
     ) {
-        self.0.push(Use { server, protocol, mode, service });
-    }
-
-    /// Report servers that are used in ways which exclude one another.
-    pub(super) fn check(&self, report: &Report<'_>) {
-        self.check_ports(report);
-        self.check_answers(report);
-    }
-
-    /// In `snat` a source port belongs to a server's port, or to all of a server's ports: one that is named in both ways
-    /// would lend the same port twice.
-    fn check_ports(&self, report: &Report<'_>) {
-        let mut firsts: BTreeMap<(IpAddr, Protocol), Marked<SocketAddr>> = BTreeMap::new();
-        for Use { server, protocol, .. } in self.of(Mode::Snat) {
-            let first = *firsts.entry((server.value.ip(), *protocol)).or_insert(*server);
-            if (first.value.port() == 0) != (server.value.port() == 0) {
-                let [one, other] = [server.value, first.value].map(listen::server);
-                let line = report.line(first.at, server.at);
-                let wrong = format!("address: {one} is a server in `snat`, and so is {other} at {line}");
-                report.add(server.at, Fault::new(wrong, "name its port in both places, or in neither"));
-            }
+        if mode != Mode::Dnat {
+            return;
         }
-    }
-
-    /// In `dnat` the service of an answer is found by trying those that its sender serves.
-    fn check_answers(&self, report: &Report<'_>) {
-        let mut services: BTreeMap<(SocketAddr, Protocol), BTreeSet<usize>> = BTreeMap::new();
-        for Use { server, protocol, service, .. } in self.of(Mode::Dnat) {
-            let of_server = services.entry((server.value, *protocol)).or_default();
-            of_server.insert(*service);
-            if of_server.len() == ENDPOINT_SERVICES + 1 {
-                let server_name = listen::server(server.value);
-                let wrong =
-                    format!("address: {server_name} serves more than {ENDPOINT_SERVICES} services in `dnat`");
-                report.add(server.at, Fault::new(wrong, r#"use it in the others with mode = "snat""#));
-            }
+        let services = self.0.entry((server.value, protocol)).or_default();
+        if services.insert(service) && services.len() == ENDPOINT_SERVICES + 1 {
+            let name = listen::server(server.value);
+            let wrong = format!("address: {name} serves more than {ENDPOINT_SERVICES} services in `dnat`");
+            report.add(server.at, Fault::new(wrong, r#"use it in the others with mode = "snat""#));
         }
-    }
-
-    fn of(&self, mode: Mode) -> impl Iterator<Item = &Use> {
-        self.0.iter().filter(move |known| known.mode == mode)
     }
 }

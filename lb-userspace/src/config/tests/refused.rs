@@ -137,6 +137,15 @@ fn limits_are_what_one_instance_holds_and_are_reported_once() {
     let with_cluster = RIGHT.replace("interfaces = [\"eth0\"]\n", &crowd(1, 4092));
     let line = RIGHT.lines().position(|line| line.starts_with("cluster =")).unwrap() + 4092 + 6;
     assert_eq!(refused(&with_cluster), [format!("{line}:11: error: too many backends; {right}")]);
+    let with_sources = |count: u16| {
+        let sources: Vec<String> =
+            (0..count).map(|n| format!("\"10.9.{}.{}\"", n / 250, n % 250 + 1)).collect();
+        let first = format!("interfaces = [\"eth0\"]\nsources = [{}]\n", sources.join(", "));
+        RIGHT.replace("interfaces = [\"eth0\"]\n", &first)
+    };
+    assert_eq!(accepted(&with_sources(255)).sources.len(), 255);
+    let message = "2:11: error: sources: more than 255 of IPv4; name at most 255 addresses";
+    assert_eq!(refused(&with_sources(256)), [message]);
 }
 
 #[test]

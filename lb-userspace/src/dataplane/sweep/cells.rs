@@ -22,7 +22,7 @@ impl<A: Ip> Family<A> {
     /// Look at the cells of all blocks in use until the slice ends; whether all have been seen.
     pub(super) fn sweep_cells(&mut self, common: &Common, tally: &mut Tally, begun: Instant) -> bool {
         let ports = common.layout.ports.count();
-        let terms = self.terms(common);
+        let terms = self.terms();
         let mut blocks = if let Some(blocks) = self.pass.blocks.take() {
             blocks
         } else {

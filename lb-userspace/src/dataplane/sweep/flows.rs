@@ -23,7 +23,7 @@ const SECOND_LOOK: Ticks = Ticks::from_millis(500);
 impl<A: Ip> Family<A> {
     /// Look at flows until the slice ends; whether all have been seen.
     pub(super) fn sweep_flows(&mut self, common: &Common, tally: &mut Tally, begun: Instant) -> bool {
-        let terms = self.terms(common);
+        let terms = self.terms();
         let len = self.maps.flows.len();
         while self.pass.place < len {
             let now = moment();

@@ -103,7 +103,7 @@ impl<A: Ip> Family<A> {
             return tally.swept.cut;
         }
         self.spread(common);
-        let terms = self.terms(common);
+        let terms = self.terms();
         loop {
             let now = moment();
             if self.pass.hunt.found + tally.swept.cut.len() >= CUTS {

@@ -1,7 +1,7 @@
 //! What becomes of a connection: pure.
 
 use lb_common::{
-    EMBRYO_GRACE, TIME_WAIT, Ticks,
+    TIME_WAIT, Ticks,
     abi::{TCP, backend_state, mode},
     cell::{Owner, Phase, Side},
 };
@@ -29,8 +29,6 @@ pub(super) struct Terms {
     pub(super) server: u16,
     /// The service's id.
     pub(super) service: u16,
-    /// The server or the service has as many connections as it may.
-    pub(super) full: bool,
 }
 
 /// What is to be done with a connection.
@@ -54,8 +52,6 @@ impl Terms {
             Phase::Established if owner.is_closing() => self.timeouts.closing,
             Phase::Established => self.timeouts.established,
             Phase::Closed => TIME_WAIT,
-            // Anybody can begin a handshake that never ends; it holds no place of a limit for long that others wait for.
-            _ if self.full => EMBRYO_GRACE,
             _ => self.timeouts.embryonic,
         }
     }
@@ -125,7 +121,7 @@ mod tests {
             closing: Ticks::from_millis(60_000),
             udp: Ticks::from_millis(30_000),
         };
-        Terms { state, mode: mode::SNAT, protocol, timeouts, server: 0, service: 0, full: false }
+        Terms { state, mode: mode::SNAT, protocol, timeouts, server: 0, service: 0 }
     }
 
     fn held(phase: Phase) -> Owner {
@@ -219,28 +215,9 @@ mod tests {
     }
 
     #[test]
-    fn where_a_limit_is_reached_a_handshake_has_a_second() {
-        let full = Terms { full: true, ..terms(backend_state::ACTIVE, TCP) };
-        let past = |owner, millis| {
-            let silent = |limit| Ticks::from_millis(millis).at_least(limit);
-            judge(Some(&full), owner, None, None, silent)
-        };
-        for phase in [Phase::Embryonic, Phase::Answered] {
-            assert_eq!(past(held(phase), 900), Judgement::Keep, "{phase:?}");
-            assert_eq!(past(held(phase), 1_100), Judgement::End, "{phase:?}");
-        }
-        assert_eq!(past(held(Phase::Established), 3_599_000), Judgement::Keep);
-    }
-
-    #[test]
-    fn one_sides_fin_shortens_the_time_until_it_speaks_again() {
-        use lb_common::cell::Signs;
-        let limit = |owner| terms(backend_state::ACTIVE, TCP).limit(owner);
-        for side in [Side::Client, Side::Server] {
-            let owner = held(Phase::Established).after(side, Signs { fin: true, ..Signs::default() });
-            assert_eq!(limit(owner), Ticks::from_millis(60_000), "{side:?}");
-            let owner = owner.after(side, Signs { data: true, ..Signs::default() });
-            assert_eq!(limit(owner), Ticks::from_millis(3_600_000), "{side:?}");
-        }
+    fn one_sides_fin_shortens_the_time() {
+        let signs = lb_common::cell::Signs { fin: true, ..Default::default() };
+        let owner = held(Phase::Established).after(Side::Client, signs);
+        assert_eq!(terms(backend_state::ACTIVE, TCP).limit(owner), Ticks::from_millis(60_000));
     }
 }

@@ -247,11 +247,10 @@ impl Dataplane {
 
 impl<A: Ip> Family<A> {
     /// What holds for the connections of each backend, by its id.
-    fn terms(&self, common: &Common) -> Vec<Option<Terms>> {
+    fn terms(&self) -> Vec<Option<Terms>> {
         let mut terms = vec![None; MAX_BACKENDS as usize];
         for (number, backend) in &self.backends {
             let service = self.service_by_id(backend.service).map(|(_, known)| known);
-            let is_full = |row| common.accounts.get(row).is_full();
             terms[usize::from(*number)] = Some(Terms {
                 state: backend.state,
                 mode: backend.mode,
@@ -259,8 +258,6 @@ impl<A: Ip> Family<A> {
                 timeouts: service.map_or(UNKNOWN, |known| known.timeouts),
                 server: backend.server,
                 service: backend.service,
-                full: is_full(service_account(backend.service))
-                    || backend.server != 0 && is_full(server_account(backend.server)),
             });
         }
         terms

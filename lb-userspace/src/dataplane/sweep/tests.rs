@@ -101,27 +101,6 @@ fn a_silent_handshake_ends_with_its_flow_and_its_accounts() {
 }
 
 #[test]
-fn a_handshake_holds_no_place_of_a_limit_for_longer_than_a_second() {
-    let millis = |millis| Ticks::from_raw(now().raw() - Ticks::from_millis(millis).raw());
-    for (what, limit, age, phase) in [
-        ("below the limit", 2, 3_000, Phase::Embryonic),
-        ("in its first second", 1, 300, Phase::Embryonic),
-        ("later", 1, 3_000, Phase::Resting),
-    ] {
-        with_maps(LAYOUT, |pins| {
-            let (mut dataplane, mut wanted) = snat(pins);
-            wanted.timeouts.embryonic = Ticks::from_millis(10_000);
-            publish(&mut dataplane, std::slice::from_ref(&wanted));
-            snat_connection(&dataplane, Phase::Embryonic, millis(age), millis(age));
-            dataplane.common.accounts.limit(service_account(1), limit);
-            sweep(&mut dataplane);
-            assert_eq!(dataplane.v4.maps.cells.owner(5).phase(), phase, "{what}");
-            assert_eq!(live(&dataplane), [u64::from(phase == Phase::Embryonic); 3], "{what}");
-        });
-    }
-}
-
-#[test]
 fn a_connection_lives_while_either_end_speaks() {
     for (what, server, client, lives) in [
         ("both", now(), now(), true),

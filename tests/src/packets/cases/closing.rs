@@ -2,7 +2,7 @@
 
 use lb_common::{
     Reason,
-    abi::{backend_state, mode, no_backend},
+    abi::{backend_state, no_backend},
     cell::Phase::{Answered, Busy, Closed, Embryonic, Established, Resting},
 };
 
@@ -19,7 +19,7 @@ fn connection(life: Life) -> Fact {
 }
 
 pub(super) fn cases() -> Vec<Case> {
-    [fins(), forged(), resets(), late(), gone()].concat()
+    [fins(), resets(), late(), gone()].concat()
 }
 
 fn fins() -> Vec<Case> {
@@ -57,32 +57,6 @@ fn fins() -> Vec<Case> {
             .send(server(A, FIN | ACK), to_client(A), &[Answered])
             .send(client(FIN | ACK), to_backend(A).closes(A), &[Closed]),
     ]
-}
-
-/// Anybody can send a FIN that its receiver does not take: data after it shows that.
-fn forged() -> Vec<Case> {
-    let modes = [("snat", mode::SNAT), ("dnat", mode::DNAT)];
-    let table = modes.iter().flat_map(|(name, mode)| {
-        let case = |what: &str| Case::new(format!("{name}: {what}")).mode(*mode).handshake();
-        [
-            case("a client's data after its FIN takes the FIN back")
-                .send(client(FIN | ACK), to_backend(A), &[Established])
-                .send(client(ACK).data(5), to_backend(A), &[Established])
-                .send(server(A, FIN | ACK), to_client(A), &[Established])
-                .send(client(FIN | ACK), to_backend(A).closes(A), &[Closed]),
-            case("a server's data after its FIN takes the FIN back")
-                .send(server(A, FIN | ACK), to_client(A), &[Established])
-                .send(server(A, ACK | PSH).data(5), to_client(A), &[Established])
-                .send(client(FIN | ACK), to_backend(A), &[Established])
-                .send(server(A, FIN | ACK), to_client(A).closes(A), &[Closed]),
-            case("data of the other side leaves a FIN as it is, and so does an acknowledgement")
-                .send(client(FIN | ACK), to_backend(A), &[Established])
-                .send(server(A, ACK | PSH).data(5), to_client(A), &[Established])
-                .send(client(ACK), to_backend(A), &[Established])
-                .send(server(A, FIN | ACK), to_client(A).closes(A), &[Closed]),
-        ]
-    });
-    table.collect()
 }
 
 fn resets() -> Vec<Case> {

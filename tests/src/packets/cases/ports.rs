@@ -12,7 +12,7 @@ use crate::packets::{
         A, A2, ADMIN, ADMIN_ID, B, CLIENT, EIGHT_PORTS, ELEVEN_PORTS, FOUR_PORTS, NO_PORTS, OTHER, THIRD,
         WEB_ID,
     },
-    segment::{ACK, CLIENT_ISN, SERVER_ISN, SYN, client, server},
+    segment::{ACK, CLIENT_ISN, FIN, SERVER_ISN, SYN, client, server},
 };
 
 /// Another client's connection to the backend of `CLIENT`.
@@ -131,6 +131,19 @@ fn order() -> Vec<Case> {
             .given(other(0, Life::ClosedByServer, 30_000))
             .send(client(SYN), to_backend(A).opens(A).counted(WEB_ID, Reason::PortReusedEarly), &[Embryonic])
             .send(client(ACK).of(OTHER), reset(Reason::NoFlow, SERVER_ISN + 1, None), &[Embryonic]),
+        Case::new(
+            "so is one that both closed at once: the server acknowledges the client's FIN after its own",
+        )
+        .handshake()
+        .send(client(FIN | ACK), to_backend(A), &[Established])
+        .send(server(A, FIN | ACK), to_client(A).closes(A), &[Closed])
+        .send(client(ACK), to_backend(A), &[Closed])
+        .send(server(A, ACK), to_client(A), &[Closed])
+        .send(
+            client(SYN).of(OTHER),
+            to_backend(A).opens(A).counted(WEB_ID, Reason::PortReusedEarly),
+            &[Embryonic],
+        ),
         Case::new("a busy port is passed over")
             .ports(FOUR_PORTS)
             .given(other(0, Life::Busy, 5_000))

@@ -117,7 +117,8 @@ impl<A: Ip> Family<A> {
     }
 
     /// The first cell of an endpoint's blocks, one for each source, one after the other; taken at the first use, shared
-    /// by all services that use the endpoint with these sources or some of them that follow each other.
+    /// by all services that use the endpoint with these sources or some of them that follow each other. A server that some
+    /// service reaches at its clients' ports has one block for all its ports: two would lend the same source port twice.
     fn blocks(
         &mut self,
         common: &Common,
@@ -130,8 +131,9 @@ impl<A: Ip> Family<A> {
             .iter()
             .map(|source| EndpointKey::of(entry.address, *source, entry.port, entry.protocol))
             .collect();
-        let held: Vec<Option<u32>> =
-            keys.iter().map(|key| self.endpoints.get(key).map(|endpoint| endpoint.cells / ports)).collect();
+        let shares = common.keep_ports.contains(&(wanted.address.ip(), entry.protocol));
+        let block = |key: &EndpointKey<A>| self.known_endpoint(key, shares).map(|known| known.cells / ports);
+        let held: Vec<Option<u32>> = keys.iter().map(block).collect();
         let taken = self.taken_blocks(ports);
         let limit = common.layout.blocks[A::INDEX];
         // Where one block stands, the others must stand beside it.
@@ -160,6 +162,17 @@ impl<A: Ip> Family<A> {
             self.write_endpoint(key, endpoint)?;
         }
         Ok(first * ports)
+    }
+
+    /// An endpoint; where it `shares`, any of the same server and source.
+    fn known_endpoint(&self, key: &EndpointKey<A>, shares: bool) -> Option<&Endpoint> {
+        let of_server = || {
+            let mut others = self.endpoints.iter().filter(|(other, _)| {
+                (other.address, other.source, other.protocol) == (key.address, key.source, key.protocol)
+            });
+            others.next().map(|(_, endpoint)| endpoint)
+        };
+        self.endpoints.get(key).or_else(|| if shares { of_server() } else { None })
     }
 
     fn taken_blocks(&self, ports: u32) -> BTreeSet<u32> {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     os::fd::AsFd as _,
 };
 
@@ -69,6 +69,8 @@ pub(super) struct Common {
     pub(super) last_backend: u16,
     /// Connections at most, by server; as the publication says.
     pub(super) limits: HashMap<Server, u32>,
+    /// Servers that are reached in `snat` at their clients' ports, with the protocol's number; as the publication says.
+    pub(super) keep_ports: HashSet<(IpAddr, u8)>,
 }
 
 impl Common {
@@ -97,6 +99,7 @@ impl Common {
             taken_backends: BTreeSet::new(),
             last_backend: 0,
             limits: HashMap::new(),
+            keep_ports: HashSet::new(),
         })
     }
 

@@ -1,8 +1,11 @@
 //! From what is wanted to what stands in the maps: beside the old state, then one update for each service.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+};
 
-use lb_common::abi::{Service, ServiceKey};
+use lb_common::abi::{Service, ServiceKey, mode};
 
 use super::{
     Dataplane, DataplaneError,
@@ -20,6 +23,7 @@ impl Dataplane {
     pub fn publish(&mut self, desired: &Desired) -> Vec<DataplaneError> {
         self.common.free_rested();
         self.common.limits = limits(desired);
+        self.common.keep_ports = keep_ports(desired);
         self.common.taken_services = self.v4.service_ids().chain(self.v6.service_ids()).collect();
         self.common.taken_backends =
             self.v4.backends.keys().chain(self.v6.backends.keys()).copied().collect();
@@ -27,8 +31,8 @@ impl Dataplane {
         let mut waits = false;
         for service in &desired.services {
             waits |= match service.listen.address {
-                std::net::IpAddr::V4(_) => self.v4.publish(&mut self.common, service, &mut errors),
-                std::net::IpAddr::V6(_) => self.v6.publish(&mut self.common, service, &mut errors),
+                IpAddr::V4(_) => self.v4.publish(&mut self.common, service, &mut errors),
+                IpAddr::V6(_) => self.v6.publish(&mut self.common, service, &mut errors),
             };
         }
         let wanted: BTreeSet<Listen> = desired.services.iter().map(|service| service.listen).collect();
@@ -60,6 +64,16 @@ fn limits(desired: &Desired) -> HashMap<Server, u32> {
         }
     }
     limits
+}
+
+/// The servers that are reached in `snat` at the ports that clients connected to, with the protocol's number.
+fn keep_ports(desired: &Desired) -> HashSet<(IpAddr, u8)> {
+    let of_snat = desired.services.iter().filter(|service| service.mode == mode::SNAT);
+    let servers = of_snat.flat_map(|service| {
+        let protocol = service.listen.protocol.number();
+        service.backends.iter().map(move |backend| (backend.address, protocol))
+    });
+    servers.filter(|(server, _)| server.port() == 0).map(|(server, number)| (server.ip(), number)).collect()
 }
 
 impl<A: Ip> Family<A> {

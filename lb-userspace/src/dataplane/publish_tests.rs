@@ -105,6 +105,36 @@ fn a_pool_of_sources_gets_blocks_and_numbers_side_by_side() {
 }
 
 #[test]
+fn a_server_that_keeps_ports_lends_each_source_port_once_to_all_of_its_own() {
+    with_maps(LAYOUT, |pins| {
+        let mut dataplane = adopt(pins, LAYOUT);
+        let one_port = |port: u16| {
+            let server = format!("10.1.0.1:{port}");
+            service(&format!("10.0.0.1:{port}"), vec![backend(&server, &["10.0.0.9", "10.0.0.8"])])
+        };
+        let mut all = service("10.0.0.1:0", vec![backend("10.1.0.1:0", &["10.0.0.8"])]);
+        all.listen.ports = Ports::Range(1000, 1099);
+        let elsewhere = service("10.0.0.2:80", vec![backend("10.1.0.2:80", &["10.0.0.8"])]);
+        let services = [one_port(80), one_port(443), all, elsewhere];
+        publish(&mut dataplane, &services);
+        let cells = |dataplane: &Dataplane, numbers: &[u16]| -> Vec<u32> {
+            numbers.iter().map(|number| dataplane.v4.backends[number].cells).collect()
+        };
+        assert_eq!(cells(&dataplane, &[1, 2, 3, 4]), [0, 0, 100, 200]);
+        sweep(&mut dataplane);
+        // What has begun together stays so.
+        publish(&mut dataplane, &[services[0].clone(), services[1].clone(), services[3].clone()]);
+        sweep(&mut dataplane);
+        publish(&mut dataplane, &services);
+        assert_eq!(cells(&dataplane, &[1, 2]), [0, 0]);
+        drop(dataplane);
+        let mut second = adopt(pins, LAYOUT);
+        publish(&mut second, &services);
+        assert_eq!(cells(&second, &[1, 2]), [0, 0]);
+    });
+}
+
+#[test]
 fn a_server_in_dnat_answers_for_all_its_services() {
     with_maps(LAYOUT, |pins| {
         let mut dataplane = adopt(pins, LAYOUT);

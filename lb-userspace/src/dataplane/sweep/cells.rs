@@ -1,6 +1,6 @@
 //! The sweep over port cells: the connections of `snat`.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use lb_common::{
     Ticks,
@@ -54,7 +54,9 @@ impl<A: Ip> Family<A> {
 
     fn blocks_in_use(&self) -> Vec<u32> {
         let of_snat = self.endpoints.iter().filter(|(key, _)| key.source != A::default());
-        of_snat.map(|(_, endpoint)| endpoint.cells).collect()
+        // Endpoints of one server may share a block.
+        let blocks: BTreeSet<u32> = of_snat.map(|(_, endpoint)| endpoint.cells).collect();
+        blocks.into_iter().collect()
     }
 
     /// Look at one cell; whether it is held or changing hands.

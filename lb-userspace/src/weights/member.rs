@@ -102,8 +102,9 @@ impl Member {
     /// Decides whether `weight` is published now, and records it.
     ///
     /// Zero is published at once, for it stops connections to a dead backend; its slot in the rhythm is used up all
-    /// the same, so a flapping backend cannot have more than one publication an interval in the long run.
-    pub(super) fn publish(&mut self, weight: u32, tuning: &Tuning, now: Moment) -> bool {
+    /// the same, so a flapping backend cannot have more than one publication an interval in the long run. Where nobody
+    /// else serves (`deserted`) there is nobody to be gentle with, and clients wait: then whoever comes back comes at once.
+    pub(super) fn publish(&mut self, weight: u32, deserted: bool, tuning: &Tuning, now: Moment) -> bool {
         let due = match self.published {
             None => true,
             Some(last) if (last == 0) != (weight == 0) => true,
@@ -112,7 +113,7 @@ impl Member {
                 f64::from(weight.abs_diff(last)) >= tuning.publish_band * f64::from(last) && last != weight
             }
         };
-        if !due || (weight != 0 && now < self.not_before) {
+        if !due || (weight != 0 && !deserted && now < self.not_before) {
             return false;
         }
         // Nothing stands where nothing was published yet, so a first zero is no news and uses up no slot.

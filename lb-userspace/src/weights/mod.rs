@@ -157,12 +157,13 @@ impl<K: Copy + Ord> Controller<K> {
         self.integrate(elapsed, now);
         let factors = self.factors(now);
         let tuning = self.tuning;
+        let deserted = self.published().all(|(_, weight)| weight == 0);
         self.members
             .iter_mut()
             .zip(factors)
             .filter_map(|((key, member), factor)| {
                 let weight = member.weight(factor, &tuning, now);
-                member.publish(weight, &tuning, now).then_some((*key, weight))
+                member.publish(weight, deserted, &tuning, now).then_some((*key, weight))
             })
             .collect()
     }

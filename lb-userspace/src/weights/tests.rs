@@ -130,6 +130,20 @@ fn slow_start_follows_recovery_and_addition_but_not_the_agents_own_start() {
 }
 
 #[test]
+fn whoever_comes_back_where_nobody_serves_comes_at_once() {
+    let mut controller = five();
+    controller.step(at(0.0));
+    (0..5).for_each(|key| controller.health(key, false, at(0.1), false));
+    assert_eq!(controller.step(at(0.1)).len(), 5);
+    // Two return together; the third finds that somebody serves again.
+    (0..2).for_each(|key| controller.health(key, true, at(0.2), false));
+    let back = controller.step(at(0.2));
+    assert_eq!(back, [(0, 10_240), (1, 10_240)]);
+    controller.health(2, true, at(0.3), false);
+    assert_eq!(controller.step(at(0.3)), []);
+}
+
+#[test]
 fn a_dead_backend_is_published_at_once_and_its_return_waits_its_turn() {
     let mut controller = five();
     controller.step(at(0.0));

@@ -11,6 +11,7 @@ mod demo;
 mod documents;
 mod fuzz;
 mod kernels;
+mod lanes;
 mod packages;
 mod process;
 mod setup;

@@ -21,11 +21,11 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// Which lines are shown as they come.
 #[derive(Clone, Copy, Debug)]
-pub enum Show {
+pub enum Show<'a> {
     /// None; for commands that are over soon.
     Nothing,
-    /// The outcome of each test.
-    Tests,
+    /// The outcome of each test, after the name of the program that runs it, for others may run beside it.
+    TestsOf(&'a str),
 }
 
 /// A command that has ended.
@@ -40,7 +40,7 @@ pub struct Ran {
 }
 
 /// Runs `command` without input, for at most `longest`.
-pub fn run(command: &mut Command, show: Show, longest: Duration) -> Result<Ran> {
+pub fn run(command: &mut Command, show: Show<'_>, longest: Duration) -> Result<Ran> {
     let (reader, writer) = std::io::pipe()?;
     let mut child = command
         .stdin(std::process::Stdio::null())
@@ -64,7 +64,7 @@ pub fn run(command: &mut Command, show: Show, longest: Duration) -> Result<Ran> 
 fn follow(
     child: &mut Child,
     lines: &Receiver<String>,
-    show: Show,
+    show: Show<'_>,
     longest: Duration,
     output: &mut String,
 ) -> Result<Option<ExitStatus>> {
@@ -73,8 +73,10 @@ fn follow(
     loop {
         match lines.recv_timeout(LOOK) {
             Ok(line) => {
-                if matches!(show, Show::Tests) && (line.starts_with("test ") || line.contains("SKIPPED: ")) {
-                    println!("     {line}");
+                if let Show::TestsOf(program) = show
+                    && (line.starts_with("test ") || line.contains("SKIPPED: "))
+                {
+                    println!("   {program}: {line}");
                 }
                 output.push_str(&line);
                 output.push('\n');

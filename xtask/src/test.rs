@@ -7,21 +7,20 @@ use std::{
     env, fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 
 use crate::{
+    lanes::{self, record, run_all},
     process::{self, as_root},
     setup,
     summary::Summary,
-    tee::{self, Show},
+    tee::Show,
     toolchain::{self, KernelBuild},
 };
-
-/// The longest that one test binary may take, far above what any of them needs.
-const LONGEST: Duration = Duration::from_mins(20);
 
 /// Where the skips stand that CI accepts.
 const ALLOWED_SKIPS: &str = ".ci/allowed-skips";
@@ -32,9 +31,9 @@ pub struct Options {
     /// Leave out what needs root: the tests in the kernel and the end-to-end tests.
     #[arg(long)]
     quick: bool,
-    /// How many end-to-end tests run at a time; their times are measured on whatever cores there are.
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
+    /// How many test programs run at a time; those that measure time run alone.
+    #[arg(long, default_value_t = 2)]
+    at_once: usize,
     /// Run only tests with this in their names, and no format, lints and documentation tests.
     filter: Option<String>,
 }
@@ -89,16 +88,19 @@ fn steps(options: &Options, summary: &mut Summary) -> Result<()> {
     }
     let (binaries, agent) = step("build", build)?;
     let (as_root, as_user): (Vec<_>, Vec<_>) = binaries.into_iter().partition(Binary::needs_root);
-    step("unit tests", || run_all(&as_user, |binary| run_as_user(binary, options), Show::Nothing, summary))?;
+    let alone = lanes::alone()?;
+    let lanes = (options.at_once, &alone);
+    let command = |binary: &Binary| run_as_user(binary, options);
+    step("unit tests", || run_all(&as_user, lanes, command, false, summary))?;
     if options.filter.is_none() {
         step("documentation tests", || {
             let mut cargo = process::cargo(&["test", "--workspace", "--doc", "--locked", "--quiet"]);
-            record("documentation", &mut cargo, Show::Nothing, summary)
+            record("documentation", &mut cargo, Show::Nothing, &Mutex::new(summary))
         })?;
     }
     if !options.quick {
         let command = |binary: &Binary| run_as_root(binary, &agent, options);
-        step("tests in the kernel and end to end", || run_all(&as_root, command, Show::Tests, summary))?;
+        step("tests in the kernel and end to end", || run_all(&as_root, lanes, command, true, summary))?;
     }
     let allowed = fs::read_to_string(process::workspace().join(ALLOWED_SKIPS)).unwrap_or_default();
     let refused: Vec<&str> = summary.not_allowed(&allowed).iter().map(|skip| skip.test.as_str()).collect();
@@ -119,7 +121,7 @@ fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 /// A duration for people.
-fn seconds(time: Duration) -> String {
+pub fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
@@ -190,43 +192,6 @@ pub fn artifacts(messages: &str, tests: bool) -> Vec<Binary> {
         .collect()
 }
 
-/// Runs test binaries one after the other; all of them, even if one fails, to show everything that is broken.
-fn run_all(
-    binaries: &[Binary],
-    command: impl Fn(&Binary) -> Command,
-    show: Show,
-    summary: &mut Summary,
-) -> Result<()> {
-    let mut failed = Vec::new();
-    for binary in binaries {
-        if let Err(error) = record(&binary.name, &mut command(binary), show, summary) {
-            println!("   {error:#}");
-            failed.push(binary.name.as_str());
-        }
-    }
-    if !failed.is_empty() {
-        bail!("failed in: {}", failed.join(", "));
-    }
-    Ok(())
-}
-
-/// Runs one test binary and adds its results to the sum; on failure all that it wrote is shown.
-fn record(name: &str, command: &mut Command, show: Show, summary: &mut Summary) -> Result<()> {
-    println!("   {name}");
-    let started = Instant::now();
-    let ran = tee::run(command, show, LONGEST)?;
-    let ended = summary.add(&ran.output);
-    if ran.succeeded && ended {
-        println!("   {name}: {}", seconds(started.elapsed()));
-        return Ok(());
-    }
-    println!("{}", ran.output);
-    if !ended {
-        bail!("{name} ended without a result ({})", ran.outcome);
-    }
-    bail!("{name}: {}", ran.outcome)
-}
-
 /// libtest's arguments: output of passing tests is shown too, for the skips that they report.
 fn libtest_arguments(options: &Options) -> Vec<String> {
     options.filter.iter().cloned().chain(["--show-output".to_owned()]).collect()
@@ -251,7 +216,7 @@ fn run_as_root(binary: &Binary, agent: &Path, options: &Options) -> Command {
         .args(env::var("CI").ok().map(|ci| format!("CI={ci}")))
         .arg(&binary.program)
         .args(libtest_arguments(options))
-        .arg(format!("--test-threads={}", options.threads))
+        .arg("--test-threads=1")
         .current_dir(&binary.package);
     command
 }

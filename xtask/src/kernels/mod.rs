@@ -155,7 +155,7 @@ fn boot(release: &Release, kernel: &Path, archive: &Path, tools: &Tools, limit: 
     machine.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"]);
     machine.arg("-kernel").arg(image).arg("-initrd").arg(archive).args(["-append", COMMAND_LINE]);
     let started = Instant::now();
-    let ran = tee::run(&mut machine, Show::Tests, limit)?;
+    let ran = tee::run(&mut machine, Show::TestsOf(&release.name), limit)?;
     let mut report = Report::read(&ran.output);
     if !ran.succeeded {
         report.problems.push(format!("the machine {}", ran.outcome));

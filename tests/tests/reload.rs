@@ -389,7 +389,7 @@ fn random_kills_and_reloads_under_traffic_lose_no_request_and_leak_no_map_entry(
     }
     // A connection of which one end has spoken last is closed by the time-out of closing ones, after a minute.
     let closed = |status: &Status| status.service("web").live == 0;
-    site.balancer.wait(closed, "all to be closed", Duration::from_secs(90)).unwrap();
+    site.balancer.wait(closed, "all to be closed", Duration::from_secs(15)).unwrap();
     wait_for("the maps to be as before", LIMIT, || (entries(&site) == before).then_some(()))
         .unwrap_or_else(|_| panic!("seed {seed}: {:?} before, {:?} now", before, entries(&site)));
 }

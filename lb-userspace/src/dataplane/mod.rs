@@ -79,6 +79,8 @@ pub struct Dataplane {
     loggers: Vec<(String, EbpfLogger<&'static dyn log::Log>)>,
     /// A publication that waits for the rings' next change.
     waiting: Option<Desired>,
+    /// Services of an earlier agent that are wanted no more and have connections; `None` before the first publication.
+    retired: Option<BTreeSet<Listen>>,
     sweep: Sweep,
     /// The program of the last trace, kept for the next one.
     tracer: Option<trace::Tracer>,
@@ -140,6 +142,7 @@ impl Dataplane {
             attached: Vec::new(),
             loggers: Vec::new(),
             waiting: None,
+            retired: None,
             sweep: Sweep::default(),
             tracer: None,
             onward: None,

@@ -3,15 +3,17 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
+    time::Duration,
 };
 
-use lb_common::abi::{Service, ServiceKey, mode};
+use lb_common::abi::{Service, ServiceKey, mode, no_backend, service_flag};
 
 use super::{
     Dataplane, DataplaneError,
     common::{Common, Server},
     desired::{Desired, DesiredService},
     family::{BALANCED, Family, Ip},
+    service::{KnownService, begin_alike},
 };
 use crate::listen::Listen;
 
@@ -21,27 +23,63 @@ impl Dataplane {
     /// A service of settled slots changes its ring once a second at most; what has to wait is published by
     /// [`tick`](Self::tick).
     pub fn publish(&mut self, desired: &Desired) -> Vec<DataplaneError> {
+        let mut errors = Vec::new();
+        let farewells = self.farewells(desired);
+        let waits = if farewells.is_empty() {
+            self.publish_all(desired, &mut errors)
+        } else {
+            let mut all = desired.clone();
+            all.services.extend(farewells);
+            self.publish_all(&all, &mut errors);
+            // What has retired goes when its last connection has, with the publication after that.
+            true
+        };
+        self.waiting = waits.then(|| desired.clone());
+        errors
+    }
+
+    /// What becomes of services that an earlier agent published and this one's first publication does not name: nobody
+    /// is told to end a connection because an agent started with another file. They take no new ones.
+    fn farewells(&mut self, desired: &Desired) -> Vec<DesiredService> {
+        let named: BTreeSet<Listen> = desired.services.iter().map(|service| service.listen).collect();
+        let known = self.v4.services.keys().chain(self.v6.services.keys());
+        let retired = self.retired.take().unwrap_or_else(|| {
+            let retired: BTreeSet<Listen> = known.filter(|known| !named.contains(known)).copied().collect();
+            for listen in &retired {
+                log::info!("{listen} is configured no more: it takes no new connections, those that it has may finish");
+            }
+            retired
+        });
+        let farewells: Vec<DesiredService> = retired
+            .into_iter()
+            .filter(|listen| !named.contains(listen) && !named.iter().any(|named| begin_alike(named, listen)))
+            .filter_map(|listen| self.v4.farewell(listen).or_else(|| self.v6.farewell(listen)))
+            .collect();
+        self.retired = Some(farewells.iter().map(|service| service.listen).collect());
+        farewells
+    }
+
+    /// Whether something waits for a ring's next change.
+    fn publish_all(&mut self, desired: &Desired, errors: &mut Vec<DataplaneError>) -> bool {
         self.common.free_rested();
         self.common.limits = limits(desired);
         self.common.keep_ports = keep_ports(desired);
         self.common.taken_services = self.v4.service_ids().chain(self.v6.service_ids()).collect();
         self.common.taken_backends =
             self.v4.backends.keys().chain(self.v6.backends.keys()).copied().collect();
-        let mut errors = Vec::new();
         let mut waits = false;
         for service in &desired.services {
             waits |= match service.listen.address {
-                IpAddr::V4(_) => self.v4.publish(&mut self.common, service, &mut errors),
-                IpAddr::V6(_) => self.v6.publish(&mut self.common, service, &mut errors),
+                IpAddr::V4(_) => self.v4.publish(&mut self.common, service, errors),
+                IpAddr::V6(_) => self.v6.publish(&mut self.common, service, errors),
             };
         }
         let wanted: BTreeSet<Listen> = desired.services.iter().map(|service| service.listen).collect();
-        self.v4.withdraw_others(&mut self.common, &wanted, &mut errors);
-        self.v6.withdraw_others(&mut self.common, &wanted, &mut errors);
-        self.v4.publish_addresses(desired, &mut errors);
-        self.v6.publish_addresses(desired, &mut errors);
-        self.waiting = waits.then(|| desired.clone());
-        errors
+        self.v4.withdraw_others(&mut self.common, &wanted, errors);
+        self.v6.withdraw_others(&mut self.common, &wanted, errors);
+        self.v4.publish_addresses(desired, errors);
+        self.v6.publish_addresses(desired, errors);
+        waits
     }
 
     /// Publish what had to wait; call it once a second. `None`: nothing had to.
@@ -88,6 +126,26 @@ impl<A: Ip> Family<A> {
             return false;
         }
         self.publish_service(common, service, errors)
+    }
+
+    /// A service as it stands in the maps, without backends to take new connections; `None` if it has none left.
+    fn farewell(&self, listen: Listen) -> Option<DesiredService> {
+        let KnownService { entry, timeouts, .. } = self.services.get(&listen)?;
+        if !self.backends.values().any(|backend| backend.service == entry.id) {
+            return None;
+        }
+        Some(DesiredService {
+            listen,
+            mode: entry.mode,
+            algorithm: entry.algorithm,
+            on_change: entry.flags & service_flag::ON_CHANGE != 0,
+            no_backend: no_backend::RESET,
+            hold: Duration::ZERO,
+            timeouts: *timeouts,
+            max_connections: None,
+            rate: None,
+            backends: Vec::new(),
+        })
     }
 
     /// Ids of services that something means.

@@ -3,7 +3,7 @@
 use lb_common::{
     Be16, Be32,
     abi::{
-        EndpointKey, RangesKey, ServiceKey, TCP, algorithm, backend_state, mode, server_account,
+        EndpointKey, RangesKey, ServiceKey, TCP, algorithm, backend_state, mode, no_backend, server_account,
         service_account, service_flag,
     },
 };
@@ -267,6 +267,33 @@ fn who_is_named_no_more_is_closed_to_new_connections_and_forgotten_when_nothing_
         assert_eq!(dataplane.v4.backends[&2].state, backend_state::CLOSED_TO_NEW);
         sweep(&mut dataplane);
         assert_eq!(ids(&dataplane), [3]);
+    });
+}
+
+#[test]
+fn a_service_that_a_new_agent_does_not_know_takes_nobody_new_and_goes_with_its_last_backend() {
+    with_maps(LAYOUT, |pins| {
+        let stays = service("10.0.0.1:80", vec![backend("10.1.0.1:80", &["10.0.0.9"])]);
+        let mut goes = service("10.0.0.2:80", vec![backend("10.1.0.2:80", &["10.0.0.9"])]);
+        goes.no_backend = no_backend::HOLD;
+        let mut first = adopt(pins, LAYOUT);
+        publish(&mut first, &[stays.clone(), goes.clone()]);
+        drop(first);
+        let mut second = adopt(pins, LAYOUT);
+        publish(&mut second, std::slice::from_ref(&stays));
+        let entry = second.v4.maps.services.get(&key("10.0.0.2", 80, 0), 0).unwrap();
+        assert_eq!((entry.id, entry.ring_length, entry.no_backend), (2, 0, no_backend::RESET));
+        assert_eq!(second.v4.backends[&2].state, backend_state::CLOSED_TO_NEW, "nobody is cut");
+        // Nothing is held any more, so the sweep forgets the backend and the next publication the service.
+        sweep(&mut second);
+        assert_eq!(ids(&second), [1]);
+        assert!(second.tick().unwrap().is_empty());
+        assert!(second.v4.maps.services.get(&key("10.0.0.2", 80, 0), 0).is_err());
+        assert!(second.tick().is_none());
+        // What this agent has published itself, and is told to withdraw, it withdraws.
+        publish(&mut second, &[stays.clone(), goes]);
+        publish(&mut second, &[stays]);
+        assert!(second.v4.maps.services.get(&key("10.0.0.2", 80, 0), 0).is_err());
     });
 }
 

@@ -94,7 +94,7 @@ impl Common {
             return self.lay_out_settling(before, of, shares, gone);
         }
         let old = before.map_or_else(Service::default, |known| known.entry);
-        if before.is_some_and(|known| known.settling.is_none() && known.shares == shares) {
+        if before.is_some_and(|known| known.settling.is_none() && known.shares.as_ref() == Some(&shares)) {
             return Ok(stays(&old, shares, None));
         }
         let ring = shares.ring((old.ring_length > 0).then_some(old.ring_length));

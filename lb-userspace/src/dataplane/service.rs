@@ -30,8 +30,8 @@ use crate::{
 pub(super) struct KnownService {
     pub(super) entry: Service,
     pub(super) timeouts: Timeouts,
-    /// Whom its ring was laid out for.
-    pub(super) shares: Shares,
+    /// Whom its ring was laid out for; `None`: an earlier agent did.
+    pub(super) shares: Option<Shares>,
     /// The life of its slots, where connections are looked up only in those that change hands.
     pub(super) settling: Option<Settling>,
     /// Its counter of connections that could not be recorded, as it was seen last.
@@ -41,7 +41,7 @@ pub(super) struct KnownService {
 impl KnownService {
     /// One that an earlier agent published; its ring is laid out anew at the first publication.
     pub(super) fn adopted(entry: Service) -> Self {
-        Self { entry, timeouts: UNKNOWN, shares: Shares::default(), settling: None, unrecorded: 0 }
+        Self { entry, timeouts: UNKNOWN, shares: None, settling: None, unrecorded: 0 }
     }
 }
 
@@ -183,7 +183,7 @@ impl<A: Ip> Family<A> {
         let known = KnownService {
             entry,
             timeouts: wanted.timeouts,
-            shares: laid.shares,
+            shares: Some(laid.shares),
             settling: laid.settling,
             unrecorded: before.map_or(0, |known| known.unrecorded),
         };
@@ -243,13 +243,7 @@ impl<A: Ip> Family<A> {
 
     /// Whether another service's range begins at the same port, so that both cannot be told apart.
     pub(super) fn collides(&self, listen: &Listen) -> bool {
-        !matches!(listen.ports, Ports::One(_))
-            && self.services.keys().any(|known| {
-                known != listen
-                    && (known.address, known.protocol) == (listen.address, listen.protocol)
-                    && !matches!(known.ports, Ports::One(_))
-                    && known.ports.ends().0 == listen.ports.ends().0
-            })
+        self.services.keys().any(|known| begin_alike(known, listen))
     }
 
     /// Take a service off the wire; its connections are cut.
@@ -288,6 +282,13 @@ impl<A: Ip> Family<A> {
         }
         Ok(())
     }
+}
+
+/// Whether two services have ranges that begin at the same port of the same address.
+pub(super) fn begin_alike(one: &Listen, other: &Listen) -> bool {
+    let is_range = |listen: &Listen| !matches!(listen.ports, Ports::One(_));
+    let begin = |listen: &Listen| (listen.address, listen.protocol, listen.ports.ends().0);
+    one != other && is_range(one) && is_range(other) && begin(one) == begin(other)
 }
 
 /// A service's entry as it is to be.

@@ -110,6 +110,11 @@ reasons! {
     TunnelNarrowed "tunnel-narrowed"
         "An ICMP error \"packet too big\" about the tunnel of a client that no flow knows: what fits is remembered for ten \
          minutes, and who sends more is told; taken."
+    AgentLostPassed "agent-lost-passed"
+        "A new connection while the agent is lost, to a service with `agent-lost = \"pass\"`; passed to the host."
+    NoFlowPassed "no-flow-passed"
+        "TCP without a flow, no SYN, to a service with `agent-lost = \"pass\"`: the host may have accepted its connection \
+         while the agent was lost; passed to the host."
 }
 
 impl Reason {
@@ -151,6 +156,8 @@ impl Reason {
                 | Self::EchoAnswered
                 | Self::NotRecorded
                 | Self::UnknownByRing
+                | Self::AgentLostPassed
+                | Self::NoFlowPassed
         )
     }
 

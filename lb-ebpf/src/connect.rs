@@ -10,7 +10,7 @@ use lb_common::{
 };
 
 use crate::{
-    Complaint, Tables,
+    Complaint, Tables, World,
     family::Family,
     flows::{Found, end, find, free, unlink},
     parse::{Packet, flag},
@@ -32,8 +32,10 @@ const UNANSWERED_TICKS: Ticks = Ticks::from_millis(UNANSWERED as u64 / 1_000);
 /// The way of a client's packet to its backend.
 #[inline(always)]
 pub fn begin<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service, tables: &T) -> Step {
-    // Before anything is taken for it that its backend would never see.
-    if service.mode != mode::DSR && A::ttl(&packet.ip) <= 1 {
+    // Before anything is taken for it that its backend would never see. What may be the host's has arrived.
+    let may_be_hosts =
+        || service.flags & service_flag::PASS_LOST != 0 && (!packet.begins() || tables.agent_is_lost());
+    if service.mode != mode::DSR && A::ttl(&packet.ip) <= 1 && !may_be_hosts() {
         return Step::explain(service.id, Reason::TtlExceeded, Complaint::TIME_EXCEEDED);
     }
     let key = packet.key(service.id);
@@ -46,6 +48,14 @@ pub fn begin<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service, tab
         Ok(step) => step,
         Err(refusal) => refused(packet, service, refusal),
     }
+}
+
+/// Whether what is new belongs to the host: the agent is lost, and the service wants it so.
+///
+/// Nobody asks on the way of a packet whose flow is known, so nothing that lives moves.
+#[inline(always)]
+pub fn is_hosts<T: World>(service: &Service, tables: &T) -> bool {
+    service.flags & service_flag::PASS_LOST != 0 && tables.agent_is_lost()
 }
 
 /// [`straight`], by the backend's id.
@@ -76,10 +86,19 @@ fn tracked<A: Family, T: Tables<A>>(
     match find(key, tables) {
         found if packet.begins() => connect(packet, service, key, found, tables),
         Some(found) => followed(packet, key, &found, tables),
+        None if is_stray(service, tables) => Ok(Step::host(service.id, Reason::NoFlowPassed)),
         None if service.mode != mode::SNAT => unknown(packet, service, key, tables),
         None if packet.flags() & flag::RST != 0 => Err(Refusal::Drop(Reason::RstWithoutFlow)),
         None => Err(Refusal::Reset(Reason::NoFlow)),
     }
+}
+
+/// Whether a segment of no flow may be of a connection that the host has accepted. In `snat` none is ever answered but by
+/// a RST, which the host gives as well, so what it has accepted goes on when the agent is back. In the other modes it may
+/// as well be of a backend that nobody recorded, or another balancer's: the host has it only while the agent is lost.
+#[inline(always)]
+fn is_stray<T: World>(service: &Service, tables: &T) -> bool {
+    service.flags & service_flag::PASS_LOST != 0 && (service.mode == mode::SNAT || tables.agent_is_lost())
 }
 
 /// A service with settled slots: only where its ring is changing is anything looked up or recorded.
@@ -135,10 +154,15 @@ fn connect<A: Family, T: Tables<A>>(
     found: Option<Found<A>>,
     tables: &T,
 ) -> Result<Step, Refusal> {
-    if let Some(found) = found {
-        if let Some(onward) = judge_afresh(packet, key, &found, tables)? {
-            return Ok(onward);
-        }
+    if let Some(found) = found
+        && let Some(onward) = judge_afresh(packet, key, &found, tables)?
+    {
+        return Ok(onward);
+    }
+    if is_hosts(service, tables) {
+        return Ok(Step::host(service.id, Reason::AgentLostPassed));
+    }
+    if found.is_some() {
         tables.count(service.id, Reason::SynOnOldFlow);
     }
     if service.flags & service_flag::RATE != 0 && !spend(service, key.client, tables) {

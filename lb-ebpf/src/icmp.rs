@@ -13,6 +13,7 @@ use lb_common::{
 use crate::{
     Frame, Parcel, Tables, Verdict,
     checksum::Change,
+    connect::is_hosts,
     deliver::{address, encapsulate, leaving},
     family::{Family, Ip, Link, Position, link},
     flows::{Found, find},
@@ -149,7 +150,10 @@ fn outward<A: Family, T: Tables<A>>(backend: u16, way: flow::Way, port: Be16, ta
 fn inward<A: Family, T: Tables<A>>(of: &Service, key: &FlowKey<A>, tables: &T) -> Verdict {
     let (backend, way) = match find(key, tables) {
         Some(found) => (found.record.backend, found.record.way),
-        None if of.mode == mode::SNAT => return Verdict::note(of.id, Reason::ErrorUnmatched),
+        // Of a connection that the host has accepted while the agent is lost, it hears itself.
+        None if of.mode == mode::SNAT || is_hosts(of, tables) => {
+            return Verdict::note(of.id, Reason::ErrorUnmatched);
+        }
         None => (of_the_unrecorded(of, key, tables), flow::Way::default()),
     };
     if backend == 0 {

@@ -51,7 +51,10 @@ pub fn to_backend<A: Family, T: Tables<A>>(packet: &Packet<A>, service: &Service
         Some(found) if !packet.is_udp() || alive(&found, tables) => {
             onward(packet, service, follow(packet, &key, &found, tables))
         }
-        None if service.mode == mode::SNAT && !packet.is_udp() => {
+        None if service.mode == mode::SNAT
+            && !packet.is_udp()
+            && service.flags & service_flag::PASS_LOST == 0 =>
+        {
             if packet.flags() & flag::RST == 0 {
                 Step::reset(service.id, Reason::NoFlow)
             } else {

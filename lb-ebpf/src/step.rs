@@ -28,6 +28,8 @@ pub enum To {
     Explain,
     /// It is dropped.
     Drop,
+    /// It is the host's.
+    Host,
 }
 
 /// The next step of a packet's way. A plain struct, for the reason that [`Verdict`] gives.
@@ -91,6 +93,12 @@ impl Step {
         Self { to: To::Drop, parcel: Parcel::refusal(service, reason, Complaint::NONE) }
     }
 
+    /// It is the host's.
+    #[inline(always)]
+    pub const fn host(service: u16, reason: Reason) -> Self {
+        Self { to: To::Host, parcel: Parcel::refusal(service, reason, Complaint::NONE) }
+    }
+
     /// Have the stage that this step names do it.
     #[inline(always)]
     pub fn take<A: Family, T: World>(self, tables: &T) -> Verdict {
@@ -104,6 +112,7 @@ impl Step {
             To::Reset => stages.refuse,
             To::Explain => stages.explain,
             To::Drop => return Verdict::drop(self.parcel.service, self.parcel.reason),
+            To::Host => return Verdict::note(self.parcel.service, self.parcel.reason),
         };
         hand_over(tables, stage, self.parcel)
     }

@@ -60,6 +60,13 @@ pub trait World {
     fn stations(&self) -> Stations;
     /// The time.
     fn now(&self) -> Ticks;
+    /// Until when the agent counts as there, by its last heartbeat.
+    fn heard_until(&self) -> Ticks;
+    /// Whether the agent has been silent for longer than it was allowed.
+    #[inline(always)]
+    fn agent_is_lost(&self) -> bool {
+        self.now().since(self.heard_until()).raw() != 0
+    }
     /// Microseconds of the precise clock, modulo 2^32; dear, for handshakes only.
     fn micros(&self) -> u32;
     /// 32 random bits.

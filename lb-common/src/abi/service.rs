@@ -90,6 +90,8 @@ pub mod service_flag {
     pub const ON_CHANGE: u8 = 1;
     /// New connections per source address are limited.
     pub const RATE: u8 = 2;
+    /// While the agent is lost, the host gets what is new; in `snat` it always gets TCP segments without a flow.
+    pub const PASS_LOST: u8 = 4;
 }
 
 /// A service. Written by the agent, one update for the whole; read by the kernel.

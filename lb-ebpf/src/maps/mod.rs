@@ -7,6 +7,7 @@
 //! | `RING` | slot → ids of its backend and its former one; mapped by the agent | agent | kernel |
 //! | `TICKETS` | service id → next ticket of the round robin | kernel | kernel |
 //! | `FULL_SINCE` | service id → since when no backend has had room | kernel | kernel |
+//! | `HEARTBEAT` | 0 → until when the agent counts as there | agent | kernel |
 //! | `NARROWED` | backend id → what fits into the tunnel to it | kernel | kernel |
 //! | `BACKENDS4`, `BACKENDS6` | backend id → backend | agent | kernel |
 //! | `SOURCES4`, `SOURCES6` | number → source address | agent | kernel |
@@ -65,6 +66,8 @@ static RING: Array<u32> = Array::with_max_entries(RING_SLOTS, BPF_F_MMAPABLE);
 static TICKETS: Array<u64> = Array::with_max_entries(MAX_SERVICES, 0);
 #[map]
 static FULL_SINCE: Array<u32> = Array::with_max_entries(MAX_SERVICES, 0);
+#[map]
+static HEARTBEAT: Array<u32> = Array::with_max_entries(1, 0);
 #[map]
 static NARROWED: Array<u64> = Array::with_max_entries(MAX_BACKENDS, 0);
 #[map]
@@ -181,6 +184,13 @@ impl World for Maps {
     fn now(&self) -> Ticks {
         // SAFETY: a helper without arguments.
         Ticks::from_nanos(unsafe { bpf_ktime_get_coarse_ns() })
+    }
+
+    #[inline(always)]
+    fn heard_until(&self) -> Ticks {
+        let until = HEARTBEAT.get_ptr(0);
+        // SAFETY: the element exists as long as the map; one aligned word.
+        Ticks::from_raw(until.map_or(0, |until| unsafe { core::ptr::read_volatile(until) }))
     }
 
     #[inline(always)]

@@ -15,7 +15,7 @@ use super::{
     shares::Share,
 };
 use crate::{
-    config::{self, Algorithm, Mode, NoBackend, OnOut, Role, Target, Track},
+    config::{self, AgentLost, Algorithm, Mode, NoBackend, OnOut, Role, Target, Track},
     dataplane::{Desired, DesiredBackend, DesiredService, Fate, Rate, Timeouts},
     health::{Moment, State},
     listen::Protocol,
@@ -76,6 +76,7 @@ impl Controller {
                 })
                 .collect(),
             echo: self.echo(),
+            agent_lost_after: self.config.agent_lost_after,
         };
         agree_on_limits(&mut desired.services);
         desired
@@ -201,6 +202,7 @@ fn desired_service(config: &config::Service, backends: Vec<DesiredBackend>) -> D
         on_change: config.track == Track::OnChange,
         no_backend,
         hold,
+        pass_lost: config.agent_lost == AgentLost::Pass,
         timeouts: Timeouts {
             established: ticks(config.timeouts.established),
             embryonic: ticks(config.timeouts.embryonic),

@@ -175,6 +175,7 @@ impl Controller {
                 NoBackend::Hold(_) => "hold".to_owned(),
                 NoBackend::Drop => "drop".to_owned(),
             },
+            agent_lost: config.agent_lost.to_string(),
             cluster,
             role,
             state: self.sentence_about(config, index),

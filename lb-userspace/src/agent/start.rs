@@ -132,7 +132,8 @@ pub async fn start(
 
     let pins = Pins::new(&world.pins);
     let crossing = config.interfaces.len() > 1 || !config.patterns.is_empty();
-    let (dataplane, attached) = Dataplane::open(&pins, fresh, &ports, &coming, crossing)?;
+    let silence = config.agent_lost_after;
+    let (dataplane, attached) = Dataplane::open(&pins, fresh, &ports, &coming, crossing, silence)?;
     say_what_happened(&interfaces, &attached, &dataplane, mode);
     let adopted = attached.iter().any(|attached| attached.adopted);
     let exits: Vec<u8> = interfaces.iter().map(|interface| dataplane.exit_of(interface.index)).collect();

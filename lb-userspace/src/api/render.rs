@@ -107,7 +107,9 @@ fn agent(text: &mut String, status: &Status, zone: &TimeZone) {
 
 fn service(text: &mut String, service: &ServiceStatus, now: Timestamp) {
     let ServiceStatus { name, address, mode, algorithm, no_backend, .. } = service;
-    line(text, &format!("{name}  {address}  {mode}, {algorithm}, no backend: {no_backend}"));
+    // The default goes without saying.
+    let lost = if service.agent_lost == "pass" { ", agent lost: pass" } else { "" };
+    line(text, &format!("{name}  {address}  {mode}, {algorithm}, no backend: {no_backend}{lost}"));
     if !service.state.is_empty() {
         line(text, &format!("  {}", service.state));
     }

@@ -82,6 +82,9 @@ pub struct ServiceStatus {
     pub track: String,
     /// `reset`, `hold` or `drop`.
     pub no_backend: String,
+    /// Where new connections go while the agent is lost: `keep` (the backends) or `pass` (the host itself).
+    #[serde(default)]
+    pub agent_lost: String,
     /// The cluster whose nodes are its backends.
     #[serde(default)]
     pub cluster: Option<String>,

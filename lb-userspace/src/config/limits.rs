@@ -1,6 +1,6 @@
 //! Limits, and what they leave of the choice which packets are looked up.
 
-use super::model::{Algorithm, Mode, RateLimit, Target, Track};
+use super::model::{AgentLost, Algorithm, Mode, RateLimit, Target, Track};
 use super::table::Section;
 use super::value::Fault;
 
@@ -31,6 +31,7 @@ pub(super) struct Counted<'a> {
     pub(super) algorithm: Algorithm,
     /// Whether the service itself has a limit.
     pub(super) limited: bool,
+    pub(super) agent_lost: AgentLost,
     pub(super) target: &'a Target,
 }
 
@@ -46,6 +47,9 @@ impl Counted<'_> {
         }
         if !algorithm.is_ring() {
             return Some(format!(r#"algorithm "{algorithm}" chooses anew for each connection"#));
+        }
+        if self.agent_lost == AgentLost::Pass {
+            return Some(r#"agent-lost = "pass" must tell what is new from what is known"#.to_owned());
         }
         match self.target {
             Target::Cluster { .. } => {

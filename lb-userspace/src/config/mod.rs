@@ -37,9 +37,9 @@ pub use error::{ConfigError, ConfigErrors, Place};
 pub use files::files;
 pub(crate) use fit::server as fits;
 pub use model::{
-    Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, Config, DatabaseTls, DonorPolicy, HttpCheck,
-    Load, LoadKind, Login, Mode, Monitor, NoBackend, Node, OnOut, RateLimit, Role, Service, SourcePorts,
-    StatusRange, Target, Timeouts, TlsMode, Track, WriterReads, XdpMode,
+    AgentLost, Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, Config, DatabaseTls, DonorPolicy,
+    HttpCheck, Load, LoadKind, Login, Mode, Monitor, NoBackend, Node, OnOut, RateLimit, Role, Service,
+    SourcePorts, StatusRange, Target, Timeouts, TlsMode, Track, WriterReads, XdpMode,
 };
 pub use pattern::Pattern;
 pub use secret::{Secret, SecretSource, SystemSecrets};

@@ -27,6 +27,8 @@ pub struct Config {
     /// Addresses of this host that backends see in `snat` and as the outer source in `ipip`; empty, or none of a
     /// backend's version of IP: the route's own.
     pub sources: Vec<IpAddr>,
+    /// How long the agent may be silent before the kernel's half counts it as lost.
+    pub agent_lost_after: Duration,
     /// The group that may speak to the agent beside root; `None`: nobody.
     pub api_group: Option<String>,
     /// Services in the order of the file.
@@ -71,6 +73,8 @@ pub struct Service {
     pub track: Track,
     /// What a new connection meets when nobody can serve it.
     pub no_backend: NoBackend,
+    /// Where new connections go while the agent is lost.
+    pub agent_lost: AgentLost,
     /// When connections are forgotten.
     pub timeouts: Timeouts,
     /// Connections at most; `None`: no limit.
@@ -177,6 +181,25 @@ pub enum NoBackend {
     Hold(Duration),
     /// Silence.
     Drop,
+}
+
+/// Where new connections go while the agent is lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AgentLost {
+    /// To the backends, as the agent has published them last.
+    #[default]
+    Keep,
+    /// To the balancer's own host.
+    Pass,
+}
+
+impl fmt::Display for AgentLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keep => "keep",
+            Self::Pass => "pass",
+        })
+    }
 }
 
 /// When connections are forgotten; none is zero.

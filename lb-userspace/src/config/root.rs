@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use toml::de::DeTable;
 
@@ -12,16 +13,26 @@ use super::pattern::Pattern;
 use super::report::Report;
 use super::secret::SecretSource;
 use super::table::{Marked, Section};
-use super::value::{Fault, group, interface, source_ports};
+use super::value::{Fault, absence, group, interface, source_ports};
 use super::{cluster, service};
 
-pub(super) const KEYS: &[&str] =
-    &["interfaces", "xdp-mode", "max-flows", "source-ports", "sources", "api", "service", "cluster"];
+pub(super) const KEYS: &[&str] = &[
+    "interfaces",
+    "xdp-mode",
+    "max-flows",
+    "source-ports",
+    "sources",
+    "agent-lost-after",
+    "api",
+    "service",
+    "cluster",
+];
 /// What every file may have; the rest of [`KEYS`] belongs into the main one.
 const SHARED_KEYS: [&str; 2] = ["service", "cluster"];
 pub(super) const API_KEYS: &[&str] = &["group"];
 const INTERFACES_EXAMPLE: &str = r#"["eth0"]"#;
 const SOURCES_EXAMPLE: &str = r#"["10.0.0.2", "10.0.0.3"]"#;
+const AGENT_LOST_AFTER: Duration = Duration::from_secs(30);
 const API_EXAMPLE: &str = r#"{ group = "lb" }"#;
 const XDP_MODES: [(&str, XdpMode); 3] =
     [("auto", XdpMode::Auto), ("native", XdpMode::Native), ("generic", XdpMode::Generic)];
@@ -42,6 +53,7 @@ pub(super) fn read<'a>(
     let max_flows = section.integer("max-flows", 1_024..=16_777_216);
     let source_ports = section.parsed("source-ports", r#""1024-65535""#, source_ports);
     let sources = sources(&section);
+    let agent_lost_after = section.parsed("agent-lost-after", r#""30s""#, absence);
     let api_group = api_group(&section);
     let mut sections = vec![section];
     sections.extend(beside.iter().map(|(report, document)| fragment(report, document)));
@@ -50,8 +62,18 @@ pub(super) fn read<'a>(
     let clusters = sections.iter().flat_map(|section| clusters(section, secrets, &mut seen)).collect();
     let services = sections.iter().flat_map(|section| services(section, secrets, &mut seen)).collect();
     seen.check_servers(report);
-    let source_ports = source_ports.map(|ports| ports.value);
-    Config { interfaces, patterns, xdp_mode, max_flows, source_ports, sources, api_group, services, clusters }
+    Config {
+        interfaces,
+        patterns,
+        xdp_mode,
+        max_flows,
+        source_ports: source_ports.map(|ports| ports.value),
+        sources,
+        agent_lost_after: agent_lost_after.map_or(AGENT_LOST_AFTER, |after| after.value),
+        api_group,
+        services,
+        clusters,
+    }
 }
 
 /// A file beside the main one: services and clusters only, so that nobody has to look for the rest in many places.

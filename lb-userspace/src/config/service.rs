@@ -8,7 +8,7 @@ use super::address::service_address;
 use super::backends::{Shape, backends_target, cluster_target};
 use super::cross::Seen;
 use super::limits::{Counted, max_connections, rate_limit, track};
-use super::model::{Algorithm, Mode, NoBackend, Service, Timeouts};
+use super::model::{AgentLost, Algorithm, Mode, NoBackend, Service, Timeouts};
 use super::report::Report;
 use super::secret::SecretSource;
 use super::table::{Marked, Section};
@@ -31,6 +31,7 @@ pub(super) const KEYS: &[&str] = &[
     "track",
     "no-backend",
     "hold",
+    "agent-lost",
     "timeouts",
     "max-connections",
     "rate-limit",
@@ -63,6 +64,7 @@ enum Refusal {
     Drop,
 }
 
+const AGENT_LOST: [(&str, AgentLost); 2] = [("keep", AgentLost::Keep), ("pass", AgentLost::Pass)];
 const REFUSALS: [(&str, Refusal); 3] =
     [("reset", Refusal::Reset), ("hold", Refusal::Hold), ("drop", Refusal::Drop)];
 
@@ -85,6 +87,7 @@ pub(super) fn read<'a>(
     let (mode, algorithm) = (mode.unwrap_or_default(), algorithm.unwrap_or_default());
     let database = section.meant("cluster");
     let no_backend = no_backend(&section, database);
+    let agent_lost = section.choice("agent-lost", &AGENT_LOST).unwrap_or_default();
     let timeouts = timeouts(&section, database, listen.map(|listen| listen.protocol));
     let max_connections = max_connections(&section);
     let rate_limit = rate_limit(&section);
@@ -98,7 +101,7 @@ pub(super) fn read<'a>(
     };
     let (name, listen, target) = (name?.value, listen?, target?);
     let limited = max_connections.is_some() || rate_limit.is_some();
-    let counted = Counted { mode, algorithm, limited, target: &target };
+    let counted = Counted { mode, algorithm, limited, agent_lost, target: &target };
     let track = track(&section, &counted, no_mode || no_algorithm);
     Some(Service {
         name,
@@ -107,6 +110,7 @@ pub(super) fn read<'a>(
         algorithm,
         track,
         no_backend,
+        agent_lost,
         timeouts,
         max_connections,
         rate_limit,

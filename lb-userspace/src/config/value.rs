@@ -59,6 +59,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, Fault> {
     }
 }
 
+/// How long an agent may be silent: longer than it takes to be started again, and not for ever.
+pub(super) fn absence(text: &str) -> Result<Duration, Fault> {
+    let (shortest, longest) = (Duration::from_secs(5), Duration::from_hours(1));
+    let after = parse_duration(text)?;
+    if after < shortest || after > longest {
+        let wrong = format!("`{}` is out of range", text.escape_debug());
+        return Err(Fault::new(wrong, r#"write "5s" to "1h""#));
+    }
+    Ok(after)
+}
+
 /// A duration in the unit that needs the fewest digits, as it would stand in the file.
 pub fn spell(duration: Duration) -> String {
     let millis = duration.as_millis();

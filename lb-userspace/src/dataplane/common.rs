@@ -15,6 +15,7 @@ use lb_common::{
 use super::{
     DataplaneError, Pins,
     desired::Way,
+    heartbeat::Heartbeat,
     now,
     shared::{Accounts, Slots},
 };
@@ -55,6 +56,7 @@ pub(super) struct Common {
     pub(super) slots: Slots,
     pub(super) traffic: PerCpuArray<MapData, Traffic>,
     pub(super) reasons: PerCpuArray<MapData, u64>,
+    pub(super) heartbeat: Heartbeat,
     interfaces_map: Array<MapData, Interface>,
     /// By id; the first is nobody's.
     pub(super) interfaces: Vec<Interface>,
@@ -90,6 +92,7 @@ impl Common {
             slots: Slots::map(slots.fd().as_fd(), RING_SLOTS).map_err(share("RING"))?,
             traffic: typed(pins, "TRAFFIC")?,
             reasons: typed(pins, "REASONS")?,
+            heartbeat: Heartbeat::open(pins)?,
             interfaces_map,
             interfaces,
             regions: Regions::new(RING_SLOTS),

@@ -16,6 +16,8 @@ pub struct Desired {
     pub services: Vec<DesiredService>,
     /// Addresses whose ICMP echo requests are answered here.
     pub echo: Vec<IpAddr>,
+    /// How long the agent may be silent before it counts as lost.
+    pub agent_lost_after: Duration,
 }
 
 impl Desired {
@@ -43,6 +45,8 @@ pub struct DesiredService {
     pub no_backend: u8,
     /// How long SYNs are held back while nobody can serve.
     pub hold: Duration,
+    /// New connections go to the host while the agent is lost; not with `on_change`.
+    pub pass_lost: bool,
     /// Time-outs of its connections.
     pub timeouts: Timeouts,
     /// Connections at most; `None`: no limit.

@@ -18,6 +18,7 @@ pub mod desired;
 mod error;
 mod events;
 mod family;
+mod heartbeat;
 mod load;
 mod onward;
 pub mod pins;
@@ -38,6 +39,7 @@ mod trace;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
+    time::Duration,
 };
 
 use aya::maps::{Array, MapData};
@@ -93,13 +95,15 @@ impl Dataplane {
     ///
     /// `ports` lists each interface with its MAC; their ids are given here. Those of the names in
     /// `coming` are left as they are, for their turn comes later. `crossing`: packets may leave by another interface than
-    /// they came in by. Returns what became of each, in order.
+    /// they came in by. `silence`: how long this agent may be silent before it counts as lost. Returns what became of each,
+    /// in order.
     pub fn open(
         pins: &Pins,
         fresh: Layout,
         ports: &[(Port, [u8; 6])],
         coming: &[String],
         crossing: bool,
+        silence: Duration,
     ) -> Result<(Self, Vec<Attached>), DataplaneError> {
         pins.prepare()?;
         let layout = adopted_layout(pins)?.unwrap_or(fresh);
@@ -112,6 +116,8 @@ impl Dataplane {
         }
         pins.check(&layout)?;
         let mut dataplane = Self::adopt(pins, layout)?;
+        dataplane.common.heartbeat.allow(silence);
+        dataplane.beat()?;
         if crossing {
             dataplane.onward = Some(Onward::load(pins, dataplane.layout())?);
         }
@@ -160,6 +166,8 @@ impl Dataplane {
             let port = self.prepare(port.clone(), *mac)?;
             let (loaded, what) = attach::attach(&self.pins, &self.common.layout, &port)?;
             attached.push(self.settle(port, loaded, what)?);
+            // Loading takes a second for each interface, and longer on a busy machine.
+            self.beat()?;
         }
         for name in self.pins.linked_interfaces() {
             if !coming.contains(&name) && !ports.iter().any(|(port, _)| port.name == name) {

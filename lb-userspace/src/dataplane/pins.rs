@@ -84,7 +84,7 @@ const IPV6: [Shape; 9] = shapes!(
 );
 
 /// The maps of both.
-const COMMON: [Shape; 14] = [
+const COMMON: [Shape; 15] = [
     ("RING", 4, 4, Some(RING_SLOTS)),
     ("TICKETS", 4, 8, Some(MAX_SERVICES)),
     ("FULL_SINCE", 4, 4, Some(MAX_SERVICES)),
@@ -98,6 +98,7 @@ const COMMON: [Shape; 14] = [
     ("GATES", 4, 4, Some(MAX_BACKENDS * kind::COUNT)),
     ("TRACED", 4, size_of::<Traced>(), Some(1)),
     ("ERRORS", 4, 8, Some(4)),
+    ("HEARTBEAT", 4, 4, Some(1)),
     ("NARROWED", 4, 8, Some(MAX_BACKENDS)),
 ];
 

@@ -1,6 +1,6 @@
 //! The real programs on a real interface: attached, replaced in place, run for a trace.
 
-use std::process::Command;
+use std::{process::Command, time::Duration};
 
 use aya::{
     Pod,
@@ -28,6 +28,7 @@ use crate::{
 };
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// A program's id and mode on an interface, as the kernel says.
 fn running(interface: &str) -> Option<u32> {
@@ -66,7 +67,7 @@ fn with_programs(test: impl FnOnce(Dataplane, &Pins) + Send) {
         unshare(CloneFlags::CLONE_NEWNET).expect("root may make a network namespace");
         ip("link add v.0 type veth peer name v1");
         ip("link set v.0 up");
-        let (dataplane, attached) = Dataplane::open(pins, LAYOUT, &[port("v.0", None)], &[], true)
+        let (dataplane, attached) = Dataplane::open(pins, LAYOUT, &[port("v.0", None)], &[], true, SILENCE)
             .unwrap_or_else(|error| panic!("{error}"));
         assert_eq!((attached[0].mode, attached[0].adopted), (Mode::Native, false));
         assert_eq!(running("v.0"), Some(attached[0].program));
@@ -95,7 +96,7 @@ fn programs_are_replaced_in_place_and_taken_up_by_a_later_agent() {
         assert_eq!(running("v.0"), Some(third), "it outlives its agent");
         let taken = [port("v.0", Some((third, Mode::Native)))];
         let (_, attached) =
-            Dataplane::open(pins, LAYOUT, &taken, &[], true).expect("what the first one left");
+            Dataplane::open(pins, LAYOUT, &taken, &[], true, SILENCE).expect("what the first one left");
         assert!(attached[0].adopted);
         assert_eq!(pins.linked_interfaces(), ["v.0"]);
     });

@@ -64,6 +64,7 @@ impl Dataplane {
         self.common.free_rested();
         self.common.limits = limits(desired);
         self.common.keep_ports = keep_ports(desired);
+        self.common.heartbeat.allow(desired.agent_lost_after);
         self.common.taken_services = self.v4.service_ids().chain(self.v6.service_ids()).collect();
         self.common.taken_backends =
             self.v4.backends.keys().chain(self.v6.backends.keys()).copied().collect();
@@ -144,6 +145,7 @@ impl<A: Ip> Family<A> {
             timeouts: *timeouts,
             max_connections: None,
             rate: None,
+            pass_lost: entry.flags & service_flag::PASS_LOST != 0,
             backends: Vec::new(),
         })
     }

@@ -98,7 +98,7 @@ fn a_pool_of_sources_gets_blocks_and_numbers_side_by_side() {
         assert_eq!((grown.sources, grown.cells), (3, 0));
         // One in another order would name the same ports twice.
         wanted.backends = vec![backend("10.1.0.1:80", &["10.0.0.9", "10.0.0.8"])];
-        let errors = dataplane.publish(&Desired { services: vec![wanted, other], echo: Vec::new() });
+        let errors = dataplane.publish(&Desired { services: vec![wanted, other], ..Desired::default() });
         assert!(matches!(errors[..], [DataplaneError::SourcesHeld { .. }]), "{errors:?}");
         assert_eq!(dataplane.v4.backends[&1], grown);
     });
@@ -154,7 +154,7 @@ fn a_server_in_dnat_answers_for_all_its_services() {
         let keeping = EndpointKey::of(ip("10.1.0.1"), Be32::default(), Be16::default(), TCP);
         assert_eq!(dataplane.v4.maps.endpoints.get(&keeping, 0).unwrap().services, [3, 0, 0, 0]);
         range.backends = vec![backend("10.1.0.1:8080", &[])];
-        let errors = dataplane.publish(&Desired { services: vec![two, range], echo: Vec::new() });
+        let errors = dataplane.publish(&Desired { services: vec![two, range], ..Desired::default() });
         assert!(matches!(errors[..], [DataplaneError::ManyToOne { .. }]), "{errors:?}");
         sweep(&mut dataplane);
         assert_eq!(dataplane.v4.maps.endpoints.get(&of, 0).unwrap().services, [2, 0, 0, 0]);
@@ -180,7 +180,7 @@ fn narrow_ranges_come_first_and_a_withdrawn_one_is_named_no_more() {
         assert_eq!(dataplane.v4.maps.services.get(&key("10.0.0.1", 8001, 0), 0).unwrap().id, 3);
         let same_start = ranged(Ports::Range(1, 99));
         let errors =
-            dataplane.publish(&Desired { services: vec![wide.clone(), same_start], echo: Vec::new() });
+            dataplane.publish(&Desired { services: vec![wide.clone(), same_start], ..Desired::default() });
         assert!(matches!(errors[..], [DataplaneError::RangesCollide { .. }]), "{errors:?}");
         assert_eq!(dataplane.v4.maps.ranges.get(&of, 0).unwrap().ranges[..2], [[1, 65535], [1, 0]]);
         publish(&mut dataplane, &[]);
@@ -338,7 +338,7 @@ fn echoes_are_answered_for_the_named_addresses_only() {
         let mut dataplane = adopt(pins, LAYOUT);
         let echo = |dataplane: &mut Dataplane, addresses: &[&str]| {
             let echo = addresses.iter().map(|at| at.parse().expect("an address")).collect();
-            assert!(dataplane.publish(&Desired { services: Vec::new(), echo }).is_empty());
+            assert!(dataplane.publish(&Desired { echo, ..Desired::default() }).is_empty());
             (dataplane.v4.maps.services.keys().count(), dataplane.v6.maps.services.keys().count())
         };
         assert_eq!(echo(&mut dataplane, &["10.0.0.1", "10.0.0.2", "fd00::1"]), (2, 1));
@@ -355,7 +355,7 @@ fn a_backend_of_the_other_family_is_refused_and_holds_nobody_up() {
         let backends = vec![backend("[fd01::1]:80", &["fd00::9"]), backend("10.1.0.1:80", &["10.0.0.9"])];
         let wanted = service("10.0.0.1:80", backends);
         let listen = Listen::tcp(address("10.0.0.1:80"));
-        let errors = dataplane.publish(&Desired { services: vec![wanted], echo: Vec::new() });
+        let errors = dataplane.publish(&Desired { services: vec![wanted], ..Desired::default() });
         assert!(matches!(errors[..], [DataplaneError::Family { .. }]), "{errors:?}");
         assert_eq!(dataplane.active(), [(listen, address("10.1.0.1:80"))]);
     });

@@ -312,7 +312,8 @@ fn entry(id: u16, wanted: &DesiredService, laid: &Laid, old: Service) -> Service
         no_backend: wanted.no_backend,
         mode: wanted.mode,
         flags: flag(wanted.on_change, service_flag::ON_CHANGE)
-            | flag(wanted.rate.is_some(), service_flag::RATE),
+            | flag(wanted.rate.is_some(), service_flag::RATE)
+            | flag(wanted.pass_lost, service_flag::PASS_LOST),
         rate: wanted.rate.map_or(0, |rate| rate.per_second),
         burst: wanted.rate.map_or(0, |rate| rate.burst),
     }

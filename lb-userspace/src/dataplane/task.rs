@@ -270,6 +270,10 @@ impl Task {
     }
 
     fn second(&mut self) {
+        if let Err(error) = self.dataplane.beat() {
+            let reason = format!("this agent counts as lost before long: {error}");
+            let _ = self.notices.send(Notice::Degraded(reason));
+        }
         self.sweeping = true;
         self.dataplane.relay_logs();
         if let Some(errors) = self.dataplane.tick() {

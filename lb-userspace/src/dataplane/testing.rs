@@ -158,6 +158,7 @@ pub(super) fn service(at: &str, backends: Vec<DesiredBackend>) -> DesiredService
         on_change: false,
         no_backend: no_backend::RESET,
         hold: Duration::ZERO,
+        pass_lost: false,
         timeouts: TIMEOUTS,
         max_connections: None,
         rate: None,
@@ -167,7 +168,7 @@ pub(super) fn service(at: &str, backends: Vec<DesiredBackend>) -> DesiredService
 
 /// Publish, and nothing may go wrong.
 pub(super) fn publish(dataplane: &mut Dataplane, services: &[DesiredService]) {
-    let desired = Desired { services: services.to_vec(), echo: Vec::new() };
+    let desired = Desired { services: services.to_vec(), ..Desired::default() };
     let errors = dataplane.publish(&desired);
     assert!(errors.is_empty(), "{errors:?}");
 }

@@ -166,6 +166,11 @@ impl lb_ebpf::World for World {
         Ticks::from_raw(self.clock.load(SeqCst))
     }
 
+    /// The agent is always heard.
+    fn heard_until(&self) -> Ticks {
+        Ticks::from_raw(self.clock.load(SeqCst))
+    }
+
     fn micros(&self) -> u32 {
         (u64::from(self.clock.load(SeqCst)) << Ticks::SHIFT).wrapping_div(1_000) as u32
     }

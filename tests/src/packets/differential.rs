@@ -132,6 +132,8 @@ fn facts(chance: &mut Chance, setting: &Setting) -> Vec<Fact> {
         }
     };
     maybe(Fact::AnswersEcho, 2);
+    maybe(Fact::PassesLost(WEB_ID), 3);
+    maybe(Fact::AgentLost(10_000), 2);
     maybe(Fact::Mtu(BACK, 1_300), 4);
     maybe(Fact::Mtu(FRONT, 1_300), 4);
     maybe(Fact::WayMtu(A, 700), 6);

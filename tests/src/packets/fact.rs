@@ -14,7 +14,7 @@ use super::{
     connection::{Life, connection, crowd, cut},
     kind::Kind,
     scene::{self, RING, SOURCE, WEB},
-    world::{Store, age},
+    world::{HEARD_FOR, Store, age},
 };
 
 /// Something that is different from the scene, or that happens between two packets.
@@ -50,6 +50,12 @@ pub enum Fact {
     Algorithm(u16, u8),
     /// What a service without backends does, one of `abi::no_backend`.
     NoBackend(u16, u8),
+    /// A service's new connections go to the host while the agent is lost.
+    PassesLost(u16),
+    /// The agent was heard for the last time so long ago that it has counted as lost for so many milliseconds.
+    AgentLost(u64),
+    /// The agent is heard again.
+    AgentBack,
     /// New connections per second and source address, and at once.
     Rate(u16, u32, u32),
     /// Live connections of a server at most, over all services.
@@ -136,6 +142,9 @@ impl Fact {
                 edit_service(world, *id, |service| service.algorithm = *algorithm);
             }
             Self::NoBackend(id, policy) => edit_service(world, *id, |service| service.no_backend = *policy),
+            Self::PassesLost(id) => {
+                edit_service(world, *id, |service| service.flags |= service_flag::PASS_LOST);
+            }
             Self::Rate(id, rate, burst) => edit_service(world, *id, |service| {
                 (service.rate, service.burst) = (*rate, *burst);
                 service.flags |= service_flag::RATE;
@@ -175,6 +184,11 @@ impl Fact {
                     world.set_account(row, account);
                 }
             }
+            Self::AgentLost(millis) => {
+                let ended = world.now().raw().wrapping_sub(Ticks::from_millis(*millis).raw());
+                world.set_heard_at(Ticks::from_raw(ended));
+            }
+            Self::AgentBack => world.set_heard_at(world.now().plus(HEARD_FOR)),
             // Filled a little later than now: the kernel's clock goes on, and nothing must come in meanwhile.
             Self::ErrorsSpent => world.set_errors([u64::from(world.now().raw() + 5) << 32; 3]),
             Self::Pass(millis) => age(world, Ticks::from_millis(*millis)),

@@ -19,7 +19,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::{
     scene::{BLOCKS, LAST_ID},
-    world::{Action, World, rows},
+    world::{Action, HEARD_FOR, World, rows},
 };
 
 /// Room for what a packet may become: the longest jumbo frame, and a tunnel's header.
@@ -162,6 +162,7 @@ impl World for Kernel {
         for row in rows() {
             self.set("ACCOUNTS", row, Account::default());
         }
+        self.set_heard_at(self.now().plus(HEARD_FOR));
         self.set_errors([0; 3]);
         self.open_gates();
         self.events();
@@ -232,6 +233,14 @@ impl World for Kernel {
 
     fn reason(&self, service: u16, reason: Reason) -> u64 {
         self.per_cpu::<u64>("REASONS", reason.counter(service)).iter().sum()
+    }
+
+    fn heard_at(&self) -> Ticks {
+        Ticks::from_raw(self.get("HEARTBEAT", 0))
+    }
+
+    fn set_heard_at(&mut self, until: Ticks) {
+        self.set("HEARTBEAT", 0, until.raw());
     }
 
     fn full_at(&self, service: u16) -> u32 {

@@ -22,7 +22,7 @@ use lb_ebpf::{
 use super::{
     frame::Bytes,
     model_family::Family,
-    world::{Action, World},
+    world::{Action, HEARD_FOR, World},
 };
 
 /// Index of the interface that packets come in by, as in the kernel's test-run: the loopback's.
@@ -39,6 +39,7 @@ pub const ERRORS: (u32, u32) = (1_000, 50);
 pub struct Model {
     pub(super) config: ProgramConfig,
     now: Ticks,
+    heard_until: Ticks,
     chance: Cell<u64>,
     parcel: Cell<Option<Parcel>>,
     errors: Cell<[u64; 3]>,
@@ -124,6 +125,7 @@ impl World for Model {
         *self = Self { config: self.config, ..Self::default() };
         // Any moment will do, but not zero: what was never stamped must look old, not fresh.
         self.now = Ticks::from_raw(1 << 20);
+        self.heard_until = self.now.plus(HEARD_FOR);
         self.chance = Cell::new(self.config.seed);
         let [ipv4, ipv6] = self.config.bucket_masks;
         let cells = self.cell_count();
@@ -176,6 +178,14 @@ impl World for Model {
         self.reasons.borrow().get(&(service, reason)).copied().unwrap_or_default()
     }
 
+    fn heard_at(&self) -> Ticks {
+        self.heard_until
+    }
+
+    fn set_heard_at(&mut self, until: Ticks) {
+        self.heard_until = until;
+    }
+
     fn full_at(&self, service: u16) -> u32 {
         self.full.borrow().get(&service).copied().unwrap_or_default()
     }
@@ -220,6 +230,10 @@ impl lb_ebpf::World for Model {
 
     fn now(&self) -> Ticks {
         self.now
+    }
+
+    fn heard_until(&self) -> Ticks {
+        self.heard_until
     }
 
     /// The model's clock stands still; cases make things old by their stamps.

@@ -28,6 +28,9 @@ pub enum Action {
     Onward,
 }
 
+/// For how long the agent counts as there when a case begins.
+pub const HEARD_FOR: Ticks = Ticks::from_millis(30_000);
+
 /// A place where packets meet tables: what both families share.
 pub trait World {
     /// The constants of the program.
@@ -55,6 +58,10 @@ pub trait World {
     fn traffic_of(&self, id: u16) -> Traffic;
     /// The counter of a reason, over all CPUs.
     fn reason(&self, service: u16, reason: Reason) -> u64;
+    /// Until when the agent counts as there.
+    fn heard_at(&self) -> Ticks;
+    /// Write it.
+    fn set_heard_at(&mut self, until: Ticks);
     /// Since when no backend of a service has had room.
     fn full_at(&self, service: u16) -> u32;
     /// Write it.
@@ -212,6 +219,8 @@ pub fn age<A: Address>(world: &mut impl Store<A>, span: Ticks) {
     }
     let words = world.errors();
     world.set_errors(words.map(|word| if word == 0 { 0 } else { earlier(word) }));
+    let until = world.heard_at();
+    world.set_heard_at(Ticks::from_raw(older(until.raw())));
     for service in 0..=LAST_ID {
         let since = world.full_at(service);
         if since != 0 {

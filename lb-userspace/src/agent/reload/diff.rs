@@ -4,13 +4,15 @@ use std::fmt::Display;
 
 use crate::{
     api::{Change, ChangeKind},
-    config::{Backend, Cluster, Config, NoBackend, Service, Target, Track},
+    config::{Backend, Cluster, Config, NoBackend, Service, Target, Track, spell},
     listen,
 };
 
 /// The changes from `before` to `after`, in the order of the file; what is removed comes after what stays.
 pub fn changes(before: &Config, after: &Config) -> Vec<Change> {
     let mut said = Said::default();
+    let after_silence = [&before.agent_lost_after, &after.agent_lost_after];
+    said.value("agent", "agent-lost-after", after_silence, |silence| spell(*silence));
     let renamed = |service: &Service| {
         let same = before.services.iter().find(|old| old.listen == service.listen);
         same.filter(|old| !after.services.iter().any(|new| new.name == old.name))
@@ -119,6 +121,7 @@ fn changed_service(said: &mut Said, old: &Service, new: &Service) {
         NoBackend::Hold(hold) => format!("hold for {hold:?}"),
         NoBackend::Drop => "drop".to_owned(),
     });
+    said.value(name, "agent-lost", [&old.agent_lost, &new.agent_lost], shown);
     said.whole(name, "timeouts", [&old.timeouts, &new.timeouts]);
     said.value(name, "max-connections", [&old.max_connections, &new.max_connections], |value| limit(*value));
     said.whole(name, "rate-limit", [&old.rate_limit, &new.rate_limit]);
@@ -249,6 +252,7 @@ mod tests {
             ("algorithm = \"round-robin\"", vec!["web: algorithm least-load → round-robin"]),
             ("mode = \"dnat\"", vec!["web: mode snat → dnat: connections that there are stay as they are"]),
             ("no-backend = \"drop\"", vec!["web: no-backend reset → drop"]),
+            ("agent-lost = \"pass\"", vec!["web: agent-lost keep → pass"]),
             ("max-connections = 7", vec!["web: max-connections none → 7"]),
             ("check = { type = \"http\", path = \"/ping\" }", vec!["web: check changes"]),
             (
@@ -262,6 +266,9 @@ mod tests {
         }
         let one = config(&text(""));
         let mut other = one.clone();
+        other.agent_lost_after *= 2;
+        assert_eq!(lines(&one, &other), ["agent: agent-lost-after 30s → 1m"]);
+        other.agent_lost_after = one.agent_lost_after;
         other.services[0].name = "shop".to_owned();
         assert_eq!(lines(&one, &other), ["shop: was called web"]);
         other.services[0].listen.address = [203, 0, 113, 11].into();

@@ -38,6 +38,7 @@ fn service(name: &str, backends: Vec<BackendStatus>) -> ServiceStatus {
         algorithm: "least-load".to_owned(),
         track: "always".to_owned(),
         no_backend: "reset".to_owned(),
+        agent_lost: "keep".to_owned(),
         cluster: None,
         role: None,
         state: String::new(),
@@ -82,6 +83,7 @@ fn db_write() -> ServiceStatus {
         address: "203.0.113.20:3306/tcp".to_owned(),
         algorithm: "round-robin".to_owned(),
         no_backend: "hold".to_owned(),
+        agent_lost: "pass".to_owned(),
         cluster: Some("db".to_owned()),
         role: Some("writer".to_owned()),
         ..service("db-write", vec![backend("db1", "10.0.1.1:3306", BackendState::Up, "")])

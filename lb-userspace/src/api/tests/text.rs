@@ -137,7 +137,7 @@ web  203.0.113.10:80/tcp  snat, least-load, no backend: reset
   web1     10.0.0.11:80  up     2m12s     100   87.5  0.42  0.31 ms  12/60    4000  100 %  resolved
   web2     10.0.0.12:80  down   2m12s     100  100.0     -        -      0       0    0 %  no answer to ARP  refused
 
-db-write  203.0.113.20:3306/tcp  snat, round-robin, no backend: hold
+db-write  203.0.113.20:3306/tcp  snat, round-robin, no backend: hold, agent lost: pass
   new connections wait for at most 3 s
   0 live, 0 opened, 0.0 new/s
   BACKEND  ADDRESS        STATE    FOR  WEIGHT    NOW  LOAD  CONNECT  LIVE  OPENED  SHARE  NEXT HOP  REASON

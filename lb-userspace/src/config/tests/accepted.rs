@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, DatabaseTls, DonorPolicy, FpmScheme, FpmUrl,
-    HttpCheck, Load, LoadKind, Login, Mode, Monitor, NoBackend, Node, Pattern, RateLimit, Role, Secret,
-    Service, SourcePorts, StatusRange, Target, Timeouts, TlsMode, Track, XdpMode, parse_duration, parse_name,
+    AgentLost, Algorithm, Backend, Check, CheckKind, Cluster, ClusterKind, DatabaseTls, DonorPolicy,
+    FpmScheme, FpmUrl, HttpCheck, Load, LoadKind, Login, Mode, Monitor, NoBackend, Node, Pattern, RateLimit,
+    Role, Secret, Service, SourcePorts, StatusRange, Target, Timeouts, TlsMode, Track, XdpMode,
+    parse_duration, parse_name,
 };
 use crate::listen::{Listen, Ports, Protocol};
 use crate::probe::{
@@ -138,6 +139,7 @@ fn example() -> Config {
         max_connections: None,
         rate_limit: None,
         echo: false,
+        agent_lost: AgentLost::Keep,
         no_backend: NoBackend::Reset,
         timeouts: timeouts(60 * MINUTE),
         target: Target::Backends {
@@ -162,6 +164,7 @@ fn example() -> Config {
         max_connections: None,
         rate_limit: None,
         echo: false,
+        agent_lost: AgentLost::Keep,
         no_backend: NoBackend::Hold(3 * SECOND),
         timeouts: timeouts(9 * 60 * MINUTE),
         target: Target::Cluster {
@@ -184,6 +187,7 @@ fn example() -> Config {
         max_flows: None,
         source_ports: None,
         sources: Vec::new(),
+        agent_lost_after: 30 * SECOND,
         api_group: None,
         services: vec![web, write],
         clusters: vec![Cluster {
@@ -466,6 +470,8 @@ fn what_needs_no_memory_of_connections_has_none_unless_asked_for() {
         ("ipip", "maglev", "track = \"always\"\n", Track::Always),
         ("ipip", "maglev", limits, Track::Always),
         ("ipip", "maglev", "rate-limit = { per-second = 5 }\n", Track::Always),
+        ("ipip", "maglev", "agent-lost = \"pass\"\n", Track::Always),
+        ("ipip", "maglev", "agent-lost = \"keep\"\n", Track::OnChange),
     ] {
         let lines = format!(
             "address = \"203.0.113.10:80/tcp\"\nmode = \"{mode}\"\nalgorithm = \"{algorithm}\"\n{more}"
@@ -519,4 +525,13 @@ fn udp_has_a_timeout_of_its_own_and_ranges_may_hold_other_services() {
     });
     let text = format!("interfaces = [\"eth0\"]\n{}", services.concat());
     assert_eq!(accepted(&text).services.len(), 5);
+}
+
+#[test]
+fn a_lost_agent_is_waited_for_as_long_as_the_file_says() {
+    for (line, after) in [("", 30), ("agent-lost-after = \"5s\"", 5), ("agent-lost-after = \"1h\"", 3_600)] {
+        let top = format!("interfaces = [\"eth0\"]\n{line}");
+        let config = accepted(&EXAMPLE.replace("interfaces = [\"eth0\"]", &top));
+        assert_eq!(config.agent_lost_after, after * SECOND, "{line}");
+    }
 }

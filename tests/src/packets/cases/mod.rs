@@ -1,5 +1,6 @@
 //! The tables of cases, by what they are about.
 
+mod absence;
 mod algorithms;
 mod checksums;
 mod closing;
@@ -46,6 +47,7 @@ pub fn all() -> Vec<Case> {
         limits::cases(),
         cuts::cases(),
         events::cases(),
+        absence::cases(),
     ];
     tables.into_iter().flatten().flat_map(Case::in_its_families).collect()
 }

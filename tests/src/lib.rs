@@ -4,6 +4,7 @@
 //! Nothing touches the root network namespace, and nothing outlives the process that built a lab, however
 //! that process ends; [`lab::machine`] says how.
 
+pub mod bench;
 pub mod demo;
 pub mod lab;
 pub mod packets;

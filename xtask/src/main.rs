@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod bpf_linker;
 mod demo;
 #[cfg(test)]
@@ -30,6 +31,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure what `lb` is for, on real servers: a table, and whether it says what is promised.
+    Bench(bench::Options),
     /// Show it at work: real PHP and Galera nodes, a slow one, a dead one.
     Demo(demo::Options),
     /// Feed the data path with inputs that a fuzzer makes.
@@ -48,6 +51,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
+        Task::Bench(options) => bench::bench(&options),
         Task::Demo(options) => demo::demo(&options),
         Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::Kernels(options) => kernels::kernels(&options),

@@ -71,7 +71,7 @@ impl Controller {
             self.journal.record(Entry::new(Topic::Health, service, sentence).warning());
         }
         if self.step(index, now) {
-            self.publish();
+            self.publishes_soon = true;
         }
     }
 
@@ -104,7 +104,7 @@ impl Controller {
             Err(_) => {}
         }
         if backends.stirred() && self.step(index, now) {
-            self.publish();
+            self.publishes_soon = true;
         }
     }
 }

@@ -42,6 +42,9 @@ use crate::{
     netlink::{Interface, Watcher},
 };
 
+/// From one publication to the next of those that follow from probes and from ways to backends.
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// How the agent ended.
 #[derive(Debug)]
 pub enum Ended {
@@ -101,6 +104,10 @@ pub struct Controller {
     pub(super) state: Kept,
     file: StateFile,
     pub(super) published: Option<Desired>,
+    /// Something is to be published as soon as no event waits.
+    pub(super) publishes_soon: bool,
+    /// When something was published last.
+    pub(super) published_at: Option<tokio::time::Instant>,
     /// Whose connections are being ended.
     pub(super) cuts: BTreeMap<String, Cut>,
     pub(super) pressure: Pressure,
@@ -164,6 +171,8 @@ impl Controller {
             state,
             file: tools.state,
             published: None,
+            publishes_soon: false,
+            published_at: None,
             cuts: BTreeMap::new(),
             pressure: Pressure::default(),
             sources: Sources::default(),
@@ -177,12 +186,27 @@ impl Controller {
     /// Take events until the end.
     pub async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) -> Ended {
         self.journal.started(self.fixed.adopted);
-        while let Some(event) = events.recv().await {
+        while let Some(event) = self.next(&mut events).await {
             if let Some(ended) = self.take(event).await {
                 return ended;
             }
         }
         Ended::Running
+    }
+
+    /// The next event. What is to be published soon is published before it is waited for.
+    ///
+    /// A publication looks at everything, and when an agent starts, each of a thousand backends gets a way and comes up:
+    /// what follows from events that have come together is published once, and not again within [`PAUSE`].
+    async fn next(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> Option<Event> {
+        while self.publishes_soon {
+            let due = self.published_at.map_or_else(tokio::time::Instant::now, |last| last + PAUSE);
+            match tokio::time::timeout_at(due, events.recv()).await {
+                Ok(event) => return event,
+                Err(_) => self.publish(),
+            }
+        }
+        events.recv().await
     }
 
     pub(super) fn now(&self) -> Moment {

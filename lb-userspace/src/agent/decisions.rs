@@ -4,7 +4,7 @@ use super::clusters::Galera;
 use crate::{
     api::{Entry, Topic},
     cluster::{self, How},
-    probe::galera::{ClusterStatus as Component, Sample},
+    probe::galera::{ClusterStatus as Component, Replication, Sample},
 };
 
 /// An entry for each decision.
@@ -62,5 +62,10 @@ pub(super) fn seen(sample: &Sample) -> String {
     add("recv_queue", sample.recv_queue.map(|queue| queue.to_string()));
     add("threads_connected", sample.threads_connected.map(|threads| threads.to_string()));
     add("read_only", sample.read_only.then(|| switch(true)));
+    if let Replication::Replica { lag } = &sample.replication {
+        // As the server says it while it does not replicate.
+        let behind = lag.map_or("NULL".to_owned(), |seconds| seconds.to_string());
+        add("Seconds_Behind_Master", Some(behind));
+    }
     words.join(", ")
 }

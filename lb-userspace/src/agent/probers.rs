@@ -7,17 +7,19 @@ use std::{
     time::Duration,
 };
 
-use rand::Rng as _;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::AbortHandle,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep},
 };
 
 use super::{
     Event,
     askers::{Asker, Ways, fpm_url},
     keys::Key,
+    outbox::hand_on,
+    prober_thread::ProberThread,
+    rhythm::Rhythm,
     through::{Beyond, Roads, Through},
 };
 use crate::{
@@ -30,12 +32,9 @@ use crate::{
     },
 };
 
-/// A probe's time may differ from its interval by this part, so that probes do not march in step.
-const JITTER: f64 = 0.1;
-
 /// Probes of backends that are under way at a time; more of them wait for their turn, and only then does their time
 /// begin. Bounds descriptors and memory when everything falls silent at once. Database nodes of clusters never wait.
-const AT_ONCE: usize = 512;
+pub(super) const AT_ONCE: usize = 512;
 
 /// How often, and in which rhythm, a database node is asked whose connection has broken.
 const FOLLOW_UPS: u32 = 20;
@@ -65,39 +64,6 @@ impl Drop for Hasten {
     }
 }
 
-/// Where a task's rhythm comes from.
-struct Rhythm {
-    interval: Duration,
-    hasten: mpsc::UnboundedReceiver<Duration>,
-    /// How far its turns may come before and after their time, as parts of the interval.
-    spread: (f64, f64),
-}
-
-impl Rhythm {
-    /// The first turn comes at any time within the interval, so that what begins together soon does not march in step.
-    fn new(interval: Duration) -> (Self, mpsc::UnboundedSender<Duration>) {
-        let (sender, hasten) = mpsc::unbounded_channel();
-        (Self { interval, hasten, spread: (JITTER, 1.0) }, sender)
-    }
-
-    /// Wait for the next turn.
-    async fn turn(&mut self) {
-        let (least, most) = std::mem::replace(&mut self.spread, (1.0 - JITTER, 1.0 + JITTER));
-        let spread = rand::rng().random_range(least..=most);
-        let mut due = Instant::now() + self.interval.mul_f64(spread);
-        loop {
-            tokio::select! {
-                () = sleep_until(due) => return,
-                delay = self.hasten.recv() => match delay {
-                    Some(delay) => due = due.min(Instant::now() + delay),
-                    // Nobody hastens this task (any more); its rhythm goes on.
-                    None => return sleep_until(due).await,
-                },
-            }
-        }
-    }
-}
-
 /// Which backend of which service, by numbers that no other gets in this agent's life: what is on its way from a task that
 /// has ended finds nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -122,6 +88,9 @@ pub enum Measured {
 /// Starts probes, all of which share what they can.
 #[derive(Debug)]
 pub struct Probers {
+    thread: ProberThread,
+    /// What all rhythms count from.
+    origin: Instant,
     events: mpsc::UnboundedSender<Event>,
     turns: Arc<Semaphore>,
     ways: Ways,
@@ -134,7 +103,18 @@ impl Probers {
     /// What they see goes to `events`, for as long as events are taken.
     pub fn new(events: mpsc::UnboundedSender<Event>) -> Self {
         let turns = Arc::new(Semaphore::new(AT_ONCE));
-        Self { events, turns, ways: Ways::default(), roads: Roads::default(), handshakes: None }
+        let thread = ProberThread::start();
+        let (seen, inbox) = mpsc::unbounded_channel();
+        thread.handle().spawn(hand_on(inbox, events));
+        Self {
+            thread,
+            origin: Instant::now(),
+            events: seen,
+            turns,
+            ways: Ways::default(),
+            roads: Roads::default(),
+            handshakes: None,
+        }
     }
 
     /// What probes see of the ways to backends.
@@ -152,7 +132,7 @@ impl Probers {
         load: Option<&config::Load>,
         beyond: Option<Beyond>,
     ) -> Hasten {
-        let (rhythm, sender) = Rhythm::new(check.interval);
+        let (rhythm, sender) = Rhythm::new(check.interval, self.origin);
         let capacity = match load.map(|load| &load.kind) {
             Some(LoadKind::Mysql { capacity }) => Some(*capacity),
             _ => None,
@@ -161,11 +141,13 @@ impl Probers {
         let task =
             Task { at, timeout: check.timeout, events: self.events.clone(), turns: self.turns.clone() };
         let through = beyond.and_then(|beyond| self.through(address.ip(), beyond));
-        let mut tasks = vec![tokio::spawn(task.check(asker, through, rhythm, capacity)).abort_handle()];
+        let handle = self.thread.handle();
+        let mut tasks = vec![handle.spawn(task.check(asker, through, rhythm, capacity)).abort_handle()];
         if let Some(load) = load.filter(|load| !matches!(load.kind, LoadKind::Mysql { .. })) {
             let task =
                 Task { at, timeout: load.timeout, events: self.events.clone(), turns: self.turns.clone() };
-            tasks.push(tokio::spawn(task.load(address, load.clone())).abort_handle());
+            let (rhythm, _) = Rhythm::new(load.interval, self.origin);
+            tasks.push(handle.spawn(task.load(address, load.clone(), rhythm)).abort_handle());
         }
         Hasten { sender, tasks }
     }
@@ -187,14 +169,14 @@ impl Probers {
     /// A connection that breaks is followed up at once, see [`follow_up`].
     pub fn node(&mut self, at: NodeAt, asked: &config::Node, cluster: &config::Cluster) -> Hasten {
         let monitor = &cluster.monitor;
-        let (rhythm, sender) = Rhythm::new(monitor.interval);
+        let (rhythm, sender) = Rhythm::new(monitor.interval, self.origin);
         let session =
             galera::Monitor::new(asked.address, &monitor.user, monitor.password.expose(), monitor.timeout)
                 .with_extra_port(asked.extra_port)
                 .with_replication(cluster.kind == config::ClusterKind::Mysql);
         let encryption = self.ways.encryption(&monitor.tls).map_err(|error| error.to_string());
-        let task = tokio::spawn(node(at, session, encryption, rhythm, self.events.clone()));
-        Hasten { sender, tasks: vec![task.abort_handle()] }
+        let asking = node(at, session, encryption, rhythm, self.events.clone());
+        Hasten { sender, tasks: vec![self.thread.handle().spawn(asking).abort_handle()] }
     }
 }
 
@@ -241,8 +223,7 @@ impl Task {
     }
 
     /// Nothing hastens it.
-    async fn load(self, address: SocketAddr, load: config::Load) {
-        let (mut rhythm, _) = Rhythm::new(load.interval);
+    async fn load(self, address: SocketAddr, load: config::Load, mut rhythm: Rhythm) {
         // A status page that the pool itself serves never shows fewer than one active worker, the one that serves it.
         let mut through_pool = true;
         loop {
@@ -332,35 +313,5 @@ async fn follow_up(session: &mut galera::Monitor, at: NodeAt, events: &mpsc::Unb
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_rhythm_goes_on_when_nobody_hastens_it() {
-        let (mut rhythm, hasten) = Rhythm::new(Duration::from_secs(10));
-        drop(hasten);
-        rhythm.turn().await;
-        let begun = Instant::now();
-        for turn in 1..=3_u32 {
-            rhythm.turn().await;
-            let least = Duration::from_secs(10).mul_f64(f64::from(turn) * (1.0 - JITTER));
-            assert!(begun.elapsed() >= least, "turn {turn} after {:?}", begun.elapsed());
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_hastened_turn_comes_at_its_time_and_the_rhythm_returns() {
-        let (mut rhythm, hasten) = Rhythm::new(Duration::from_secs(10));
-        rhythm.turn().await;
-        let begun = Instant::now();
-        hasten.send(Duration::from_millis(250)).unwrap();
-        rhythm.turn().await;
-        assert_eq!(begun.elapsed().as_millis(), 250);
-        rhythm.turn().await;
-        assert!(begun.elapsed() >= Duration::from_secs(9));
-    }
-}
-
-#[cfg(test)]
 #[path = "probers_tests.rs"]
-mod load_tests;
+mod tests;

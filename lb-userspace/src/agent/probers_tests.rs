@@ -203,10 +203,11 @@ async fn probes_that_wait_for_silence_are_bounded_and_none_starves() {
     let most = most.load(Ordering::SeqCst);
     assert!((3..=6).contains(&most), "{most} at once");
     server.abort();
-    // And what is dropped is probed no more.
+    // And what is dropped is probed no more, but for what was on its way.
     drop(tasks);
-    tokio::task::yield_now().await;
-    while inbox.try_recv().is_ok() {}
-    let silent = tokio::time::timeout(Duration::from_millis(400), inbox.recv()).await;
-    assert!(silent.is_err(), "{silent:?}");
+    let mut late = 0;
+    while tokio::time::timeout(Duration::from_millis(400), inbox.recv()).await.is_ok() {
+        late += 1;
+        assert!(late <= 12, "probes go on");
+    }
 }

@@ -62,7 +62,7 @@ impl Controller {
             }
             (None, None) => {}
         }
-        self.publish();
+        self.publishes_soon = true;
     }
 
     /// A hop by one of our interfaces whose MAC addresses are known.

@@ -11,6 +11,15 @@ use tokio::time::Instant;
 
 use super::{Failure, FailureKind, LIMIT};
 
+/// Room for what most answers are no longer than.
+const ANSWER: usize = 2048;
+
+/// Says what is written at once, also while something before it has not been acknowledged, where several things are said.
+pub(super) fn say_at_once(stream: &TcpStream) {
+    // Only a delay is at stake, and a socket that died meanwhile says so at its first read.
+    let _ = stream.set_nodelay(true);
+}
+
 /// Who is asked, and until when.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Peer {
@@ -41,12 +50,9 @@ impl Peer {
         }
     }
 
-    /// A TCP connection without Nagle's delay: probes write one small request and wait.
+    /// A TCP connection for one request, which leaves at once, for nothing is on its way before it.
     pub async fn connect(&self) -> Result<TcpStream, Failure> {
-        let stream = self.step("no connection was established", TcpStream::connect(self.addr)).await?;
-        // Only a delay is at stake, and a socket that died meanwhile says so at its first read.
-        let _ = stream.set_nodelay(true);
-        Ok(stream)
+        self.step("no connection was established", TcpStream::connect(self.addr)).await
     }
 
     /// Reads once into `buffer`, which never grows beyond [`LIMIT`]; 0 means that the peer has ended.
@@ -61,6 +67,8 @@ impl Peer {
                 self.failure(FailureKind::TooLarge, format!("sent more than {LIMIT} bytes for one answer"))
             );
         }
+        // A vector that is read into would grow by 64 bytes otherwise, with a system call for each.
+        buffer.reserve(room.min(ANSWER));
         let mut chunk = stream.take(room.min(8192) as u64);
         self.step("its answer is not complete", chunk.read_buf(buffer)).await
     }

@@ -14,7 +14,7 @@ use tokio_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 
-use super::peer::Peer;
+use super::peer::{Peer, say_at_once};
 use super::stream::Stream;
 use super::{Failure, FailureKind};
 
@@ -112,6 +112,8 @@ impl Tls {
         stream: TcpStream,
         name: &ServerName<'static>,
     ) -> Result<Stream, Failure> {
+        // The last message of the handshake is followed by the first that it carries.
+        say_at_once(&stream);
         let connector = TlsConnector::from(self.config.clone());
         // A handshake that the library refuses is told in its own words, all else in those of the connection.
         let handshake = async {

@@ -15,6 +15,7 @@ use crate::{
     agent::{
         clusters::{self, Galera},
         controller::Controller,
+        descriptors,
         machine::addresses,
         probers::{BackendAt, NodeAt, Probers},
         services::{self, Backends},
@@ -43,6 +44,7 @@ impl Controller {
                 (who, leaving)
             })
             .collect();
+        descriptors::allow(&self.config, &before);
         let active = self.active.clone();
         self.rebuild_services(&before, now);
         self.rebuild_clusters(&before, &active, now);

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::peer::Peer;
+use super::peer::{Peer, say_at_once};
 use super::stream::Stream;
 use super::tls::Tls;
 use super::{Failure, FailureKind};
@@ -105,6 +105,7 @@ impl Session {
         encryption: &Encryption,
     ) -> Result<Self, Unsuccessful> {
         let stream = peer.connect().await?;
+        say_at_once(&stream);
         let host = stream.local_addr().map_or_else(|_| "%".to_owned(), |local| local.ip().to_string());
         let account = login::Account { user, password, host: &host };
         let mut wire = Wire::new(stream);

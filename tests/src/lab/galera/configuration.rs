@@ -24,22 +24,36 @@ pub(super) const DATA_FILES: [&str; 5] = [
 pub(super) struct Node<'a> {
     pub(super) name: &'a str,
     pub(super) address: Ipv4Addr,
-    pub(super) members: &'a [Ipv4Addr],
     pub(super) directory: &'a Path,
-    pub(super) library: &'a Path,
+    pub(super) copies: Copies<'a>,
     pub(super) options: &'a GaleraOptions,
+}
+
+/// How the servers come to have the same data.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Copies<'a> {
+    /// By Galera, among these members.
+    Galera { members: &'a [Ipv4Addr], library: &'a Path },
+    /// From the binary log of one of them; each has an id of its own.
+    Log { server: u32 },
 }
 
 impl Node<'_> {
     /// The text of its `my.cnf`.
     pub(super) fn text(&self) -> String {
-        let Self { name, address, options, .. } = self;
-        let (directory, library) = (self.directory.display(), self.library.display());
-        let members = self.members.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(",");
-        let GaleraOptions { max_connections, bind, fast_timers, resolve_names } = options;
+        let directory = self.directory.display();
+        let GaleraOptions { max_connections, bind, resolve_names, .. } = self.options;
         let resolve = if *resolve_names { "" } else { "skip-name-resolve" };
-        let timers = if *fast_timers { FAST_TIMERS } else { "" };
         let data_files = DATA_FILES.join("\n");
+        let copies = match self.copies {
+            Copies::Galera { members, library } => self.galera(members, library),
+            // What a primary has acknowledged outlives its process. A replica whose primary has fallen silent connects
+            // anew after two seconds.
+            Copies::Log { server } => format!(
+                "wsrep_on=OFF\nserver_id={server}\nlog_bin=log\nlog_slave_updates=ON\nrelay_log=relay\n\
+                 innodb_flush_log_at_trx_commit=1\nsync_binlog=1\nslave_net_timeout=2\n"
+            ),
+        };
         format!(
             "[mysqld]
 user=mysql
@@ -69,7 +83,17 @@ max_connections={max_connections}
 back_log=1024
 thread_stack=256K
 performance_schema=OFF
-skip-log-bin
+{copies}"
+        )
+    }
+
+    fn galera(&self, members: &[Ipv4Addr], library: &Path) -> String {
+        let Self { name, address, .. } = self;
+        let library = library.display();
+        let members = members.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(",");
+        let timers = if self.options.fast_timers { FAST_TIMERS } else { "" };
+        format!(
+            "skip-log-bin
 wsrep_on=ON
 wsrep_provider={library}
 wsrep_cluster_name=lab

@@ -17,24 +17,35 @@ const LIMIT: Duration = Duration::from_secs(30);
 /// The cluster `db` of `db1`, `db2` and `db3` behind a service for each role: `db-write`, `db-read` and `db-any`. The
 /// nodes are asked in this rhythm, such as `interval = "200ms", timeout = "200ms"`.
 pub fn roles(rhythm: &str) -> String {
-    let service = |name: &str, address: SocketAddrV4, role: &str| {
-        format!(
-            "[[service]]\nname = \"{name}\"\naddress = \"{address}/tcp\"\nalgorithm = \"round-robin\"\n\
-             cluster = \"db\"\nrole = \"{role}\"\n\n"
-        )
-    };
+    let any = service("db-any", ANY, "any");
+    Setup::new().toml(&format!("{any}{}", cluster("type = \"galera\"", rhythm))).text()
+}
+
+/// The same for servers without Galera, of which replicas may be behind as far as this (`2s`); not all can be written to,
+/// so there is no `db-any`.
+pub fn replicas(max_lag: &str, rhythm: &str) -> String {
+    let kind = format!("type = \"mysql\"\nmax-lag = \"{max_lag}\"");
+    Setup::new().toml(&cluster(&kind, rhythm)).text()
+}
+
+fn cluster(kind: &str, rhythm: &str) -> String {
     let nodes: Vec<String> = (1..=3)
         .map(|n| format!("  {{ name = \"db{n}\", address = \"10.77.0.3{n}:3306\", priority = {n} }},\n"))
         .collect();
-    let text = format!(
-        "{}{}{}[[cluster]]\nname = \"db\"\ntype = \"galera\"\n\
+    format!(
+        "{}{}[[cluster]]\nname = \"db\"\n{kind}\n\
          monitor = {{ user = \"mon\", password-file = \"db.pw\", {rhythm} }}\nnodes = [\n{}]\n",
         service("db-write", DATABASE, "writer"),
         service("db-read", READERS, "reader"),
-        service("db-any", ANY, "any"),
         nodes.concat(),
-    );
-    Setup::new().toml(&text).text()
+    )
+}
+
+fn service(name: &str, address: SocketAddrV4, role: &str) -> String {
+    format!(
+        "[[service]]\nname = \"{name}\"\naddress = \"{address}/tcp\"\nalgorithm = \"round-robin\"\n\
+         cluster = \"db\"\nrole = \"{role}\"\n\n"
+    )
 }
 
 /// The decisions of an agent from some moment on.

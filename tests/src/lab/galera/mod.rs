@@ -13,9 +13,11 @@ use super::{Host, Result, wait_for};
 mod configuration;
 pub mod journal;
 mod node;
+mod servers;
 mod template;
 
 pub use node::GaleraNode;
+pub use servers::Servers;
 
 /// How long a node may take to come up; a state transfer by rsync takes up to 15 s on two processors.
 pub const START_LIMIT: Duration = Duration::from_mins(1);

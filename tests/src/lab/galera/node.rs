@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::{User, chown};
 
-use super::configuration;
+use super::configuration::{self, Copies};
 use super::template::Template;
 use super::{GaleraOptions, START_LIMIT, SYNCED};
 use crate::lab::error::{Context, Error, Result};
@@ -18,7 +18,7 @@ use crate::lab::{Host, Process, skip, wait_for};
 
 const EXIT_LIMIT: Duration = Duration::from_secs(30);
 
-/// A `mariadbd` with Galera on one host.
+/// A `mariadbd` on one host: a node of a Galera cluster, or one of [`Servers`](super::Servers).
 #[derive(Debug)]
 pub struct GaleraNode {
     host: Host,
@@ -39,17 +39,32 @@ impl GaleraNode {
         Ok(node)
     }
 
+    /// The same for a server without Galera.
+    pub(super) fn prepare_alone(
+        host: &Host,
+        server: u32,
+        options: &GaleraOptions,
+        template: &Template,
+    ) -> Result<Self> {
+        let node = Self::written(host, Copies::Log { server }, options)?;
+        template.copy_to(&node.directory)?;
+        Ok(node)
+    }
+
     /// Writes the configuration only.
     pub(super) fn configured(host: &Host, members: &[Ipv4Addr], options: &GaleraOptions) -> Result<Self> {
         let missing = || Error::Missing { program: "libgalera_smm.so".to_owned() };
         let library = skip::galera_library().ok_or_else(missing)?;
+        Self::written(host, Copies::Galera { members, library: &library }, options)
+    }
+
+    fn written(host: &Host, copies: Copies<'_>, options: &GaleraOptions) -> Result<Self> {
         let directory = host.directory().join("db");
         let text = configuration::Node {
             name: host.name(),
             address: host.address(),
-            members,
             directory: &directory,
-            library: &library,
+            copies,
             options,
         }
         .text();
@@ -219,6 +234,19 @@ impl GaleraNode {
     pub fn wait_state(&self, state: u8, timeout: Duration) -> Result<()> {
         wait_for(&format!("{} in state {state}", self.name()), timeout, || match self.check_alive() {
             Ok(()) => (self.state() == Some(state)).then_some(Ok(())),
+            Err(died) => Some(Err(died)),
+        })?
+    }
+
+    /// Starts a server without Galera and waits until it answers.
+    pub fn start_alone(&self) -> Result<()> {
+        self.launch(&[])?;
+        self.wait_for_answer()
+    }
+
+    pub(super) fn wait_for_answer(&self) -> Result<()> {
+        wait_for(&format!("an answer of {}", self.name()), START_LIMIT, || match self.check_alive() {
+            Ok(()) => self.sql("SELECT 1").is_ok().then_some(Ok(())),
             Err(died) => Some(Err(died)),
         })?
     }

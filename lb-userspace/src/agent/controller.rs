@@ -104,7 +104,7 @@ pub struct Controller {
     pub(super) state: Kept,
     file: StateFile,
     pub(super) published: Option<Desired>,
-    /// Something is to be published as soon as no event waits.
+    /// Something is to be published when the last publication is [`PAUSE`] ago.
     pub(super) publishes_soon: bool,
     /// When something was published last.
     pub(super) published_at: Option<tokio::time::Instant>,
@@ -197,13 +197,18 @@ impl Controller {
     /// The next event. What is to be published soon is published before it is waited for.
     ///
     /// A publication looks at everything, and when an agent starts, each of a thousand backends gets a way and comes up:
-    /// what follows from events that have come together is published once, and not again within [`PAUSE`].
+    /// what follows from the first event is published at once, what follows from the others together after [`PAUSE`].
     async fn next(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> Option<Event> {
         while self.publishes_soon {
-            let due = self.published_at.map_or_else(tokio::time::Instant::now, |last| last + PAUSE);
-            match tokio::time::timeout_at(due, events.recv()).await {
-                Ok(event) => return event,
-                Err(_) => self.publish(),
+            let due =
+                self.published_at.map(|last| last + PAUSE).filter(|due| *due > tokio::time::Instant::now());
+            // Once it is due it is not put off for events that wait: they may never end.
+            let Some(due) = due else {
+                self.publish();
+                break;
+            };
+            if let Ok(event) = tokio::time::timeout_at(due, events.recv()).await {
+                return event;
             }
         }
         events.recv().await

@@ -32,13 +32,13 @@ impl Controller {
     /// probed yet is no reason to refuse its connections.
     pub(super) fn publish(&mut self) {
         self.publishes_soon = false;
+        self.published_at = Some(tokio::time::Instant::now());
         if self.published.is_none() && self.fixed.adopted && !self.knows_enough() {
             return;
         }
         let desired = self.desired();
         if self.published.as_ref() != Some(&desired) {
             self.dataplane.publish(desired.clone());
-            self.published_at = Some(tokio::time::Instant::now());
             self.published = Some(desired);
         }
     }

@@ -108,7 +108,7 @@ fn each_program_costs_the_verifier_less_than_its_budget() {
     for (name, trust) in scene::TRUSTS {
         let ports = lb_common::ports::PortRanges::around(1024, 65535, (32768, 60999));
         let setting = Setting { trust, buckets: 1 << 10, ..Setting::DEFAULT }.with_ports(ports);
-        let mut object = kernel::prepared(&setting.config(), aya::VerifierLogLevel::DISABLE).unwrap();
+        let mut object = kernel::prepared(&setting.config(), aya::VerifierLogLevel::STATS).unwrap();
         for stage in kernel::programs() {
             let program = kernel::program(&mut object, stage);
             program.load().unwrap_or_else(|why| panic!("{stage}, {name}: {why}"));

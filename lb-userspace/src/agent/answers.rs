@@ -71,7 +71,7 @@ impl Controller {
             self.journal.record(Entry::new(Topic::Health, service, sentence).warning());
         }
         if self.step(index, now) {
-            self.publishes_soon = true;
+            self.publish();
         }
     }
 
@@ -104,7 +104,7 @@ impl Controller {
             Err(_) => {}
         }
         if backends.stirred() && self.step(index, now) {
-            self.publishes_soon = true;
+            self.publish();
         }
     }
 }

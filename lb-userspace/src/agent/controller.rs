@@ -42,9 +42,6 @@ use crate::{
     netlink::{Interface, Watcher},
 };
 
-/// From one publication to the next of those that follow from probes and from ways to backends.
-const PAUSE: Duration = Duration::from_millis(50);
-
 /// How the agent ended.
 #[derive(Debug)]
 pub enum Ended {
@@ -104,10 +101,6 @@ pub struct Controller {
     pub(super) state: Kept,
     file: StateFile,
     pub(super) published: Option<Desired>,
-    /// Something is to be published when the last publication is [`PAUSE`] ago.
-    pub(super) publishes_soon: bool,
-    /// When something was published last.
-    pub(super) published_at: Option<tokio::time::Instant>,
     /// Whose connections are being ended.
     pub(super) cuts: BTreeMap<String, Cut>,
     pub(super) pressure: Pressure,
@@ -171,8 +164,6 @@ impl Controller {
             state,
             file: tools.state,
             published: None,
-            publishes_soon: false,
-            published_at: None,
             cuts: BTreeMap::new(),
             pressure: Pressure::default(),
             sources: Sources::default(),
@@ -186,32 +177,12 @@ impl Controller {
     /// Take events until the end.
     pub async fn run(mut self, mut events: mpsc::UnboundedReceiver<Event>) -> Ended {
         self.journal.started(self.fixed.adopted);
-        while let Some(event) = self.next(&mut events).await {
+        while let Some(event) = events.recv().await {
             if let Some(ended) = self.take(event).await {
                 return ended;
             }
         }
         Ended::Running
-    }
-
-    /// The next event. What is to be published soon is published before it is waited for.
-    ///
-    /// A publication looks at everything, and when an agent starts, each of a thousand backends gets a way and comes up:
-    /// what follows from the first event is published at once, what follows from the others together after [`PAUSE`].
-    async fn next(&mut self, events: &mut mpsc::UnboundedReceiver<Event>) -> Option<Event> {
-        while self.publishes_soon {
-            let due =
-                self.published_at.map(|last| last + PAUSE).filter(|due| *due > tokio::time::Instant::now());
-            // Once it is due it is not put off for events that wait: they may never end.
-            let Some(due) = due else {
-                self.publish();
-                break;
-            };
-            if let Ok(event) = tokio::time::timeout_at(due, events.recv()).await {
-                return event;
-            }
-        }
-        events.recv().await
     }
 
     pub(super) fn now(&self) -> Moment {

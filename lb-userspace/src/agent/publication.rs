@@ -31,8 +31,6 @@ impl Controller {
     /// What an earlier agent published stands until this one knows enough to replace it: a backend that has not been
     /// probed yet is no reason to refuse its connections.
     pub(super) fn publish(&mut self) {
-        self.publishes_soon = false;
-        self.published_at = Some(tokio::time::Instant::now());
         if self.published.is_none() && self.fixed.adopted && !self.knows_enough() {
             return;
         }

@@ -62,7 +62,7 @@ impl Controller {
             }
             (None, None) => {}
         }
-        self.publishes_soon = true;
+        self.publish();
     }
 
     /// A hop by one of our interfaces whose MAC addresses are known.

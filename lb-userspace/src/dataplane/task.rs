@@ -153,6 +153,19 @@ struct Task {
     unswept: bool,
 }
 
+/// A command and those that wait behind it. Of publications that follow each other only the last is left: each says all that
+/// is wanted. When an agent starts, a thousand backends come up one by one, and a publication looks at them all.
+fn with_those_behind(first: Command, commands: &mut mpsc::UnboundedReceiver<Command>) -> Vec<Command> {
+    let mut all = vec![first];
+    while let Ok(command) = commands.try_recv() {
+        match (all.last_mut(), &command) {
+            (Some(last @ Command::Publish(_)), Command::Publish(_)) => *last = command,
+            _ => all.push(command),
+        }
+    }
+    all
+}
+
 impl Task {
     fn new(
         dataplane: Dataplane,
@@ -190,7 +203,11 @@ impl Task {
                 biased;
                 command = commands.recv() => match command {
                     None => break,
-                    Some(command) => self.command(command),
+                    Some(command) => {
+                        for command in with_those_behind(command, &mut commands) {
+                            self.command(command);
+                        }
+                    }
                 },
                 () = self.cutting.due() => self.cut(),
                 events = next(self.events.as_mut()) => self.heard(&events),
@@ -374,4 +391,29 @@ fn counts(dataplane: &Dataplane, watched: &[(Listen, Vec<SocketAddr>)]) -> Resul
         })
         .collect::<Result<_, DataplaneError>>()?;
     Ok(Counts { services, nobody: dataplane.reasons(None)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_publications_that_wait_only_the_last_of_a_row_is_made() {
+        let (sender, mut commands) = mpsc::unbounded_channel();
+        let published = |number: u64| {
+            Command::Publish(Desired { agent_lost_after: Duration::from_secs(number), ..Desired::default() })
+        };
+        let (reply, _) = oneshot::channel();
+        for command in [published(2), published(3), Command::Count(reply), published(4), published(5)] {
+            assert!(sender.send(command).is_ok());
+        }
+        let left: Vec<Option<u64>> = with_those_behind(published(1), &mut commands)
+            .iter()
+            .map(|command| match command {
+                Command::Publish(desired) => Some(desired.agent_lost_after.as_secs()),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(left, [Some(3), None, Some(5)]);
+    }
 }

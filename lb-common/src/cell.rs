@@ -117,8 +117,14 @@ impl Owner {
     /// A client's hold on a port, in the given phase, one generation after `before`.
     #[inline(always)]
     pub fn next<A: Address>(before: Self, client: A, port: Be16, phase: Phase) -> Self {
+        Self::next_of(before, client.tag(), port, phase)
+    }
+
+    /// The same by the tag of the client's address.
+    #[inline(always)]
+    pub const fn next_of(before: Self, tag: u32, port: Be16, phase: Phase) -> Self {
         let generation = before.0.wrapping_add(0x100) & GENERATION;
-        Self((client.tag() as u64) << 32 | (port.wire() as u64) << 16 | generation | phase as u64)
+        Self((tag as u64) << 32 | (port.wire() as u64) << 16 | generation | phase as u64)
     }
 
     /// The phase.

@@ -18,6 +18,7 @@ use lb_common::{
 
 use crate::{
     deliver::by_stack,
+    flows::Taken,
     verdict::{Parcel, Trouble, Verdict},
 };
 
@@ -186,6 +187,8 @@ pub trait Tables<A: Address>: World {
     fn find_slot(&self, key: &FlowKey<A>, except: u32) -> u32;
     /// What a slot is worth to a newcomer: [`slot_worth`](crate::flows::slot_worth).
     fn slot_worth(&self, slot: u32, now: Ticks, by: Rights) -> Worth;
+    /// Take a slot for a flow: [`take_slot`](crate::flows::take_slot).
+    fn take_slot(&self, slot: u32, now: Ticks, by: Rights, key: &FlowKey<A>) -> Taken;
 }
 
 /// Have another stage complete a packet that is untouched so far.

@@ -16,6 +16,7 @@ use lb_common::{
 };
 use lb_ebpf::{
     Tables,
+    flows::Taken,
     tables::{Block, NOWHERE, Ring},
 };
 
@@ -26,8 +27,8 @@ use crate::atomic::compare_exchange;
 macro_rules! family {
     (
         $address:ty, $services:ident, $ranges:ident, $backends:ident, $sources:ident, $endpoints:ident, $cells:ident,
-        $flows:ident, $fragments:ident, $rates:ident, $draw:ident, $worth:ident, $search:ident, $find:ident, $slot_worth:ident, $room:ident, $open:ident,
-        $close:ident
+        $flows:ident, $fragments:ident, $rates:ident, $draw:ident, $worth:ident, $search:ident, $find:ident,
+        $slot_worth:ident, $room:ident, $take:ident, $open:ident, $close:ident
     ) => {
         #[map]
         static $services: HashMap<ServiceKey<$address>, Service> =
@@ -301,6 +302,13 @@ macro_rules! family {
             fn slot_worth(&self, slot: u32, now: Ticks, by: Rights) -> Worth {
                 Worth::from_raw(functions::$slot_worth(slot, now.raw(), by.0))
             }
+
+            #[inline(always)]
+            fn take_slot(&self, slot: u32, now: Ticks, by: Rights, key: &FlowKey<$address>) -> Taken {
+                let tag = lb_common::Address::tag(key.client);
+                let port = key.client_port.wire().into();
+                Taken::from_raw(functions::$take(slot, now.raw(), by.0, tag, port))
+            }
         }
     };
 }
@@ -322,6 +330,7 @@ family!(
     lb_find4,
     lb_slot_worth4,
     lb_room4,
+    lb_take4,
     lb_open4,
     lb_close4
 );
@@ -342,6 +351,7 @@ family!(
     lb_find6,
     lb_slot_worth6,
     lb_room6,
+    lb_take6,
     lb_open6,
     lb_close6
 );

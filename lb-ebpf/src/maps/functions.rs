@@ -9,7 +9,7 @@ use lb_common::{
 use lb_ebpf::{
     World,
     claim::{search, worth},
-    flows::{find_slot, room, slot_worth},
+    flows::{find_slot, room, slot_worth, take_slot},
     seat::{close, open},
     select::draw,
     tables::{Block, NOWHERE, Ring},
@@ -23,8 +23,8 @@ const LIMIT_TRIES: u32 = 8;
 /// The global functions of one family.
 macro_rules! functions {
     (
-        $address:ty, $draw:ident, $worth:ident, $search:ident, $find:ident, $slot_worth:ident, $room:ident, $open:ident,
-        $close:ident
+        $address:ty, $draw:ident, $worth:ident, $search:ident, $find:ident, $slot_worth:ident, $room:ident, $take:ident,
+        $open:ident, $close:ident
     ) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
@@ -67,6 +67,13 @@ macro_rules! functions {
 
         #[unsafe(no_mangle)]
         #[inline(never)]
+        pub extern "C" fn $take(slot: u32, now: u32, by: u32, tag: u32, port: u32) -> u32 {
+            let client = (tag, Be16::from_wire(port as u16));
+            take_slot::<$address, _>(slot, Ticks::from_raw(now), Rights(by), client, &Maps) as u32
+        }
+
+        #[unsafe(no_mangle)]
+        #[inline(never)]
         pub extern "C" fn $open(backend: u32) -> u32 {
             open::<$address, _>(backend as u16, &Maps);
             0
@@ -87,8 +94,30 @@ macro_rules! functions {
     };
 }
 
-functions!(Be32, lb_draw4, lb_worth4, lb_search4, lb_find4, lb_slot_worth4, lb_room4, lb_open4, lb_close4);
-functions!(Be128, lb_draw6, lb_worth6, lb_search6, lb_find6, lb_slot_worth6, lb_room6, lb_open6, lb_close6);
+functions!(
+    Be32,
+    lb_draw4,
+    lb_worth4,
+    lb_search4,
+    lb_find4,
+    lb_slot_worth4,
+    lb_room4,
+    lb_take4,
+    lb_open4,
+    lb_close4
+);
+functions!(
+    Be128,
+    lb_draw6,
+    lb_worth6,
+    lb_search6,
+    lb_find6,
+    lb_slot_worth6,
+    lb_room6,
+    lb_take6,
+    lb_open6,
+    lb_close6
+);
 
 /// A flow's key from numbers. Where one is of no use, the compiler must not find that out: it
 /// would leave the register as it is, and the verifier wants a number in it.

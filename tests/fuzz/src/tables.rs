@@ -157,4 +157,8 @@ where
         assert!(slot < self.half().slots(), "a slot beyond the table");
         flows::slot_worth::<A, _>(slot, now, by, self)
     }
+
+    fn take_slot(&self, slot: u32, now: Ticks, by: Rights, key: &FlowKey<A>) -> flows::Taken {
+        flows::take_slot::<A, _>(slot, now, by, (key.client.tag(), key.client_port), self)
+    }
 }

@@ -14,7 +14,7 @@ use lb_common::{
 use lb_ebpf::{
     Tables,
     claim::{search, worth},
-    flows::{find_slot, room, slot_worth},
+    flows::{Taken, find_slot, room, slot_worth, take_slot},
     seat,
     select::draw,
     tables::{Block, Ring},
@@ -297,5 +297,9 @@ impl<A: Modelled> Tables<A> for Model {
 
     fn slot_worth(&self, slot: u32, now: Ticks, by: Rights) -> Worth {
         slot_worth::<A, _>(slot, now, by, self)
+    }
+
+    fn take_slot(&self, slot: u32, now: Ticks, by: Rights, key: &FlowKey<A>) -> Taken {
+        take_slot::<A, _>(slot, now, by, (key.client.tag(), key.client_port), self)
     }
 }

@@ -77,9 +77,12 @@ fn a_first_configuration_serves_once_what_it_says_has_been_typed() {
     let agent = agent.spawn("lb").unwrap();
     let judged = |status: &Status| {
         let up = |backend: &lb_tests::lab::balancer::BackendStatus| {
-            backend.state == BackendState::Up && backend.weight_effective > 0.0
+            backend.state == BackendState::Up
+                && backend.weight_effective > 0.0
+                && backend.next_hop.contains(" via ")
         };
-        status.service("web").backends.iter().all(up) && status.clusters[0].writer.is_some()
+        let serves = |service| status.service(service).backends.iter().all(up);
+        serves("web") && status.clusters[0].writer.is_some()
     };
     let status = wait_status(&host, &agent, "two servers and a writer", judged);
     assert_eq!(status.clusters[0].writer.as_deref(), Some("db1"));

@@ -332,8 +332,18 @@ fn entries(site: &Site) -> BTreeMap<&'static str, usize> {
 
 #[test]
 fn random_kills_and_reloads_under_traffic_lose_no_request_and_leak_no_map_entry() {
-    const NAME: &str = "random_kills_and_reloads_under_traffic_lose_no_request_and_leak_no_map_entry";
-    if skip::cannot_run(NAME, &[Need::Lab, Need::Bpf, Need::Php, Need::Program("bpftool")]) {
+    random_kills("random_kills_and_reloads_under_traffic_lose_no_request_and_leak_no_map_entry", 20);
+}
+
+/// Some minutes long, so for itself: `cargo test -p lb-tests --test reload -- --ignored a_hundred`.
+#[test]
+#[ignore = "takes minutes; run by name"]
+fn random_kills_and_reloads_a_hundred_times() {
+    random_kills("random_kills_and_reloads_a_hundred_times", 100);
+}
+
+fn random_kills(name: &str, rounds: u32) {
+    if skip::cannot_run(name, &[Need::Lab, Need::Bpf, Need::Php, Need::Program("bpftool")]) {
         return;
     }
     let whole = over(&[(1, 100), (2, 100), (3, 100)]).text();
@@ -349,7 +359,7 @@ fn random_kills_and_reloads_under_traffic_lose_no_request_and_leak_no_map_entry(
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 33) % limit
     };
-    for round in 0..20 {
+    for round in 0..rounds {
         let chosen = below(7) + 1;
         let weight = below(300) as u32 + 1;
         let backends: Vec<(u8, u32)> =
